@@ -1,0 +1,452 @@
+"""Every setting of a broker, with its unit, default and a line of documentation.
+
+The attribute is Kafka's name with "." written as "_"; the default is Kafka's unless the line says otherwise. Owns the
+table that `load`, DescribeConfigs and docs/settings.md are made from. Handed down by the node; never changed in place:
+a setting altered while the broker runs makes a new `Settings` (`with_overrides`).
+"""
+
+# Annotations are values here (the table is read from them), so no postponed evaluation.
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, get_args
+
+import msgspec
+
+from logd.config.values import (
+    INT_MAX,
+    LONG_MAX,
+    Check,
+    Definition,
+    Kind,
+    Value,
+    at_least,
+    between,
+    one_of,
+    parse,
+    show,
+    some_of,
+)
+
+PER_BROKER = "per-broker"
+CLUSTER_WIDE = "cluster-wide"
+FIXED = "read-only"
+
+
+def _int(doc: str, unit: str = "", check: Check | None = None, scope: str = FIXED) -> Definition:
+    return Definition(Kind.INT, doc, unit, check, scope)
+
+
+def _short(doc: str, check: Check | None = None) -> Definition:
+    return Definition(Kind.SHORT, doc, "", check)
+
+
+def _long(doc: str, unit: str = "", check: Check | None = None, scope: str = FIXED, null: bool = False) -> Definition:
+    return Definition(Kind.LONG, doc, unit, check, scope, null)
+
+
+def _bool(doc: str, scope: str = FIXED) -> Definition:
+    return Definition(Kind.BOOLEAN, doc, "", None, scope)
+
+
+def _word(doc: str, *words: str, scope: str = FIXED, null: bool = False) -> Definition:
+    return Definition(Kind.STRING, doc, "", one_of(*words) if words else None, scope, null)
+
+
+def _list(doc: str, check: Check | None = None, scope: str = FIXED) -> Definition:
+    return Definition(Kind.LIST, doc, "", check, scope)
+
+
+def _one_directory(value: Value) -> str | None:
+    assert isinstance(value, tuple)
+    if len(value) == 1 and value[0]:
+        return None
+    return "logd keeps its data in one directory; give exactly one path"
+
+
+def _one_replica(value: Value) -> str | None:
+    return None if value == 1 else "one node keeps one replica of a partition; give 1 (replication is not built yet)"
+
+
+def gzip_level(value: Value) -> str | None:
+    """Kafka allows 1 to 9, and -1 for the codec's own default."""
+    assert isinstance(value, int)
+    return None if value == -1 or 1 <= value <= 9 else "Value must be between 1 and 9 or equal to -1"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one broker. `given` maps the names that somebody set to the text they were given."""
+
+    # Who and where
+    node_id: Annotated[int, _int("The id of this broker in the cluster.", "", at_least(0))] = 0
+    log_dirs: Annotated[tuple[str, ...], _list("The directory of all data; logd takes one.", _one_directory)] = (
+        "./logd-data",
+    )
+    listeners: Annotated[
+        tuple[str, ...], _list("Addresses to listen on, NAME://HOST:PORT; an empty host means every interface.")
+    ] = ("PLAINTEXT://127.0.0.1:9092",)
+    advertised_listeners: Annotated[
+        tuple[str, ...],
+        _list(
+            "Addresses that clients are told, NAME://HOST:PORT. Empty on a single plain node: "
+            "each client is told the address that it connected to."
+        ),
+    ] = ()
+    listener_security_protocol_map: Annotated[
+        tuple[str, ...], _list("The protocol of each listener name, NAME:PROTOCOL. Only PLAINTEXT is built.")
+    ] = ("PLAINTEXT:PLAINTEXT",)
+    broker_rack: Annotated[str | None, _word("The rack of this broker, told to clients.", null=True)] = None
+
+    # Connections
+    max_connections: Annotated[
+        int, _int("Connections of the whole broker at most; more are closed at once.", "", at_least(0), CLUSTER_WIDE)
+    ] = INT_MAX
+    max_connections_per_ip: Annotated[
+        int, _int("Connections from one address at most; more are closed at once.", "", at_least(0), CLUSTER_WIDE)
+    ] = INT_MAX
+    connections_max_idle_ms: Annotated[int, _long("A connection without traffic is closed after this time.", "ms")] = (
+        600_000
+    )
+    socket_request_max_bytes: Annotated[int, _int("The largest request that is read.", "bytes", at_least(1))] = (
+        104_857_600
+    )
+    socket_first_request_max_bytes: Annotated[
+        int,
+        _int(
+            "The largest first request of a connection, before its peer has shown that it speaks Kafka. "
+            "Only logd has this.",
+            "bytes",
+            at_least(1024),
+        ),
+    ] = 65_536
+    socket_listen_backlog_size: Annotated[int, _int("Connections that may wait to be accepted.", "", at_least(1))] = 50
+    socket_send_buffer_bytes: Annotated[
+        int, _int("Kernel send buffer of a connection; -1 keeps the system's.", "bytes", at_least(-1))
+    ] = 102_400
+    socket_receive_buffer_bytes: Annotated[
+        int, _int("Kernel receive buffer of a connection; -1 keeps the system's.", "bytes", at_least(-1))
+    ] = 102_400
+    request_timeout_ms: Annotated[int, _int("How long a request between brokers may take.", "ms", at_least(1))] = 30_000
+
+    # Topics
+    auto_create_topics_enable: Annotated[bool, _bool("Make a topic when a client first asks for its metadata.")] = True
+    delete_topic_enable: Annotated[bool, _bool("Whether topics can be deleted.")] = True
+    num_partitions: Annotated[int, _int("Partitions of a new topic that names no number.", "", at_least(1))] = 1
+    default_replication_factor: Annotated[
+        int, _int("Replicas of a new topic's partitions when it names no number.", "", _one_replica)
+    ] = 1
+    partitions_max: Annotated[
+        int, _int("Partitions of all topics together at most. Only logd has this.", "", at_least(1))
+    ] = 100_000
+    min_insync_replicas: Annotated[
+        int, _int("In-sync replicas that a write with acks=all needs.", "", at_least(1), CLUSTER_WIDE)
+    ] = 1
+    unclean_leader_election_enable: Annotated[
+        bool, _bool("Whether a replica outside the in-sync set may lead. Without effect on one node.", CLUSTER_WIDE)
+    ] = False
+
+    # Records
+    message_max_bytes: Annotated[
+        int, _int("The largest batch of records that is taken.", "bytes", at_least(0), CLUSTER_WIDE)
+    ] = 1_048_588
+    compression_type: Annotated[
+        str,
+        _word(
+            "How batches are stored: as the producer sent them, or in this codec.",
+            "uncompressed",
+            "zstd",
+            "lz4",
+            "snappy",
+            "gzip",
+            "producer",
+            scope=CLUSTER_WIDE,
+        ),
+    ] = "producer"
+    compression_gzip_level: Annotated[
+        int, _int("Level of gzip, 1 to 9; -1 is its default.", "", gzip_level, CLUSTER_WIDE)
+    ] = -1
+    compression_lz4_level: Annotated[int, _int("Level of lz4, 1 to 17.", "", between(1, 17), CLUSTER_WIDE)] = 9
+    compression_zstd_level: Annotated[
+        int, _int("Level of zstd, -131072 to 22.", "", between(-131_072, 22), CLUSTER_WIDE)
+    ] = 3
+    log_message_timestamp_type: Annotated[
+        str,
+        _word(
+            "Whether a record keeps its producer's time or gets the broker's.",
+            "CreateTime",
+            "LogAppendTime",
+            scope=CLUSTER_WIDE,
+        ),
+    ] = "CreateTime"
+    log_message_timestamp_before_max_ms: Annotated[
+        int, _long("How far behind the broker's clock a record's time may be.", "ms", at_least(0), CLUSTER_WIDE)
+    ] = LONG_MAX
+    log_message_timestamp_after_max_ms: Annotated[
+        int, _long("How far ahead of the broker's clock a record's time may be.", "ms", at_least(0), CLUSTER_WIDE)
+    ] = 3_600_000
+    producer_id_expiration_ms: Annotated[
+        int,
+        _int(
+            "The state of an idempotent producer that writes nothing is forgotten after this time.",
+            "ms",
+            at_least(1),
+            CLUSTER_WIDE,
+        ),
+    ] = 86_400_000
+
+    # Segments
+    log_segment_bytes: Annotated[
+        int, _int("A segment of this size is full.", "bytes", at_least(1_048_576), CLUSTER_WIDE)
+    ] = 1_073_741_824
+    log_roll_ms: Annotated[
+        int | None,
+        _long("A segment of this age is closed; unset: log.roll.hours.", "ms", at_least(1), CLUSTER_WIDE, null=True),
+    ] = None
+    log_roll_hours: Annotated[int, _int("A segment of this age is closed.", "hours", at_least(1))] = 168
+    log_roll_jitter_ms: Annotated[
+        int | None,
+        _long(
+            "Random time taken off a segment's age limit; unset: log.roll.jitter.hours.",
+            "ms",
+            at_least(0),
+            CLUSTER_WIDE,
+            null=True,
+        ),
+    ] = None
+    log_roll_jitter_hours: Annotated[
+        int, _int("Random time taken off a segment's age limit.", "hours", at_least(0))
+    ] = 0
+    log_index_size_max_bytes: Annotated[
+        int, _int("The size of a segment's offset index at most.", "bytes", at_least(4), CLUSTER_WIDE)
+    ] = 10_485_760
+    log_index_interval_bytes: Annotated[
+        int, _int("One index entry for this many bytes of data.", "bytes", at_least(0), CLUSTER_WIDE)
+    ] = 4096
+    log_preallocate: Annotated[bool, _bool("Allocate a new segment at its full size.", CLUSTER_WIDE)] = False
+
+    # Retention and cleaning
+    log_cleanup_policy: Annotated[
+        tuple[str, ...],
+        _list(
+            "What happens to old data: delete, compact, both, or (empty) nothing.",
+            some_of("compact", "delete"),
+            CLUSTER_WIDE,
+        ),
+    ] = ("delete",)
+    log_retention_ms: Annotated[
+        int | None,
+        _long(
+            "Data older than this is deleted, -1 for never; unset: log.retention.minutes.",
+            "ms",
+            at_least(-1),
+            CLUSTER_WIDE,
+            null=True,
+        ),
+    ] = None
+    log_retention_minutes: Annotated[
+        int | None,
+        Definition(
+            Kind.INT,
+            "Data older than this is deleted; unset: log.retention.hours.",
+            "minutes",
+            at_least(-1),
+            FIXED,
+            True,
+        ),
+    ] = None
+    log_retention_hours: Annotated[
+        int, _int("Data older than this is deleted, -1 for never.", "hours", at_least(-1))
+    ] = 168
+    log_retention_bytes: Annotated[
+        int,
+        _long(
+            "A partition keeps this much at least before its oldest segments are deleted; -1 for no limit.",
+            "bytes",
+            None,
+            CLUSTER_WIDE,
+        ),
+    ] = -1
+    log_retention_check_interval_ms: Annotated[
+        int, _long("How often old segments are looked for.", "ms", at_least(1))
+    ] = 300_000
+    log_segment_delete_delay_ms: Annotated[
+        int, _long("Time between taking a file out of use and removing it.", "ms", at_least(0), CLUSTER_WIDE)
+    ] = 60_000
+    log_cleaner_delete_retention_ms: Annotated[
+        int, _long("How long compaction keeps tombstones.", "ms", at_least(0), CLUSTER_WIDE)
+    ] = 86_400_000
+    log_cleaner_min_cleanable_ratio: Annotated[
+        float,
+        Definition(
+            Kind.DOUBLE,
+            "The share of uncompacted data that makes a log worth compacting.",
+            "",
+            between(0, 1),
+            CLUSTER_WIDE,
+        ),
+    ] = 0.5
+    log_cleaner_min_compaction_lag_ms: Annotated[
+        int, _long("Records stay uncompacted for this time at least.", "ms", at_least(0), CLUSTER_WIDE)
+    ] = 0
+    log_cleaner_max_compaction_lag_ms: Annotated[
+        int, _long("Records stay uncompacted for this time at most.", "ms", at_least(1), CLUSTER_WIDE)
+    ] = LONG_MAX
+
+    # Durability
+    log_flush_mode: Annotated[
+        str,
+        _word(
+            "group: what acks=all acknowledges is on disk. os: it is in the page cache, as by default in Kafka. "
+            "Only logd has this.",
+            "group",
+            "os",
+        ),
+    ] = "group"
+    log_flush_interval_messages: Annotated[
+        int, _long("Flush a partition after this many records.", "", at_least(1), CLUSTER_WIDE)
+    ] = LONG_MAX
+    log_flush_interval_ms: Annotated[
+        int | None,
+        _long(
+            "Flush a partition when data has waited this long; unset: log.flush.scheduler.interval.ms.",
+            "ms",
+            None,
+            CLUSTER_WIDE,
+            null=True,
+        ),
+    ] = None
+    log_flush_scheduler_interval_ms: Annotated[int, _long("How often partitions are looked at for a flush.", "ms")] = (
+        LONG_MAX
+    )
+    log_flush_offset_checkpoint_interval_ms: Annotated[
+        int, _int("How often recovery points are written down.", "ms", at_least(1))
+    ] = 60_000
+    replica_high_watermark_checkpoint_interval_ms: Annotated[
+        int, _long("How often high watermarks are written down.", "ms", at_least(1))
+    ] = 5_000
+
+    # Fetching
+    fetch_max_bytes: Annotated[int, _int("The largest answer to one Fetch request.", "bytes", at_least(1024))] = (
+        57_671_680
+    )
+    max_incremental_fetch_session_cache_slots: Annotated[int, _int("Fetch sessions kept at most.", "", at_least(0))] = (
+        1000
+    )
+    max_request_partition_size_limit: Annotated[
+        int, _int("Partitions in one answer to DescribeTopicPartitions at most.", "", at_least(1))
+    ] = 2000
+
+    # Groups
+    group_initial_rebalance_delay_ms: Annotated[
+        int, _int("How long a new group waits for more members. Kafka: 3000.", "ms", at_least(0))
+    ] = 0
+    group_min_session_timeout_ms: Annotated[
+        int, _int("The shortest session timeout a member may ask for.", "ms", at_least(0))
+    ] = 6_000
+    group_max_session_timeout_ms: Annotated[
+        int, _int("The longest session timeout a member may ask for.", "ms", at_least(0))
+    ] = 1_800_000
+    group_max_size: Annotated[int, _int("Members of one group at most.", "", at_least(1))] = INT_MAX
+    offset_metadata_max_bytes: Annotated[
+        int, _int("The longest text committed with an offset.", "bytes", at_least(0))
+    ] = 4096
+    offsets_commit_timeout_ms: Annotated[int, _int("How long a commit may wait to be durable.", "ms", at_least(1))] = (
+        5_000
+    )
+    offsets_retention_minutes: Annotated[
+        int, _int("Offsets of an empty group are forgotten after this time.", "minutes", at_least(1))
+    ] = 10_080
+    offsets_retention_check_interval_ms: Annotated[
+        int, _long("How often forgotten offsets are looked for.", "ms", at_least(1))
+    ] = 600_000
+    offsets_topic_num_partitions: Annotated[
+        int, _int("Partitions of the topic of committed offsets. Kafka: 50.", "", at_least(1))
+    ] = 16
+    offsets_topic_replication_factor: Annotated[
+        int, _short("Replicas of the topic of committed offsets. Kafka: 3.", _one_replica)
+    ] = 1
+    offsets_topic_segment_bytes: Annotated[
+        int, _int("Segment size of the topic of committed offsets.", "bytes", at_least(1))
+    ] = 104_857_600
+
+    given: Mapping[str, str] = {}
+
+    @property
+    def retention_ms(self) -> int:
+        """How long data is kept, -1 for ever: the finest of the three log.retention settings that is set."""
+        if self.log_retention_ms is not None:
+            return self.log_retention_ms
+        if self.log_retention_minutes is not None:
+            return self.log_retention_minutes * 60_000 if self.log_retention_minutes >= 0 else -1
+        return self.log_retention_hours * 3_600_000 if self.log_retention_hours >= 0 else -1
+
+    @property
+    def roll_ms(self) -> int:
+        """The age at which a segment is closed, ms."""
+        return self.log_roll_ms if self.log_roll_ms is not None else self.log_roll_hours * 3_600_000
+
+    @property
+    def roll_jitter_ms(self) -> int:
+        """The most that is randomly taken off `roll_ms`, ms."""
+        return (
+            self.log_roll_jitter_ms if self.log_roll_jitter_ms is not None else self.log_roll_jitter_hours * 3_600_000
+        )
+
+    @property
+    def flush_ms(self) -> int:
+        """How long unflushed data may wait, ms."""
+        given = self.log_flush_interval_ms
+        return given if given is not None else self.log_flush_scheduler_interval_ms
+
+
+def _definitions() -> dict[str, Definition]:
+    found = {}
+    for attribute, annotation in Settings.__annotations__.items():
+        if attribute != "given":
+            found[attribute.replace("_", ".")] = get_args(annotation)[1]
+    return found
+
+
+DEFINITIONS: dict[str, Definition] = _definitions()
+DEFAULTS = Settings()
+ALIASES = {"broker.id": "node.id", "log.dir": "log.dirs"}
+
+
+def attribute(name: str) -> str:
+    """The attribute of `Settings` that holds the setting `name`."""
+    return name.replace(".", "_")
+
+
+def settings_from(given: Mapping[str, str]) -> Settings:
+    """Settings with the texts of `given` (names as in Kafka); raises ValueError with a sentence, KeyError(name)."""
+    values = {attribute(name): parse(name, text, DEFINITIONS[name]) for name, text in given.items()}
+    return Settings(**values, given=dict(given))  # type: ignore[arg-type]
+
+
+def with_overrides(static: Settings, *layers: Mapping[str, str]) -> Settings:
+    """`static` with the dynamic values of `layers` on top (the cluster-wide ones first, then those of one broker).
+
+    Names that may not change while running, or whose stored value is no longer allowed, are left as they were:
+    a start never fails on what another version stored.
+    """
+    changes: dict[str, Any] = {}
+    for name, text in _merged(layers):
+        definition = DEFINITIONS.get(name)
+        if definition is None or definition.scope == FIXED:
+            continue
+        try:
+            changes[attribute(name)] = parse(name, text, definition)
+        except ValueError:
+            continue
+    return msgspec.structs.replace(static, **changes) if changes else static
+
+
+def _merged(layers: tuple[Mapping[str, str], ...]) -> Iterator[tuple[str, str]]:
+    merged: dict[str, str] = {}
+    for layer in layers:
+        merged.update(layer)
+    return iter(merged.items())
+
+
+def shown(settings: Settings, name: str) -> str | None:
+    """The value of the setting `name` as text."""
+    value: Value = getattr(settings, attribute(name))
+    return show(value)
