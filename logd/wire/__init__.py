@@ -1,1 +1,1 @@
-
+"""Bytes to values and back, and nothing else: frames, protocol messages, record batches, compression."""
