@@ -64,8 +64,8 @@ def encode(message: Message, version: int) -> bytes:
     return b"".join(encode_parts(message, version))
 
 
-def encode_parts(message: Message, version: int, head: bytes = b"") -> list[Buffer]:
-    """`message` in `version`, after the bytes `head`, as buffers to be sent one after the other.
+def encode_parts(message: Message, version: int) -> list[Buffer]:
+    """`message` in `version`, as buffers (one at least) to be sent one after the other.
 
     A ``records`` field may hold one buffer or a list of them; big ones become parts of their own, uncopied, and
     must not change until the parts are sent.
@@ -75,13 +75,13 @@ def encode_parts(message: Message, version: int, head: bytes = b"") -> list[Buff
     encoder = _encoders.get((type(message), version))
     if encoder is None:
         encoder = _encoder(type(message), version)
-    pieces: list[Buffer] = [head]
+    pieces: list[Buffer] = []
     parts: list[Buffer] = []
     try:
         encoder(message, pieces, parts)
     except (struct.error, AttributeError, TypeError, UnicodeEncodeError) as error:
         raise EncodeError(f"{type(message).__name__} v{version}: {error}") from error
-    if pieces:
+    if pieces or not parts:
         parts.append(b"".join(pieces))
     return parts
 
