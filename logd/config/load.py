@@ -13,8 +13,11 @@ from logd.config.listeners import check_listeners
 from logd.config.settings import ALIASES, DEFINITIONS, Settings, settings_from
 
 ENV_PREFIX = "LOGD_"
-# Variables with our prefix that are not settings of the broker: they belong to logd-cli.
-ENV_RESERVED = frozenset({"LOGD_BOOTSTRAP", "LOGD_CONTEXT", "LOGD_OUTPUT", "LOGD_CONFIG"})
+# Variables with our prefix that are not settings of the broker: logd-cli's, and those of a checkout's own commands.
+ENV_RESERVED = frozenset(
+    {"LOGD_BOOTSTRAP", "LOGD_CONTEXT", "LOGD_OUTPUT", "LOGD_CONFIG"}
+    | {"LOGD_PYTHON", "LOGD_KAFKA_LIBS", "LOGD_TEST_BOOTSTRAP", "LOGD_TEST_ONLY", "LOGD_TEST_FAILED"}
+)
 
 
 class BadSetting(Exception):
