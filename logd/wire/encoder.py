@@ -27,6 +27,8 @@ def uvarint_bytes(value: int) -> bytes:
     """`value` as an unsigned varint."""
     if value < 128:
         return SMALL_UVARINTS[value]
+    if value < 16384:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 127:
         out.append(value & 0x7F | 0x80)
@@ -41,20 +43,15 @@ def tagged_bytes(tag: int, pieces: list[Any]) -> bytes:
     return uvarint_bytes(tag) + uvarint_bytes(len(value)) + value
 
 
-def records_bytes(records: Any) -> int:
-    """The size of what a records field holds: one buffer, or several."""
-    return sum(map(len, records)) if isinstance(records, list | tuple) else len(records)
-
-
 def put_records(records: Any, size: int, w: list[Any], parts: list[Buffer]) -> None:
-    """Writes `records`: into `w` when they are small, as parts of their own when they are not."""
-    several = isinstance(records, list | tuple)
+    """Writes `records`, several buffers or a big one: as parts of their own when they are big."""
+    several = records if isinstance(records, (list, tuple)) else (records,)
     if size < PART_BYTES_MIN:
-        w.extend(records) if several else w.append(records)
+        w.extend(several)
         return
     parts.append(b"".join(w))
     w.clear()
-    parts.extend(records) if several else parts.append(records)
+    parts.extend(several)
 
 
 class EncoderSource:
@@ -72,7 +69,7 @@ class EncoderSource:
             "small": SMALL_UVARINTS,
             "uvarint_bytes": uvarint_bytes,
             "tagged_bytes": tagged_bytes,
-            "records_bytes": records_bytes,
+            "plain": frozenset((bytes, bytearray, memoryview)),
             "put_records": put_records,
             "pack": struct.pack,
             "join": b"".join,
@@ -114,6 +111,10 @@ class EncoderSource:
             return
         self.emit(f"if {length} < 128:")
         self.emit(f"    {self.add}({self.packed([*self.run, ('B', length)])})")
+        if form == "i":
+            two = [("B", f"{length} & 127 | 128"), ("B", f"{length} >> 7")]
+            self.emit(f"elif {length} < 16384:")
+            self.emit(f"    {self.add}({self.packed([*self.run, *two])})")
         self.emit("else:")
         self.emit(f"    {self.add}({self.packed(self.run)} + uvarint_bytes({length}))")
         self.run.clear()
@@ -164,13 +165,18 @@ class EncoderSource:
             self.indent += 1
         if field.kind == "string":
             self.emit(f"{target} = {target}.encode()")
-        size = f"records_bytes({target})" if field.kind == "records" else f"len({target})"
+        size = f"len({target})"
+        if field.kind == "records":
+            size = f"len({target}) if type({target}) in plain else sum(map(len, {target}))"
+            size = f"({size})" if field.compact else size
         self.emit(f"{length} = {size}{' + 1' if field.compact else ''}")
         if field.nullable:
             self.indent -= 1
         self.flush_length(length, field.compact, "h" if field.kind == "string" else "i")
         if field.kind == "records":
-            self.emit(f"if {length} > 0:")
+            self.emit(f"if {length} < {PART_BYTES_MIN} and type({target}) in plain:")
+            self.emit(f"    {self.add}({target})")
+            self.emit("else:")
             self.emit(f"    put_records({target}, {length}, w, parts)")
         else:
             self.emit(f"{self.add}({target})")
@@ -212,22 +218,22 @@ class EncoderSource:
             self.run.append(("x", ""))
             return
         found = self.new("g")
-        self.emit(f"{found} = None")
-        for field in tagged:
-            value = self.new("v")
-            self.emit(f"{value} = {source}.{field.name}")
+        values = [(field, f"{source}.{field.name}") for field in tagged]
+        self.emit(f"if {' or '.join(self.differs(field, value) for field, value in values)}:")
+        self.indent += 1
+        self.emit(f"{found} = []")
+        for field, value in values:
             self.emit(f"if {self.differs(field, value)}:")
             self.indent += 1
             self.tag(field, value, found)
             self.indent -= 1
-        self.emit(f"if {found} is None:")
-        self.emit(f"    {self.add}({self.packed([*self.run, ('x', '')])})")
-        self.emit("else:")
-        self.indent += 1
+        without = self.packed([*self.run, ("x", "")])
         self.flush()
         self.emit(f"{self.add}(uvarint_bytes(len({found})))")
         self.emit(f"{self.add}(join({found}))")
         self.indent -= 1
+        self.emit("else:")
+        self.emit(f"    {self.add}({without})")
 
     def tag(self, field: Field, value: str, found: str) -> None:
         pieces, add = self.new("w"), self.new("a")
@@ -238,7 +244,6 @@ class EncoderSource:
         self.field(field, value)
         self.flush()
         self.run, self.add = outer_run, outer_add
-        self.emit(f"{found} = {found} or []")
         self.emit(f"{found}.append(tagged_bytes({field.tag}, {pieces}))")
 
     def differs(self, field: Field, value: str) -> str:
