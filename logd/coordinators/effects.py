@@ -1,0 +1,62 @@
+"""What a coordinator's machine may ask for: PURE values, carried out by :mod:`logd.coordinators.runtime`.
+
+A machine never appends, answers or sets a timer itself; it yields these and the runtime does it, in an order that
+makes a step atomic: all appends first, as one batch, then the replay, then timers, then replies. Owned by nobody,
+made by the machines, read by the runtime and by the golden transcripts of the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import msgspec
+
+from logd.errors import Refused
+from logd.wire.message import Message
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One record of a coordinator's topic, as values.
+
+    :param key: a key message of ``logd.wire.schemas.group_records``; its class decides the record's type.
+    :param value: the value message, or None for a tombstone.
+    :param value_version: version that the value is written in.
+    """
+
+    key: Message
+    value: Message | None = None
+    value_version: int = 0
+
+
+class Append(msgspec.Struct, frozen=True):
+    """Write these records. All appends of one step make one batch: all of it is written, or none."""
+
+    records: tuple[Record, ...]
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """Answer a parked call once everything written so far is committed.
+
+    :param to: the call, exactly as it came in the event; the machine never looks inside.
+    :param message: the answer, or why there is none.
+    """
+
+    to: object
+    message: Message | Refused
+
+
+class Arm(msgspec.Struct, frozen=True):
+    """Hand `event` to the machine in `after_ms` milliseconds. The same key again replaces the earlier one."""
+
+    key: Hashable
+    after_ms: int
+    event: object
+
+
+class Disarm(msgspec.Struct, frozen=True):
+    """Forget the deadline of `key`, if there is one."""
+
+    key: Hashable
+
+
+Effect = Append | Reply | Arm | Disarm

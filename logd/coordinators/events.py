@@ -1,0 +1,87 @@
+"""What happens to the group machine: PURE values, made by the front and by the timers.
+
+A request comes as :class:`Asked`; everything that time brings is an event of its own. Random numbers and the
+facts of the connection come inside, so that a machine needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from logd.wire.message import Message
+from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A client's request for one group, or for what this shard knows.
+
+    :param to: where replies go; opaque to the machine.
+    :param request: the wire's request message (for OffsetFetch, one group of it).
+    :param version: the API version of the request.
+    :param client_host: the peer as Kafka writes it, ``/127.0.0.1``.
+    :param new_id: a fresh UUID in text, for a member that has no id yet.
+    """
+
+    to: object
+    request: Message
+    version: int = 0
+    client_id: str = ""
+    client_host: str = ""
+    new_id: str = ""
+
+
+class JoinExpired(msgspec.Struct, frozen=True):
+    """The rebalance timeout of a group ended: whoever has not joined again is out."""
+
+    group_id: str
+
+
+class JoinDelayElapsed(msgspec.Struct, frozen=True):
+    """The wait for more first members ended; `remaining_ms` may still be added when some came (KIP-134)."""
+
+    group_id: str
+    delay_ms: int
+    remaining_ms: int
+
+
+class SyncExpired(msgspec.Struct, frozen=True):
+    """Members of `generation` that joined had their time to ask for the assignment."""
+
+    group_id: str
+    generation: int
+
+
+class SessionExpired(msgspec.Struct, frozen=True):
+    """Nothing was heard of a member for its session timeout."""
+
+    group_id: str
+    member_id: str
+
+
+class SweepElapsed(msgspec.Struct, frozen=True):
+    """Time to look for offsets and groups that nobody needs any more (KIP-211)."""
+
+
+class TopicsDeleted(msgspec.Struct, frozen=True):
+    """These topics are gone, and the offsets committed for them with them."""
+
+    names: frozenset[str]
+
+
+class TopicsFound(msgspec.Struct, frozen=True):
+    """What topics there are, told once after loading: a deletion may have been missed while nobody led the shard.
+
+    :param ids: topic name -> topic id (16 bytes).
+    """
+
+    ids: Mapping[str, bytes]
+
+
+class OffsetsAsked(msgspec.Struct, frozen=True):
+    """An OffsetFetch for one group; `require_stable` keeps back what an open transaction may still change (KIP-447)."""
+
+    to: object
+    request: OffsetFetchRequestGroup
+    require_stable: bool = False

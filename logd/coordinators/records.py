@@ -1,0 +1,71 @@
+"""Records of `__consumer_offsets` as bytes and back: PURE.
+
+The forms are Apache Kafka's, so that its own tools and brokers can read the topic: a key is an int16 that names the
+record's type and a body in version 0; a value is an int16 version and a body. Called by the runtime on the way to
+the log and by the loader on the way back. It never decides what a record means.
+"""
+
+from __future__ import annotations
+
+from logd.coordinators.effects import Record
+from logd.errors import DecodeError
+from logd.wire.codec import decode, encode
+from logd.wire.message import Message
+from logd.wire.schemas.group_records import (
+    GroupMetadataKey,
+    GroupMetadataValue,
+    OffsetCommitKey,
+    OffsetCommitValue,
+)
+
+OFFSET_COMMIT_VALUE_VERSION = 4
+OFFSET_COMMIT_VALUE_VERSION_EXPIRING = 1
+"""The only version that holds a time of expiry of its own: for OffsetCommit 2-4 with a retention time."""
+GROUP_METADATA_VALUE_VERSION = 3
+
+OFFSET_COMMIT_TYPES = (0, 1)
+"""Both stand for an offset commit: 0 was written by Kafka before 0.9, 1 is what is written now."""
+GROUP_METADATA_TYPE = 2
+
+_KEY_VERSION = 0
+_TYPES: dict[int, tuple[type[Message], type[Message]]] = {
+    0: (OffsetCommitKey, OffsetCommitValue),
+    1: (OffsetCommitKey, OffsetCommitValue),
+    GROUP_METADATA_TYPE: (GroupMetadataKey, GroupMetadataValue),
+}
+_TYPE_OF_KEY: dict[type[Message], int] = {OffsetCommitKey: 1, GroupMetadataKey: GROUP_METADATA_TYPE}
+
+
+def to_bytes(record: Record) -> tuple[bytes, bytes | None]:
+    """The key and value of one record, as the log keeps them."""
+    key = _TYPE_OF_KEY[type(record.key)].to_bytes(2, "big") + encode(record.key, _KEY_VERSION)
+    if record.value is None:
+        return key, None
+    return key, record.value_version.to_bytes(2, "big") + encode(record.value, record.value_version)
+
+
+def from_bytes(key: bytes, value: bytes | None) -> Record | None:
+    """One record read back; None for a type that this version of logd does not know.
+
+    :raises DecodeError: the bytes are not what they claim to be.
+    """
+    if len(key) < 2:
+        raise DecodeError(f"a key of {len(key)} bytes has no record type")
+    classes = _TYPES.get(int.from_bytes(key[:2], "big"))
+    if classes is None:
+        return None
+    key_class, value_class = classes
+    key_message, _ = decode(key_class, _KEY_VERSION, key, 2)
+    if value is None:
+        return Record(key_message)
+    version = _value_version(value, value_class)
+    value_message, _ = decode(value_class, version, value, 2)
+    return Record(key_message, value_message, version)
+
+
+def _value_version(value: bytes, value_class: type[Message]) -> int:
+    version = int.from_bytes(value[:2], "big")
+    lowest, highest = value_class.VERSIONS
+    if len(value) < 2 or not lowest <= version <= highest:
+        raise DecodeError(f"a {value_class.__name__} of version {version} is newer than this logd knows ({highest})")
+    return version
