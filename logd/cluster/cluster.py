@@ -18,7 +18,7 @@ from logd.cluster.image import Broker, Changes, Image, Topic
 from logd.cluster.store import ABSENT, Conflict, Snapshot, Store, StoreUnusable, Transaction
 from logd.config import Settings, TopicConfig, with_overrides
 from logd.config.topics import topic_config, topic_defaults
-from logd.errors import ErrorCode, Refused
+from logd.errors import ErrorCode, Refused, StorageFailed
 
 logger = logging.getLogger("logd.cluster")
 
@@ -170,6 +170,8 @@ class Cluster:
             except Conflict:
                 self._load(await self.store.read())
                 await self._tell(old)
+            except StorageFailed as error:
+                raise Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"The metadata could not be written: {error}") from error
         raise Refused(ErrorCode.REQUEST_TIMED_OUT, "Other nodes kept changing the same metadata; try again.")
 
     async def _tell(self, old: Image) -> None:
