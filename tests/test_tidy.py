@@ -1,4 +1,4 @@
-"""The house style, as far as a program can see it. docs/style.md says why; every rule here has no exceptions but its own."""
+"""The house style, as far as a program can see it. docs/style.md says why; no rule has a list of exceptions."""
 
 from __future__ import annotations
 
