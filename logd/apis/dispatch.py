@@ -1,0 +1,109 @@
+"""From a frame to an answer: find the handler, decode, call, encode.
+
+The Kafka door calls :func:`start` for each frame and sends what comes back. It owns no state. What the peer got
+wrong so that no answer can be framed ends in :class:`Hangup`, whose text says why the connection is closed (as
+Apache Kafka closes it: an API or version that is not served, a body that does not decode).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from logd.apis.registry import HANGUP, Call, Connection, Endpoint, Parked, Services, endpoint
+from logd.apis.versions import unsupported_version
+from logd.errors import DecodeError, Refused
+from logd.wire import schemas
+from logd.wire.codec import decode_exact
+from logd.wire.frames import RequestHead, decode_request_head, response_parts
+
+API_VERSIONS = 18
+
+Buffer = bytes | bytearray | memoryview
+Parts = list[Any]
+
+
+class Hangup(Exception):
+    """The connection must be closed; the text says why."""
+
+
+class Pending:
+    """A request whose answer is not there yet."""
+
+    __slots__ = ("endpoint", "head", "in_order", "request", "waiting")
+
+    def __init__(self, head: RequestHead, endpoint: Endpoint, request: Any, waiting: Awaitable[Any]) -> None:
+        self.head = head
+        self.endpoint = endpoint
+        self.request = request
+        self.waiting = waiting
+        self.in_order = isinstance(waiting, Parked)
+
+    async def parts(self) -> Parts | None:
+        """Wait for the answer and encode it; None when the request wants none."""
+        try:
+            answer = await self.waiting
+        except Refused as refused:
+            answer = _refusal(self.endpoint, self.request, self.head, refused)
+        return _encode(self.head, answer)
+
+
+class Ready:
+    """An answer that is there already, but has to queue behind others of its connection."""
+
+    __slots__ = ("_parts", "in_order")
+
+    def __init__(self, parts: Parts | None) -> None:
+        self._parts = parts
+        self.in_order = True
+
+    async def parts(self) -> Parts | None:
+        """The encoded answer."""
+        return self._parts
+
+
+def _encode(head: RequestHead, answer: Any) -> Parts | None:
+    if answer is None:
+        return None
+    if answer is HANGUP:
+        raise Hangup(f"{schemas.api_name(head.api_key)} asked for no answer and failed; the client must look again")
+    return response_parts(head.api_key, head.api_version, head.correlation_id, answer)
+
+
+def _refusal(endpoint: Endpoint, request: Any, head: RequestHead, refused: Refused) -> Any:
+    if endpoint.refuse is None:
+        raise Hangup(f"{endpoint.name} v{head.api_version}: {refused.code.name}: {refused.message}") from refused
+    return endpoint.refuse(request, head.api_version, refused)
+
+
+def start(frame: memoryview, connection: Connection, services: Services) -> Parts | Pending | None:
+    """Begin one request.
+
+    :param frame: header and body without the four size bytes; a handler that is still pending may hold views of it.
+    :returns: buffers to send, or what to wait for, or None when the request wants no answer.
+    :raises Hangup: when the connection has to be closed.
+    """
+    try:
+        head = decode_request_head(frame)
+    except DecodeError as error:
+        raise Hangup(f"a request header that does not decode: {error}") from error
+    key, version = head.api_key, head.api_version
+    found = endpoint(key)
+    if found is None:
+        raise Hangup(f"API key {key} is not served here")
+    if not found.low <= version <= found.high:
+        if key == API_VERSIONS:
+            return response_parts(key, 0, head.correlation_id, unsupported_version())
+        raise Hangup(f"{found.name} v{version} is not served here (v{found.low} to v{found.high} are)")
+    try:
+        request = decode_exact(schemas.request_class(key), version, frame, head.body)
+    except DecodeError as error:
+        raise Hangup(f"{found.name} v{version} does not decode: {error}") from error
+    call = Call(key, version, head.correlation_id, head.client_id, connection, services)
+    try:
+        answer = found.handler(call, request)
+    except Refused as refused:
+        answer = _refusal(found, request, head, refused)
+    if isinstance(answer, Awaitable):
+        return Pending(head, found, request, answer)
+    return _encode(head, answer)

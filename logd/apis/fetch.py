@@ -1,0 +1,232 @@
+"""Fetch (1): read whole batches, straight from the mapped segments, or wait until there are some.
+
+The hot path of consumers. Pages that are in the cache are sent from the map; cold ones are read in a worker thread
+first. A fetch that finds too little parks on its partitions until enough became readable or its time is up. Sessions
+(KIP-227) are kept by :mod:`logd.apis.fetch_sessions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterable
+
+import trio
+
+from logd.apis.fetch_sessions import FINAL_EPOCH, FIRST_EPOCH, SESSIONLESS, Followed, Session, followed_by
+from logd.apis.registry import Call, api
+from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
+from logd.log.log import Slice
+from logd.partitions.partition import Partition, Watcher
+from logd.partitions.table import PartitionTable
+from logd.wire.schemas.fetch import (
+    EpochEndOffset,
+    FetchableTopicResponse,
+    FetchRequest,
+    FetchResponse,
+    PartitionData,
+)
+
+TOPIC_IDS_FROM = 13
+READ_COMMITTED = 1
+CONSUMER = -1
+DEBUG_CONSUMER = -2
+"""A consumer that says so may read as a replica would; here that makes no difference."""
+
+
+class Gathered:
+    """What one pass over the partitions found."""
+
+    __slots__ = ("cold", "partitions", "rows", "settled", "size_bytes")
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Followed, PartitionData]] = []
+        self.partitions: list[Partition] = []
+        self.cold: list[tuple[Partition, PartitionData, list[Slice]]] = []
+        self.size_bytes = 0
+        self.settled = False
+        """Some partition has an error or diverges: answer at once."""
+
+
+def _refuse(request: FetchRequest, version: int, refused: Refused) -> FetchResponse:
+    return FetchResponse(error_code=refused.code)
+
+
+@api(1, refuse=_refuse)
+def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchResponse]:
+    """Versions 4-18. Long poll by max_wait_ms and min_bytes; isolation level; topic ids from 13 on."""
+    session, wanted = _session(call, request)
+    found = _gather(call, request, wanted)
+    enough = min(request.min_bytes, call.services.settings.fetch_max_bytes)
+    if request.max_wait_ms <= 0 or found.settled or not found.rows or found.size_bytes >= enough:
+        if not found.cold:
+            return _answer(request, session, found)
+        return _answer_cold(request, session, found)
+    return _wait(call, request, session, wanted, enough)
+
+
+def _session(call: Call, request: FetchRequest) -> tuple[Session | None, Iterable[Followed]]:
+    """The session that the request belongs to or begins, and the partitions to look at."""
+    sessions = call.services.fetch_sessions
+    now_ms = call.services.clock.now_ms()
+    by_id = call.version >= TOPIC_IDS_FROM
+    if request.session_epoch not in (FINAL_EPOCH, FIRST_EPOCH):
+        session = sessions.resume(request, by_id, now_ms)
+        return session, list(session.followed.values())
+    if request.session_id != SESSIONLESS:
+        sessions.close(request.session_id)
+    if request.session_epoch == FIRST_EPOCH:
+        begun = sessions.begin(request, by_id, now_ms)
+        if begun is not None:
+            return begun, list(begun.followed.values())
+    return None, followed_by(request)
+
+
+def _gather(call: Call, request: FetchRequest, wanted: Iterable[Followed]) -> Gathered:
+    """Read what there is, within the limits; the first partition with data gives one batch at least."""
+    table = call.services.partitions
+    by_id = call.version >= TOPIC_IDS_FROM
+    left = min(request.max_bytes, call.services.settings.fetch_max_bytes)
+    read_committed = request.isolation_level == READ_COMMITTED
+    found = Gathered()
+    for followed in wanted:
+        try:
+            partition = _partition(table, followed, by_id)
+            row = _read(partition, followed, left, read_committed, found)
+            found.partitions.append(partition)
+        except Refused as refused:
+            row = PartitionData(followed.index, refused.code, -1, records=b"")
+            found.settled = True
+        found.rows.append((followed, row))
+        left = left - row_size(row)
+    return found
+
+
+def row_size(row: PartitionData) -> int:
+    """Bytes of records in one row."""
+    return sum(map(len, row.records)) if type(row.records) is list else 0  # type: ignore[arg-type]
+
+
+def _partition(table: PartitionTable, followed: Followed, by_id: bool) -> Partition:
+    if by_id:
+        partition = table.get_by_id(followed.topic_id, followed.index)
+        if partition is not None:
+            return partition
+        if table.knows_id(followed.topic_id):
+            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"the topic has no partition {followed.index}")
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has the id {followed.topic_id.hex()}")
+    partition = table.get(followed.topic, followed.index)
+    if partition is None:
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {followed.topic}-{followed.index}")
+    return partition
+
+
+def _read(partition: Partition, followed: Followed, left: int, read_committed: bool, found: Gathered) -> PartitionData:
+    partition.check_epoch(followed.epoch)
+    row = PartitionData(
+        followed.index,
+        0,
+        partition.high_watermark,
+        partition.last_stable_offset,
+        partition.log.start_offset,
+        aborted_transactions=[] if read_committed else None,
+        records=b"",
+    )
+    if followed.fetched_epoch >= 0 and (diverging := _diverging(partition, followed)) is not None:
+        row.diverging_epoch = diverging
+        found.settled = True
+        return row
+    slices = partition.read(
+        followed.offset,
+        bytes_max=max(min(followed.bytes_max, left), 0),
+        end=partition.readable_end(read_committed),
+        at_least_one=found.size_bytes == 0 and left > 0 and followed.bytes_max > 0,
+    )
+    if slices:
+        row.records = [piece.view() for piece in slices]
+        found.size_bytes += sum(piece.size for piece in slices)
+        if not all(piece.resident() for piece in slices):
+            found.cold.append((partition, row, slices))
+    return row
+
+
+def _diverging(partition: Partition, followed: Followed) -> EpochEndOffset | None:
+    """Where the log of the peer and ours part (KIP-320), if before its fetch offset."""
+    epoch, end_offset = partition.end_of_epoch(followed.fetched_epoch)
+    if end_offset >= 0 and epoch == followed.fetched_epoch and end_offset >= followed.offset:
+        return None
+    return EpochEndOffset(epoch, end_offset)
+
+
+def _answer(request: FetchRequest, session: Session | None, found: Gathered) -> FetchResponse:
+    rows = found.rows if session is None else _changed(session, request, found)
+    topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
+    for followed, row in rows:
+        key = (followed.topic, followed.topic_id)
+        topic = topics.get(key)
+        if topic is None:
+            topic = topics[key] = FetchableTopicResponse(followed.topic, followed.topic_id, [])
+        topic.partitions.append(row)
+    return FetchResponse(session_id=session.id if session is not None else SESSIONLESS, responses=list(topics.values()))
+
+
+def _changed(session: Session, request: FetchRequest, found: Gathered) -> list[tuple[Followed, PartitionData]]:
+    """The rows that tell a session something new; a request that begins one gets them all."""
+    rows = []
+    full = request.session_epoch == FIRST_EPOCH
+    for followed, row in found.rows:
+        news = (
+            bool(row.records)
+            or row.error_code != 0
+            or row.diverging_epoch.epoch >= 0
+            or row.high_watermark != followed.told_end
+            or row.log_start_offset != followed.told_start
+        )
+        if news or full:
+            rows.append((followed, row))
+            followed.told_end = row.high_watermark if not row.error_code else -1
+            followed.told_start = row.log_start_offset
+    session.rotate([followed for followed, row in rows if row.records])
+    return rows
+
+
+async def _answer_cold(request: FetchRequest, session: Session | None, found: Gathered) -> FetchResponse:
+    """Read what is not in the page cache in worker threads, then answer."""
+    for partition, row, slices in found.cold:
+        try:
+            row.records = [
+                piece.view() if piece.resident() else await trio.to_thread.run_sync(piece.load) for piece in slices
+            ]
+        except StorageFailed as failure:
+            _spoil(row, partition.fail(failure))
+        except Corrupt as corrupt:
+            _spoil(row, partition.report(corrupt))
+    return _answer(request, session, found)
+
+
+def _spoil(row: PartitionData, refused: Refused) -> None:
+    row.error_code, row.records = refused.code, b""
+    row.high_watermark = row.last_stable_offset = row.log_start_offset = -1
+
+
+async def _wait(
+    call: Call, request: FetchRequest, session: Session | None, wanted: Iterable[Followed], enough: int
+) -> FetchResponse:
+    """Park until enough became readable, something changed, or the time is up; then look again."""
+    found: Gathered | None = None
+    with trio.move_on_after(request.max_wait_ms / 1000):
+        while True:
+            found = _gather(call, request, wanted)
+            if found.settled or found.size_bytes >= enough:
+                break
+            watcher = Watcher(enough - found.size_bytes)
+            partitions = found.partitions
+            found = None  # what was read pins maps
+            for partition in partitions:
+                partition.watchers.add(watcher)
+            try:
+                await watcher.event.wait()
+            finally:
+                for partition in partitions:
+                    partition.watchers.discard(watcher)
+    if found is None:
+        found = _gather(call, request, wanted)
+    return await _answer_cold(request, session, found) if found.cold else _answer(request, session, found)

@@ -1,0 +1,150 @@
+"""ListOffsets (2), OffsetForLeaderEpoch (23), DeleteRecords (21): where a log begins, ends, and what lies between.
+
+A look-up by time reads the index at once and then scans at most one stretch of a segment in a worker thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+
+import trio
+
+from logd.apis.registry import Call, api
+from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
+from logd.log.log import Scan
+from logd.partitions.partition import Partition
+from logd.wire.schemas.delete_records import (
+    DeleteRecordsPartitionResult,
+    DeleteRecordsRequest,
+    DeleteRecordsResponse,
+    DeleteRecordsTopicResult,
+)
+from logd.wire.schemas.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsPartitionResponse,
+    ListOffsetsRequest,
+    ListOffsetsResponse,
+    ListOffsetsTopicResponse,
+)
+from logd.wire.schemas.offset_for_leader_epoch import (
+    EpochEndOffset,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderEpochResponse,
+    OffsetForLeaderTopicResult,
+)
+
+LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD = -1, -2, -3, -4, -5, -6
+SINCE = {LATEST: 1, EARLIEST: 1, MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
+"""The special timestamps and the version from which each may be asked."""
+
+READ_COMMITTED = 1
+
+
+@api(2)
+def list_offsets(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse | Awaitable[ListOffsetsResponse]:
+    """Versions 1-11: by special value (earliest, latest, max timestamp, tiers) or the first offset at a time."""
+    scans: list[tuple[Partition, ListOffsetsPartitionResponse, Scan]] = []
+    asked = [(topic.name, part.partition_index) for topic in request.topics for part in topic.partitions]
+    twice = {key for key in asked if asked.count(key) > 1} if len(set(asked)) < len(asked) else set()
+    topics = []
+    for topic in request.topics:
+        rows = []
+        for part in topic.partitions:
+            row = ListOffsetsPartitionResponse(part.partition_index)
+            try:
+                if (topic.name, part.partition_index) in twice:
+                    raise Refused(ErrorCode.INVALID_REQUEST, f"{topic.name}-{part.partition_index} is asked for twice")
+                partition = call.services.partitions.find(topic.name, part.partition_index)
+                scan = _look_up(call, request, partition, part, row)
+                if scan is not None:
+                    scans.append((partition, row, scan))
+            except Refused as refused:
+                row.error_code = refused.code
+            rows.append(row)
+        topics.append(ListOffsetsTopicResponse(topic.name, rows))
+    answer = ListOffsetsResponse(topics=topics)
+    return _scanned(answer, scans) if scans else answer
+
+
+def _look_up(
+    call: Call,
+    request: ListOffsetsRequest,
+    partition: Partition,
+    asked: ListOffsetsPartition,
+    row: ListOffsetsPartitionResponse,
+) -> Scan | None:
+    """Fill the row, or say what must be scanned for it."""
+    if partition.failure is not None:
+        raise partition.failure
+    partition.check_epoch(asked.current_leader_epoch)
+    end = partition.readable_end(request.isolation_level == READ_COMMITTED)
+    kind = asked.timestamp
+    if kind >= 0:
+        return partition.log.find_timestamp(kind, end)
+    if kind not in SINCE or SINCE[kind] > call.version:
+        raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"timestamp {kind} is not known in version {call.version}")
+    if kind == LATEST:
+        row.offset, row.leader_epoch = end, partition.leader_epoch
+    elif kind == MAX_TIMESTAMP:
+        return partition.log.max_timestamp(end)
+    elif kind in (EARLIEST, EARLIEST_LOCAL):
+        row.offset = partition.log.start_offset
+        row.leader_epoch = partition.log.epochs.epoch_at(row.offset)
+    return None
+
+
+async def _scanned(
+    answer: ListOffsetsResponse, scans: list[tuple[Partition, ListOffsetsPartitionResponse, Scan]]
+) -> ListOffsetsResponse:
+    for partition, row, scan in scans:
+        try:
+            found = await trio.to_thread.run_sync(scan.run)
+            if found is not None:
+                row.timestamp, row.offset, row.leader_epoch = found
+        except StorageFailed as failure:
+            row.error_code = partition.fail(failure).code
+        except Corrupt as corrupt:
+            row.error_code = partition.report(corrupt).code
+    return answer
+
+
+@api(23)
+def offset_for_leader_epoch(call: Call, request: OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse:
+    """Versions 2-4 (KIP-101, KIP-279, KIP-320): where the log of an epoch ends."""
+    topics = []
+    for topic in request.topics:
+        rows = []
+        for asked in topic.partitions:
+            row = EpochEndOffset(partition=asked.partition)
+            try:
+                partition = call.services.partitions.find(topic.topic, asked.partition)
+                partition.check_epoch(asked.current_leader_epoch)
+                row.leader_epoch, row.end_offset = partition.end_of_epoch(asked.leader_epoch)
+            except Refused as refused:
+                row.error_code = refused.code
+            rows.append(row)
+        topics.append(OffsetForLeaderTopicResult(topic.topic, rows))
+    return OffsetForLeaderEpochResponse(topics=topics)
+
+
+@api(21)
+async def delete_records(call: Call, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
+    """Versions 0-2 (KIP-107): move the start of a log forward; -1 means to its high watermark."""
+    topics = []
+    for topic in request.topics:
+        rows = []
+        for asked in topic.partitions:
+            row = DeleteRecordsPartitionResult(asked.partition_index, -1)
+            try:
+                partition = call.services.partitions.find(topic.name, asked.partition_index)
+                if partition.internal or "delete" not in partition.config.cleanup_policy:
+                    raise Refused(
+                        ErrorCode.POLICY_VIOLATION if not partition.internal else ErrorCode.INVALID_TOPIC_EXCEPTION,
+                        f"records of {partition!r} can't be deleted: its cleanup.policy does not include delete",
+                    )
+                row.low_watermark = await partition.advance_start(asked.offset)
+            except Refused as refused:
+                row.error_code = refused.code
+            rows.append(row)
+        topics.append(DeleteRecordsTopicResult(topic.name, rows))
+    return DeleteRecordsResponse(topics=topics)

@@ -1,0 +1,203 @@
+"""Produce (0): append batches, and answer when they are as safe as the producer asked.
+
+The hot path. Appending happens at once, in the order of the requests; only waiting (acks=all, a flush) is parked, so
+that several requests of one connection share a flush. Batches are not opened here but for topics whose rules need
+their records (compaction wants keys, ``compression.type`` another codec); those are worked on in a thread first.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Iterator
+
+import trio
+
+from logd.apis.registry import HANGUP, Call, Parked, api
+from logd.config import TopicConfig
+from logd.errors import ErrorCode, Refused
+from logd.log.log import Appended
+from logd.partitions.partition import Partition
+from logd.wire.batches import check_batch, recompress, validate_records
+from logd.wire.message import ZERO_UUID
+from logd.wire.schemas.produce import (
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+    TopicProduceResponse,
+)
+
+logger = logging.getLogger("logd.api.produce")
+
+ALL = -1
+CODECS = {"uncompressed": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+TOPIC_IDS_FROM = 13
+
+Waiting = list[tuple[Partition, Appended, PartitionProduceResponse]]
+
+
+@api(0, pipelined=True)
+def produce(call: Call, request: ProduceRequest) -> ProduceResponse | Awaitable[object] | object | None:
+    """Versions 3-13 (topic ids from 13). acks 0, 1 and -1; errors are told for each partition.
+
+    With acks=0 nothing is answered, and a failure closes the connection, as Kafka does.
+    """
+    if request.acks not in (0, 1, ALL):
+        return _all_refused(request, ErrorCode.INVALID_REQUIRED_ACKS)
+    if call.services.partitions.some_open_batches and any(
+        partition is not None and partition.opens_batches for partition, _ in _partitions(call, request)
+    ):
+        return _prepare_then_append(call, request)
+    answer, waiting = _append_all(call, request)
+    if request.acks == 0:
+        return _unanswered(call, answer)
+    return Parked(_settle(request, answer, waiting)) if waiting else answer
+
+
+def _partitions(call: Call, request: ProduceRequest) -> Iterator[tuple[Partition | None, PartitionProduceData]]:
+    table = call.services.partitions
+    for topic in request.topic_data:
+        for data in topic.partition_data:
+            if call.version >= TOPIC_IDS_FROM:
+                yield table.get_by_id(topic.topic_id, data.index), data
+            else:
+                yield table.get(topic.name, data.index), data
+
+
+def _append_all(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, Waiting]:
+    by_id = call.version >= TOPIC_IDS_FROM
+    table = call.services.partitions
+    waiting: Waiting = []
+    topics = []
+    for topic in request.topic_data:
+        rows = []
+        for data in topic.partition_data:
+            partition = table.get_by_id(topic.topic_id, data.index) if by_id else table.get(topic.name, data.index)
+            try:
+                if partition is None:
+                    raise _unknown(topic, data.index, by_id)
+                rows.append(_append(call, request.acks, partition, data, waiting))
+            except Refused as refused:
+                rows.append(_refused(data.index, refused))
+        if rows:
+            topics.append(TopicProduceResponse(topic.name, topic.topic_id, rows))
+    return ProduceResponse(topics), waiting
+
+
+def _append(
+    call: Call, acks: int, partition: Partition, data: PartitionProduceData, waiting: Waiting
+) -> PartitionProduceResponse:
+    if partition.internal and call.client_id != "__admin_client":
+        raise Refused(
+            ErrorCode.INVALID_TOPIC_EXCEPTION, f"{partition.topic} is an internal topic: only logd itself writes to it"
+        )
+    if data.records is None:
+        raise Refused(ErrorCode.INVALID_RECORD, f"no records for {partition!r}: send one batch for each partition")
+    appended = partition.append(data.records)  # type: ignore[arg-type]
+    answer = PartitionProduceResponse(
+        data.index, 0, appended.base_offset, appended.log_append_time_ms, appended.start_offset
+    )
+    if acks and partition.must_wait_for(appended, acks):
+        waiting.append((partition, appended, answer))
+    return answer
+
+
+def _unknown(topic: TopicProduceData, index: int, by_id: bool) -> Refused:
+    if by_id:
+        if topic.topic_id == ZERO_UUID:
+            return Refused(ErrorCode.UNKNOWN_TOPIC_ID, "the topic id is zero: ask for Metadata first")
+        return Refused(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has the id {topic.topic_id.hex()}, partition {index}")
+    return Refused(
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {topic.name}-{index}: create the topic first"
+    )
+
+
+def _refused(index: int, refused: Refused) -> PartitionProduceResponse:
+    return PartitionProduceResponse(index, refused.code, -1, error_message=refused.message)
+
+
+def _all_refused(request: ProduceRequest, code: ErrorCode) -> ProduceResponse:
+    return ProduceResponse(
+        [
+            TopicProduceResponse(
+                topic.name,
+                topic.topic_id,
+                [PartitionProduceResponse(data.index, code, -1) for data in topic.partition_data],
+            )
+            for topic in request.topic_data
+        ]
+    )
+
+
+def _unanswered(call: Call, answer: ProduceResponse) -> object | None:
+    for topic in answer.responses:
+        for row in topic.partition_responses:
+            if row.error_code:
+                logger.warning(
+                    "%s: acks=0 to %s-%d failed: %s", call.connection.peer, topic.name, row.index, row.error_message
+                )
+                return HANGUP
+    return None
+
+
+async def _settle(request: ProduceRequest, answer: ProduceResponse, waiting: Waiting) -> ProduceResponse:
+    """Wait until every append is as safe as was asked, or the producer's timeout has passed."""
+    with trio.move_on_after(max(request.timeout_ms, 0) / 1000):
+        while waiting:
+            partition, appended, row = waiting[-1]
+            try:
+                await partition.settled(appended, request.acks)
+            except Refused as refused:
+                _fail(row, refused)
+            waiting.pop()
+    for partition, _, row in waiting:
+        _fail(row, Refused(ErrorCode.REQUEST_TIMED_OUT, f"{partition!r} was not flushed in {request.timeout_ms} ms"))
+    return answer
+
+
+def _fail(row: PartitionProduceResponse, refused: Refused) -> None:
+    row.error_code, row.error_message, row.base_offset = refused.code, refused.message, -1
+    row.log_append_time_ms = row.log_start_offset = -1
+
+
+def _prepared(records: bytes | memoryview, config: TopicConfig) -> bytes | memoryview:
+    """Check what only the records tell, and bring the batch into the topic's codec; runs in a thread."""
+    header = check_batch(records)
+    if "compact" in config.cleanup_policy:
+        validate_records(records, keys_required=True)
+    if config.compression_type == "producer" or header.codec == CODECS[config.compression_type]:
+        return records
+    return recompress(records, CODECS[config.compression_type], _level(config))
+
+
+def _level(config: TopicConfig) -> int | None:
+    levels = {
+        "gzip": config.compression_gzip_level,
+        "lz4": config.compression_lz4_level,
+        "zstd": config.compression_zstd_level,
+    }
+    return levels.get(config.compression_type)
+
+
+async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | None:
+    """For topics whose rules need the records: check or recompress in a thread, then append as always."""
+    refusals: dict[tuple[int, int], Refused] = {}
+    for partition, data in _partitions(call, request):
+        if partition is None or data.records is None or not partition.opens_batches:
+            continue
+        config = partition.config
+        try:
+            data.records = await trio.to_thread.run_sync(_prepared, data.records, config)
+        except Refused as refused:
+            data.records = None
+            refusals[id(data), data.index] = refused
+    answer, waiting = _append_all(call, request)
+    named = [topic for topic in request.topic_data if topic.partition_data]
+    for topic, topic_answer in zip(named, answer.responses, strict=True):
+        for data, row in zip(topic.partition_data, topic_answer.partition_responses, strict=True):
+            if (refused := refusals.get((id(data), data.index))) is not None:
+                _fail(row, refused)
+    if request.acks == 0:
+        return _unanswered(call, answer)
+    return await _settle(request, answer, waiting)

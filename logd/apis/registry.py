@@ -1,0 +1,154 @@
+"""The table of Kafka requests that this node answers, and what a handler is given.
+
+It owns the registration of handlers (:func:`api`) and the values that travel with a request (:class:`Call`,
+:class:`Connection`, :class:`Services`). The doors call :func:`endpoint`; ApiVersions is derived from the same
+table, so that what is not served is not advertised. It never decodes bytes and never touches a socket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from logd.apis.fetch_sessions import Sessions
+from logd.errors import Refused
+from logd.wire import schemas
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.cluster.cluster import Cluster
+    from logd.config import Settings
+    from logd.coordinators.front import GroupCoordinator
+    from logd.partitions.table import PartitionTable
+
+
+class Connection:
+    """What a handler may know of the peer and of the socket that it came in by."""
+
+    __slots__ = ("client_name", "client_version", "id", "listener", "local_host", "local_port", "peer")
+
+    def __init__(self, number: int, peer: str, local_host: str, local_port: int, listener: str) -> None:
+        self.id = number
+        self.peer = peer
+        self.local_host = local_host
+        self.local_port = local_port
+        self.listener = listener
+        self.client_name = ""
+        self.client_version = ""
+
+
+class Services:
+    """Everything of one node that handlers use; built by the node, one for its life."""
+
+    __slots__ = ("advertised", "clock", "cluster", "fetch_sessions", "groups", "partitions", "settings")
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        clock: Clock,
+        cluster: Cluster,
+        partitions: PartitionTable,
+        groups: GroupCoordinator,
+        advertised: Callable[[Connection, int], tuple[str, int]],
+    ) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.cluster = cluster
+        self.partitions = partitions
+        self.groups = groups
+        self.advertised = advertised
+        self.fetch_sessions = Sessions(settings.max_incremental_fetch_session_cache_slots)
+
+
+class Call:
+    """One request as a handler sees it, beside its decoded body."""
+
+    __slots__ = ("api_key", "client_id", "connection", "correlation_id", "services", "version")
+
+    def __init__(
+        self,
+        api_key: int,
+        version: int,
+        correlation_id: int,
+        client_id: str | None,
+        connection: Connection,
+        services: Services,
+    ) -> None:
+        self.api_key = api_key
+        self.version = version
+        self.correlation_id = correlation_id
+        self.client_id = client_id or ""
+        self.connection = connection
+        self.services = services
+
+    def advertised(self, broker_id: int) -> tuple[str, int]:
+        """Host and port at which this client reaches a broker (the address it came in by, on a single plain node)."""
+        return self.services.advertised(self.connection, broker_id)
+
+
+Answer = Any
+HANGUP = object()
+"""What a handler returns to close the connection: Produce with acks=0 has no other way to say that it failed."""
+
+
+class Parked:
+    """An answer that has to wait although its request has done all that must happen in order."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: Awaitable[Any]) -> None:
+        self.answer = answer
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        return self.answer.__await__()
+
+
+Handler = Callable[[Call, Any], "Answer | Awaitable[Answer] | None"]
+Refusal = Callable[[Any, int, Refused], Answer]
+H = TypeVar("H", bound=Callable[..., Any])
+
+
+class Endpoint(NamedTuple):
+    """One served request: its handler and the versions that are advertised for it."""
+
+    key: int
+    name: str
+    low: int
+    high: int
+    advertised: tuple[int, int]
+    """Produce is advertised from 0 although 0-2 are refused (KAFKA-18659), or librdkafka drops compression."""
+    handler: Handler
+    refuse: Refusal | None
+    pipelined: bool
+    """May start while an earlier pipelined request of the same connection still waits for its answer."""
+
+
+_endpoints: dict[int, Endpoint] = {}
+
+
+def api(key: int, *, refuse: Refusal | None = None, pipelined: bool = False) -> Callable[[H], H]:
+    """Register a handler for an API key, in the version range that the facts table advertises.
+
+    :param refuse: makes the answer from ``(request, version, Refused)`` when the handler raises :class:`Refused`.
+    :param pipelined: the synchronous part of the handler keeps the order by itself (Produce).
+    """
+
+    def register(handler: H) -> H:
+        assert key not in _endpoints, f"two handlers for API key {key}"
+        facts = schemas.APIS[key]
+        low, high = max(facts.advertised[0], facts.versions[0]), min(facts.advertised[1], facts.versions[1])
+        _endpoints[key] = Endpoint(key, facts.name, low, high, facts.advertised, handler, refuse, pipelined)
+        return handler
+
+    return register
+
+
+def endpoint(key: int) -> Endpoint | None:
+    """The handler of an API key, or None when it is not served."""
+    return _endpoints.get(key)
+
+
+def served() -> list[Endpoint]:
+    """All that is served, by key."""
+    return [_endpoints[key] for key in sorted(_endpoints)]

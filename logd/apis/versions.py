@@ -1,0 +1,50 @@
+"""ApiVersions (18): which requests, in which versions, and which features (KIP-35, KIP-511, KIP-584).
+
+The list is what is registered and nothing else. A version that is too new is answered in version 0 with
+UNSUPPORTED_VERSION and the range that is served, so that the client can try again.
+"""
+
+from __future__ import annotations
+
+import re
+
+from logd.apis.registry import Call, api, served
+from logd.errors import ErrorCode
+from logd.wire.schemas.api_versions import (
+    ApiVersion,
+    ApiVersionsRequest,
+    ApiVersionsResponse,
+    FinalizedFeatureKey,
+    SupportedFeatureKey,
+)
+
+API_VERSIONS = 18
+
+FEATURES = {"metadata.version": (7, 30)}
+"""Feature levels served here, lowest and highest; what is not served is not named."""
+
+SOFTWARE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
+
+
+@api(API_VERSIONS)
+def api_versions(call: Call, request: ApiVersionsRequest) -> ApiVersionsResponse:
+    """Versions 0-4. From 3 the client tells its name and version, which must look like ones (KIP-511)."""
+    if call.version >= 3:
+        for text in (request.client_software_name, request.client_software_version):
+            if SOFTWARE_NAME.fullmatch(text) is None:
+                return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
+        call.connection.client_name = request.client_software_name
+        call.connection.client_version = request.client_software_version
+    shown = {name: span for name, span in FEATURES.items() if call.version >= 4 or span[0] > 0}
+    return ApiVersionsResponse(
+        api_keys=[ApiVersion(known.key, *known.advertised) for known in served()],
+        supported_features=[SupportedFeatureKey(name, low, high) for name, (low, high) in shown.items()],
+        finalized_features_epoch=call.services.cluster.image.version,
+        finalized_features=[FinalizedFeatureKey(name, high, high) for name, (_, high) in FEATURES.items()],
+    )
+
+
+def unsupported_version() -> ApiVersionsResponse:
+    """The version 0 answer to an ApiVersions request that is too new."""
+    known = [ApiVersion(found.key, *found.advertised) for found in served() if found.key == API_VERSIONS]
+    return ApiVersionsResponse(error_code=ErrorCode.UNSUPPORTED_VERSION, api_keys=known)

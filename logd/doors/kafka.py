@@ -1,0 +1,218 @@
+"""The Kafka door: TCP connections in, frames to the apis, answers out in the order of their requests.
+
+One task serves a connection, and a second one while answers are parked. A request starts only when all before it on
+its connection have been answered; Produce alone may start while earlier Produce requests wait for the disk, so that
+appends keep their order and flushes are shared. While an answer waits or a peer does not read, at most one more
+request is taken in, so a slow peer costs bounded memory. The door knows nothing of topics and never decodes a body.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from logd.apis.dispatch import Hangup, Parts, Pending, Ready, start
+from logd.apis.registry import Connection, Services
+from logd.errors import DecodeError
+from logd.wire.frames import FrameBuffer
+
+if TYPE_CHECKING:
+    from logd.config import Settings
+
+logger = logging.getLogger("logd.door.kafka")
+
+SEND_PARTS_MAX = 512
+"""Buffers in one sendmsg: half of Linux' IOV_MAX."""
+
+COALESCED_BYTES_MAX = 64 * 1024
+"""Small answers to requests that arrived together leave in one sendmsg, up to this size."""
+
+TURN_REQUESTS_MAX = 32
+"""Requests that one connection may start before others get their turn."""
+
+PENDING_MAX = 64
+"""Parked answers of one connection: a producer has 5 requests in flight, the rest is patience."""
+
+PRODUCE_KEY = b"\0\0"
+
+
+class Peer:
+    """One connection: takes requests in, starts them in order, writes answers in order."""
+
+    __slots__ = (
+        "arrived",
+        "closing",
+        "connection",
+        "frames",
+        "held",
+        "idle_sweeps",
+        "pending",
+        "receiving",
+        "request_bytes_max",
+        "scope",
+        "sending",
+        "services",
+        "sock",
+        "writing",
+    )
+
+    def __init__(self, sock: socket.socket, connection: Connection, services: Services, settings: Settings) -> None:
+        self.sock = sock
+        self.connection = connection
+        self.services = services
+        self.frames = FrameBuffer(min(settings.socket_first_request_max_bytes, settings.socket_request_max_bytes))
+        self.request_bytes_max = settings.socket_request_max_bytes
+        self.pending: deque[Pending | Ready] = deque()
+        self.held: memoryview | None = None
+        self.closing = False
+        self.idle_sweeps = 0
+        self.scope = trio.CancelScope()
+        self.receiving: trio.CancelScope | None = None
+        self.arrived = trio.Event()
+        self.writing = False
+        self.sending = False
+
+    async def serve(self) -> None:
+        """Until the peer leaves or has to be hung up on."""
+        with self.scope:
+            async with trio.open_nursery() as nursery:
+                await self._guarded(self._requests, nursery)
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is still owed."""
+        return bool(self.pending) or self.sending
+
+    def drain(self) -> None:
+        """Finish what is in flight, start nothing more."""
+        self.closing = True
+        if not self.busy:
+            self.scope.cancel()
+
+    def rest(self) -> None:
+        """Give big buffers back; called when the connection has been silent for a while."""
+        self.frames.shrink()
+
+    async def _guarded(self, loop: Callable[[trio.Nursery], Awaitable[None]], nursery: trio.Nursery) -> None:
+        """The barrier of a connection: whatever goes wrong ends this connection and nothing else."""
+        peer = self.connection.peer
+        try:
+            await loop(nursery)
+        except (Hangup, DecodeError) as error:
+            logger.warning("%s on %s: closed: %s", peer, self.connection.listener, error)
+        except OSError as error:
+            logger.info("%s on %s: lost: %s", peer, self.connection.listener, error.strerror or error)
+        except Exception:
+            logger.exception("%s on %s: closed: a request failed here, which is a bug", peer, self.connection.listener)
+        self.scope.cancel()
+
+    async def _requests(self, nursery: trio.Nursery) -> None:
+        while not self.closing and await self._receive():
+            self.idle_sweeps = 0
+            await self._start_requests()
+            if self.pending and not self.writing:
+                self.writing = True
+                nursery.start_soon(self._guarded, self._answers, nursery)
+
+    async def _receive(self) -> bool:
+        """Take in some bytes, or be nudged since answers have left; False when the peer has closed."""
+        if not self.pending:
+            return await self._receive_bytes()
+        with trio.CancelScope() as self.receiving:
+            if self.held is not None:
+                await trio.sleep_forever()
+            return await self._receive_bytes()
+        return True
+
+    async def _receive_bytes(self) -> bool:
+        sock = self.sock
+        while True:
+            space = self.frames.writable()
+            try:
+                count = sock.recv_into(space)
+            except BlockingIOError:
+                space.release()
+                await trio.lowlevel.wait_readable(sock)
+                continue
+            space.release()
+            self.frames.received(count)
+            return count > 0
+
+    async def _start_requests(self) -> None:
+        """Start every request that has arrived whole and whose turn it is; send what is answered at once."""
+        out: Parts = []
+        size_bytes = turn = 0
+        while (frame := self._next_frame()) is not None:
+            result = start(frame, self.connection, self.services)
+            self.frames.limit = self.request_bytes_max
+            turn += 1
+            if isinstance(result, Pending):
+                self.frames.detach()
+                self._park(result)
+            elif self.pending:
+                self._park(Ready(result))
+            elif result is not None:
+                out += result
+                size_bytes += sum(map(len, result))
+            if size_bytes > COALESCED_BYTES_MAX or turn % TURN_REQUESTS_MAX == 0:
+                await self._send(out)
+                out, size_bytes = [], 0
+                await trio.lowlevel.checkpoint()
+        if out:
+            await self._send(out)
+
+    def _park(self, answer: Pending | Ready) -> None:
+        self.pending.append(answer)
+        self.arrived.set()
+
+    def _next_frame(self) -> memoryview | None:
+        """The next request, when it may start now; one that may not is held."""
+        if self.closing:
+            return None
+        frame, self.held = self.held, None
+        if frame is None:
+            frame = self.frames.next_frame()
+        if frame is None or not self.pending:
+            return frame
+        if frame[:2] == PRODUCE_KEY and len(self.pending) < PENDING_MAX and self.pending[-1].in_order:
+            return frame
+        self.frames.detach()
+        self.held = frame
+        return None
+
+    async def _answers(self, nursery: trio.Nursery) -> None:
+        """Send parked answers in order; when all have left, nudge the other task to start what waited."""
+        while True:
+            while not self.pending:
+                self.arrived = trio.Event()
+                await self.arrived.wait()
+            parts = await self.pending[0].parts()
+            if parts is not None:
+                await self._send(parts)
+            self.pending.popleft()
+            if self.receiving is not None and (not self.pending or self.held is not None):
+                self.receiving.cancel()
+            if self.closing and not self.pending:
+                return
+
+    async def _send(self, parts: Parts) -> None:
+        sock = self.sock
+        position = 0
+        self.sending = True
+        while position < len(parts):
+            try:
+                sent = sock.sendmsg(parts[position : position + SEND_PARTS_MAX])
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(sock)
+                continue
+            while position < len(parts) and sent >= len(parts[position]):
+                sent -= len(parts[position])
+                position += 1
+            if sent:
+                parts[position] = memoryview(parts[position])[sent:]
+        self.sending = False

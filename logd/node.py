@@ -1,0 +1,241 @@
+"""One node: builds every object that serves, owns their nurseries, and takes them down in order.
+
+Called by the server's command line and by :mod:`logd.testing`. Everything below gets its settings, clock and services
+from here; nothing below reads a clock of its own. It holds no logic of logs, topics or requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import logging
+import socket
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+import logd.apis
+from logd.apis.registry import Connection, Services
+from logd.cluster.cluster import Cluster, open_cluster
+from logd.cluster.image import Broker, Endpoint
+from logd.config import Settings
+from logd.config.listeners import advertised, listeners
+from logd.coordinators.front import GroupCoordinator
+from logd.cluster.store import StoreUnusable
+from logd.doors.kafka import Peer
+from logd.doors.listener import Guest, Guests, Listener
+from logd.errors import Corrupt, StorageFailed
+from logd.log.directory import DataDirectory, DirectoryUnusable
+from logd.partitions.flusher import Flusher
+from logd.partitions.table import PartitionTable
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.cluster.store import Store
+
+logger = logging.getLogger("logd.node")
+
+FLUSH_THREADS_MAX = 8
+DRAIN_S = 2.0
+"""How long answers that are owed may take when the node stops."""
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch."""
+        return time.time_ns() // 1_000_000
+
+
+def new_uuid() -> bytes:
+    """16 random bytes for a topic id, never all zero."""
+    return uuid.uuid4().bytes
+
+
+def new_cluster_id() -> str:
+    """A random uuid in Kafka's way of writing it: 22 characters of URL-safe base64."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+class Node:
+    """A running node."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.settings = settings
+        self.clock = clock
+        self.bootstrap: list[str] = []
+        """Where it listens, ``host:port``, in the order of ``listeners``."""
+        self.services: Services
+        self.cluster: Cluster
+        self.partitions: PartitionTable
+        self.groups: GroupCoordinator
+        self.guests = Guests(settings.max_connections, settings.max_connections_per_ip)
+        self.listeners: list[Listener] = []
+        self._stopping = trio.Event()
+        self.killed = False
+        self.serving = False
+
+    def stop(self) -> None:
+        """Ask it to finish what is in flight, flush, close and return; thread: the node's own."""
+        self._stopping.set()
+
+    def kill(self) -> None:
+        """Stop at once as a crash would: nothing is drained, flushed or closed well. For tests."""
+        self.killed = True
+        self._stopping.set()
+
+    def advertised(self, connection: Connection, broker_id: int) -> tuple[str, int]:
+        """Where a client of this connection's listener reaches a broker."""
+        broker = self.cluster.image.brokers.get(broker_id)
+        endpoint = broker.listeners.get(connection.listener) if broker is not None else None
+        if endpoint is None or not endpoint.host:
+            return connection.local_host, connection.local_port
+        return endpoint.host, endpoint.port
+
+    async def bind(self) -> None:
+        """Open the listening sockets; what arrives before :meth:`run` accepts waits in the backlog."""
+        for wanted in listeners(self.settings):
+            listener = await Listener.bind(wanted.name, wanted.host, wanted.port, self.guests, self._welcome)
+            self.listeners.append(listener)
+            host = wanted.host or socket.gethostname()
+            self.bootstrap.append(f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}")
+
+    def _welcome(self, sock: socket.socket, connection: Connection) -> Guest:
+        return Peer(sock, connection, self.services, self.settings)
+
+    def registration(self) -> Broker:
+        """What the cluster is told of this node."""
+        told = advertised(self.settings)
+        endpoints = {
+            listener.name: Endpoint(told[listener.name].host, told[listener.name].port or listener.port)
+            if listener.name in told
+            else Endpoint("", listener.port)
+            for listener in self.listeners
+        }
+        first = endpoints[self.listeners[0].name]
+        return Broker(self.settings.node_id, first.host, first.port, self.settings.broker_rack, endpoints)
+
+    async def serve(self, task_status: trio.TaskStatus[Node]) -> None:
+        """Accept and serve until :meth:`stop`."""
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as doors:
+                for listener in self.listeners:
+                    doors.start_soon(listener.run, connections)
+                doors.start_soon(self.guests.sweep, self.settings.connections_max_idle_ms)
+                self.serving = True
+                task_status.started(self)
+                await self._stopping.wait()
+                doors.cancel_scope.cancel()
+            if not self.killed:
+                await self.guests.drain(DRAIN_S)
+            connections.cancel_scope.cancel()
+
+
+async def open_store(directory: Path) -> Store:
+    """The embedded metadata store of a data directory."""
+    from logd.cluster.sqlite import SqliteStore
+
+    return await SqliteStore.open(directory / "metadata.db")
+
+
+class CannotStart(Exception):
+    """The node can't start; the text is one sentence for the person who started it."""
+
+
+START_ERRORS = (StoreUnusable, StorageFailed, Corrupt, DirectoryUnusable, OSError)
+
+
+async def run_node(
+    settings: Settings, *, clock: Clock | None = None, task_status: trio.TaskStatus[Node] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Run one node until its :meth:`Node.stop`; ``task_status`` gives the :class:`Node` when it serves.
+
+    :raises CannotStart: when the data directory, an address or stored data can't be used.
+    """
+    node = Node(settings, clock or SystemClock())
+    try:
+        data = DataDirectory.open(settings.log_dirs[0])
+        try:
+            await node.bind()
+            await _run_on(node, data, task_status)
+        finally:
+            for listener in node.listeners:
+                listener.close()
+            data.close()
+    except START_ERRORS as error:
+        raise CannotStart(_sentence(error)) from error
+    except BaseExceptionGroup as group:
+        matching = group.subgroup(START_ERRORS)
+        if node.serving or matching is None:
+            raise
+        error: BaseException = matching
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise CannotStart(_sentence(error)) from group
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return f"{error.strerror}: choose another address with --listen, or stop what listens there"
+    return str(error)
+
+
+async def _run_on(node: Node, data: DataDirectory, task_status: trio.TaskStatus[Node]) -> None:
+    store = await open_store(Path(data.path))
+    try:
+        node.cluster = await open_cluster(store, node.settings, new_uuid, new_cluster_id)
+        async with trio.open_nursery() as background:
+            await _start(node, data, background)
+            await node.serve(task_status)
+            background.cancel_scope.cancel()
+        if not node.killed:
+            with trio.CancelScope(shield=True):
+                await node.groups.close()
+                await trio.to_thread.run_sync(node.partitions.close)
+                data.mark_clean()
+    finally:
+        with trio.CancelScope(shield=True):
+            await store.aclose()
+
+
+async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> None:
+    """Build the services, open every log, start what runs beside the doors."""
+    settings, clock, cluster = node.settings, node.clock, node.cluster
+    flusher = Flusher(FLUSH_THREADS_MAX)
+    await background.start(flusher.run)
+    await cluster.start(node.registration())
+    node.partitions = PartitionTable(
+        Path(data.path),
+        settings.node_id,
+        durable=settings.log_flush_mode == "group",
+        clean=data.was_clean,
+        config_of=cluster.topic_config,
+        producer_id_expiration_ms=settings.producer_id_expiration_ms,
+        flusher=flusher,
+        clock=clock,
+    )
+    node.partitions.open_all(cluster.image)
+    data.mark_dirty()
+    cluster.listeners.append(node.partitions.follow)
+    node.groups = GroupCoordinator(cluster=cluster, partitions=node.partitions, clock=clock)
+    node.services = Services(
+        settings=settings,
+        clock=clock,
+        cluster=cluster,
+        partitions=node.partitions,
+        groups=node.groups,
+        advertised=node.advertised,
+    )
+    await background.start(node.groups.run)
+    background.start_soon(cluster.watch)
+    background.start_soon(_housekeeping, node)
+
+
+async def _housekeeping(node: Node) -> None:
+    """Checkpoints, retention, rolls by time, flushes by time; each in short steps."""
+    while True:
+        await trio.sleep(1)

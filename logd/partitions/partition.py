@@ -1,0 +1,260 @@
+"""One replica of one partition: its log, its high watermark, and those who wait for either.
+
+It owns the :class:`~logd.log.log.Log` below it and says what is committed: with ``log.flush.mode=group`` that is
+what has been flushed, with ``os`` what has been appended. Handlers and coordinators append and read here. All
+state changes are synchronous; only waiting is async. It never parses records.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
+from logd.partitions.gate import Gate
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.config import TopicConfig
+    from logd.log.log import Appended, FlushJob, Log, Slice
+    from logd.partitions.flusher import Flusher
+
+logger = logging.getLogger("logd.partition")
+
+
+class Watcher:
+    """A fetch that waits until enough bytes became readable in any of its partitions."""
+
+    __slots__ = ("event", "missing_bytes")
+
+    def __init__(self, missing_bytes: int) -> None:
+        self.missing_bytes = missing_bytes
+        self.event = trio.Event()
+
+    def readable(self, size_bytes: int) -> None:
+        """Count what became readable."""
+        self.missing_bytes -= size_bytes
+        if self.missing_bytes <= 0:
+            self.event.set()
+
+
+class Partition:
+    """The leader's side of one partition on this node."""
+
+    __slots__ = (
+        "_clock",
+        "_flush_target",
+        "_flusher",
+        "_unread_bytes",
+        "committed",
+        "config",
+        "durable",
+        "failure",
+        "flushes",
+        "index",
+        "internal",
+        "leader_epoch",
+        "log",
+        "topic",
+        "topic_id",
+        "watchers",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        index: int,
+        topic_id: bytes,
+        log: Log,
+        *,
+        leader_epoch: int,
+        config: TopicConfig,
+        internal: bool,
+        durable: bool,
+        flusher: Flusher,
+        clock: Clock,
+    ) -> None:
+        self.topic = topic
+        self.index = index
+        self.topic_id = topic_id
+        self.log = log
+        self.leader_epoch = leader_epoch
+        self.config = config
+        self.internal = internal
+        self.durable = durable
+        self.failure: Refused | None = None
+        self.watchers: set[Watcher] = set()
+        self.flushes = Gate(log.flushed_offset)
+        self.committed = Gate(log.flushed_offset if durable else log.end_offset)
+        self._flusher = flusher
+        self._clock = clock
+        self._unread_bytes = 0
+        self._flush_target = 0
+
+    def __repr__(self) -> str:
+        return f"{self.topic}-{self.index}"
+
+    def begin(self) -> None:
+        """Called on the event loop once the partition is in use: what recovery found is flushed before it is served."""
+        if self.durable and self.log.flushed_offset < self.log.end_offset:
+            self.want_flush()
+
+    @property
+    def opens_batches(self) -> bool:
+        """Whether this topic's rules need the records of a batch: compaction wants keys, or another codec is asked."""
+        config = self.config
+        return config.compression_type != "producer" or "compact" in config.cleanup_policy
+
+    @property
+    def high_watermark(self) -> int:
+        """The offset below which everything is committed and may be read."""
+        return self.committed.offset
+
+    @property
+    def last_stable_offset(self) -> int:
+        """The offset below which no transaction is open (KIP-98)."""
+        return self.committed.offset
+
+    def readable_end(self, read_committed: bool) -> int:
+        """The exclusive end of what a consumer may read."""
+        return self.last_stable_offset if read_committed else self.high_watermark
+
+    def append(self, batches: bytes | bytearray | memoryview, *, origin: str = "client") -> Appended:
+        """Append batches in one step and wake the readers.
+
+        :param batches: one record batch of a client, or several of a coordinator; not kept.
+        :raises Refused: for anything wrong with the batches, or KAFKA_STORAGE_ERROR.
+        """
+        if self.failure is not None:
+            raise self.failure
+        try:
+            appended = self.log.append(
+                batches, leader_epoch=self.leader_epoch, now_ms=self._clock.now_ms(), origin=origin
+            )
+        except StorageFailed as failure:
+            raise self.fail(failure) from failure
+        if appended.duplicate:
+            return appended
+        if self.durable:
+            self._unread_bytes += len(batches)
+            self.want_flush()
+        else:
+            self._commit(appended.next_offset, len(batches))
+            if self._flush_due(appended):
+                self.want_flush()
+        return appended
+
+    def _commit(self, offset: int, size_bytes: int) -> None:
+        self.committed.advance(offset)
+        for watcher in self.watchers:
+            watcher.readable(size_bytes)
+
+    def must_wait_for(self, appended: Appended, acks: int) -> bool:
+        """Whether an answer for this append has to wait: all of acks=all, and ``flush.messages`` come due."""
+        if acks == -1 and self.committed.offset < appended.next_offset:
+            return True
+        return not self.durable and self._flush_due(appended)
+
+    def _flush_due(self, appended: Appended) -> bool:
+        """Whether the topic's ``flush.messages`` asks for a flush before this append is answered."""
+        return appended.next_offset - self.flushes.offset >= self.config.flush_messages
+
+    async def settled(self, appended: Appended, acks: int) -> None:
+        """Wait for what :meth:`must_wait_for` asked. Raises :class:`Refused` when the disk failed meanwhile."""
+        if acks == -1:
+            await self.committed.wait(appended.next_offset)
+        if not self.durable and self._flush_due(appended):
+            await self.flushes.wait(appended.next_offset)
+
+    def want_flush(self) -> None:
+        """Flush everything appended so far, soon."""
+        self._flush_target = self.log.end_offset
+        self._flusher.schedule(self)
+
+    @property
+    def flush_wanted(self) -> bool:
+        """Whether something that was to be flushed is not yet."""
+        return self.log.flushed_offset < self._flush_target
+
+    def flushed(self, job: FlushJob) -> None:
+        """A flush has ended well: what it covered is durable."""
+        self.log.flushed(job)
+        self.flushes.advance(self.log.flushed_offset)
+        if self.durable:
+            size_bytes, self._unread_bytes = self._unread_bytes, 0
+            self._commit(self.log.flushed_offset, size_bytes)
+
+    def read(self, offset: int, *, bytes_max: int, end: int, at_least_one: bool) -> list[Slice]:
+        """Whole batches from an offset on; see :meth:`logd.log.log.Log.read`."""
+        if self.failure is not None:
+            raise self.failure
+        return self.log.read(offset, bytes_max=bytes_max, end=end, at_least_one=at_least_one)
+
+    def check_epoch(self, epoch: int) -> None:
+        """Compare the leader epoch that a client believes in (-1: none) with ours (KIP-320).
+
+        :raises Refused: FENCED_LEADER_EPOCH when it is older, UNKNOWN_LEADER_EPOCH when it is newer.
+        """
+        if epoch < 0 or epoch == self.leader_epoch:
+            return
+        if epoch < self.leader_epoch:
+            raise Refused(
+                ErrorCode.FENCED_LEADER_EPOCH,
+                f"leader epoch {epoch} of {self!r} is over, it is {self.leader_epoch}: ask for Metadata",
+            )
+        raise Refused(
+            ErrorCode.UNKNOWN_LEADER_EPOCH, f"leader epoch {epoch} of {self!r} has not begun, it is {self.leader_epoch}"
+        )
+
+    def end_of_epoch(self, epoch: int) -> tuple[int, int]:
+        """The last epoch not after one, and where it ends (KIP-101, KIP-279); (-1, -1) when unknown."""
+        if epoch == self.leader_epoch:
+            return epoch, self.log.end_offset
+        return self.log.epochs.end_offset_for(epoch, self.log.end_offset)
+
+    def report(self, corrupt: Corrupt) -> Refused:
+        """Stored bytes are wrong: say where, and refuse to serve them."""
+        logger.error("partition %r: %s", self, corrupt)
+        return Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"stored data of {self!r} is damaged: {corrupt}")
+
+    def fail(self, failure: StorageFailed) -> Refused:
+        """The disk failed: take the partition offline, for good, and tell all who wait."""
+        refused = Refused(
+            ErrorCode.KAFKA_STORAGE_ERROR,
+            f"partition {self!r} is offline since its disk failed ({failure}); repair the disk and restart logd",
+        )
+        if self.failure is None:
+            logger.error("partition %r goes offline: %s", self, failure)
+        self.stop(refused)
+        return refused
+
+    def stop(self, refused: Refused) -> None:
+        """Refuse everything from now on with one error, and wake all who wait."""
+        self.failure = refused
+        self._flush_target = 0
+        self.flushes.fail(refused)
+        self.committed.fail(refused)
+        for watcher in self.watchers:
+            watcher.event.set()
+
+    def advance_start(self, offset: int) -> int:
+        """DeleteRecords: forget all before an offset (-1: all that is committed).
+
+        :returns: the new log start offset.
+        :raises Refused: OFFSET_OUT_OF_RANGE beyond the high watermark; KAFKA_STORAGE_ERROR.
+        """
+        if self.failure is not None:
+            raise self.failure
+        target = self.high_watermark if offset == -1 else offset
+        if target < 0 or target > self.high_watermark:
+            raise Refused(
+                ErrorCode.OFFSET_OUT_OF_RANGE,
+                f"offset {offset} of {self!r} is not between 0 and the high watermark {self.high_watermark}",
+            )
+        try:
+            self.log.advance_start(target)
+        except StorageFailed as failure:
+            raise self.fail(failure) from failure
+        return self.log.start_offset

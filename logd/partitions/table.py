@@ -1,0 +1,205 @@
+"""All partitions that this node hosts, by name and by topic id.
+
+It follows the metadata image: opens the logs of new partitions, applies new configs and epochs, takes deleted ones out
+of use. Handlers look partitions up here. File work that may take long goes to a worker thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
+from logd.log.log import Log, LogConfig
+from logd.partitions.partition import Partition
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.cluster.image import Image, PartitionState, Topic
+    from logd.config import TopicConfig
+    from logd.partitions.flusher import Flusher
+
+logger = logging.getLogger("logd.partitions")
+
+DELETED_SUFFIX = "-delete"
+"""A directory whose name ends so belongs to a deleted topic and waits for its removal, as in Kafka."""
+
+ConfigOf = Callable[[str], "TopicConfig"]
+
+
+def log_config(config: TopicConfig, producer_id_expiration_ms: int) -> LogConfig:
+    """What the log needs to know of a topic's settings."""
+    return LogConfig(
+        segment_bytes=config.segment_bytes,
+        segment_ms=config.segment_ms,
+        segment_jitter_ms=config.segment_jitter_ms,
+        index_interval_bytes=config.index_interval_bytes,
+        segment_index_bytes=config.segment_index_bytes,
+        retention_ms=config.retention_ms,
+        retention_bytes=config.retention_bytes,
+        max_message_bytes=config.max_message_bytes,
+        timestamp_type=config.message_timestamp_type,
+        timestamp_before_max_ms=config.message_timestamp_before_max_ms,
+        timestamp_after_max_ms=config.message_timestamp_after_max_ms,
+        file_delete_delay_ms=config.file_delete_delay_ms,
+        producer_id_expiration_ms=producer_id_expiration_ms,
+        preallocate=config.preallocate,
+    )
+
+
+class PartitionTable:
+    """The partitions of one node."""
+
+    def __init__(
+        self,
+        directory: Path,
+        node_id: int,
+        *,
+        durable: bool,
+        clean: bool,
+        config_of: ConfigOf,
+        producer_id_expiration_ms: int,
+        flusher: Flusher,
+        clock: Clock,
+    ) -> None:
+        self.directory = directory
+        self.some_open_batches = False
+        """Whether any topic's rules need the records of its batches; Produce looks closer only then."""
+        self._node_id = node_id
+        self._durable = durable
+        self._clean = clean
+        self._config_of = config_of
+        self._producer_id_expiration_ms = producer_id_expiration_ms
+        self._flusher = flusher
+        self._clock = clock
+        self._by_name: dict[tuple[str, int], Partition] = {}
+        self._by_id: dict[tuple[bytes, int], Partition] = {}
+        self._ids: set[bytes] = set()
+
+    def __iter__(self) -> Iterator[Partition]:
+        return iter(list(self._by_name.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, topic: str, index: int) -> Partition | None:
+        """The partition, or None when this node does not host it."""
+        return self._by_name.get((topic, index))
+
+    def get_by_id(self, topic_id: bytes, index: int) -> Partition | None:
+        """The partition, by the 16 bytes of its topic's id."""
+        return self._by_id.get((topic_id, index))
+
+    def knows_id(self, topic_id: bytes) -> bool:
+        """Whether a topic with this id has any partition here."""
+        return topic_id in self._ids
+
+    def find(self, topic: str, index: int) -> Partition:
+        """The partition; raises :class:`Refused` with UNKNOWN_TOPIC_OR_PARTITION when it is not here."""
+        partition = self._by_name.get((topic, index))
+        if partition is None:
+            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {topic}-{index}")
+        return partition
+
+    def open_all(self, image: Image) -> None:
+        """Open the logs of all partitions at start, before anybody is served; blocks.
+
+        :raises StorageFailed, Corrupt: when a log can't be opened.
+        """
+        for topic in image.topics.values():
+            for state in topic.partitions:
+                self._admit(self._open(topic, state))
+        self._clean = True
+
+    async def follow(self, old: Image, new: Image) -> None:
+        """Bring the table from one image to the next; listener of the cluster."""
+        if old.topics is not new.topics:
+            for name, topic in old.topics.items():
+                current = new.topics.get(name)
+                if current is None or current.id != topic.id:
+                    await trio.to_thread.run_sync(self._discard, self._take_out(topic))
+            for name, topic in new.topics.items():
+                if topic is not old.topics.get(name):
+                    await self._update(topic)
+        if (
+            old.topics is not new.topics
+            or old.broker_configs is not new.broker_configs
+            or (old.default_broker_configs is not new.default_broker_configs)
+        ):
+            self._configure()
+
+    async def _update(self, topic: Topic) -> None:
+        added = []
+        for state in topic.partitions:
+            known = self._by_id.get((topic.id, state.index))
+            if known is None:
+                added.append(state)
+            else:
+                known.leader_epoch = state.leader_epoch
+        if added:
+            for partition in await trio.to_thread.run_sync(self._open_some, topic, added):
+                self._admit(partition)
+
+    def _configure(self) -> None:
+        self.some_open_batches = False
+        for partition in self._by_name.values():
+            config = self._config_of(partition.topic)
+            if config is not partition.config:
+                partition.config = config
+                partition.log.config = log_config(config, self._producer_id_expiration_ms)
+            self.some_open_batches = self.some_open_batches or (partition.opens_batches and not partition.internal)
+
+    def _open_some(self, topic: Topic, states: list[PartitionState]) -> list[Partition]:
+        return [self._open(topic, state) for state in states]
+
+    def _open(self, topic: Topic, state: PartitionState) -> Partition:
+        config = self._config_of(topic.name)
+        settings = log_config(config, self._producer_id_expiration_ms)
+        path = str(self.directory / f"{topic.name}-{state.index}")
+        now_ms = self._clock.now_ms()
+        log = Log.open_or_create(path, topic.id, settings, clean=self._clean, now_ms=now_ms)
+        return Partition(
+            topic.name,
+            state.index,
+            topic.id,
+            log,
+            leader_epoch=state.leader_epoch,
+            config=config,
+            internal=topic.internal,
+            durable=self._durable,
+            flusher=self._flusher,
+            clock=self._clock,
+        )
+
+    def _admit(self, partition: Partition) -> None:
+        self._by_name[partition.topic, partition.index] = partition
+        self._by_id[partition.topic_id, partition.index] = partition
+        self._ids.add(partition.topic_id)
+        partition.begin()
+        if partition.opens_batches and not partition.internal:
+            self.some_open_batches = True
+
+    def _take_out(self, topic: Topic) -> list[Partition]:
+        gone = []
+        refused = Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"topic {topic.name} has been deleted")
+        self._ids.discard(topic.id)
+        for state in topic.partitions:
+            partition = self._by_id.pop((topic.id, state.index), None)
+            if partition is None:
+                continue
+            self._by_name.pop((topic.name, state.index), None)
+            partition.stop(refused)
+            gone.append(partition)
+        return gone
+
+    def _discard(self, partitions: list[Partition]) -> None:
+        """Close and remove the logs of a deleted topic."""
+        for partition in partitions:
+            try:
+                partition.log.delete()
+            except StorageFailed as failure:
+                logger.error("the files of deleted %r can't be removed: %s", partition, failure)
