@@ -1,0 +1,42 @@
+"""The APIs that this client calls: key, and the versions whose meaning it knows.
+
+:meth:`logd.client.connection.Connection.ask` picks the highest version that both sides speak. Never encodes:
+that is ``logd.wire``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Call(NamedTuple):
+    """One API as this client speaks it; `lowest` and `highest` are versions, both included."""
+
+    name: str
+    key: int
+    lowest: int
+    highest: int
+
+
+PRODUCE = Call("Produce", 0, 3, 13)
+FETCH = Call("Fetch", 1, 4, 17)
+LIST_OFFSETS = Call("ListOffsets", 2, 1, 10)
+METADATA = Call("Metadata", 3, 4, 13)
+OFFSET_COMMIT = Call("OffsetCommit", 8, 2, 9)
+OFFSET_FETCH = Call("OffsetFetch", 9, 2, 9)
+FIND_COORDINATOR = Call("FindCoordinator", 10, 0, 6)
+DESCRIBE_GROUPS = Call("DescribeGroups", 15, 0, 6)
+LIST_GROUPS = Call("ListGroups", 16, 0, 5)
+API_VERSIONS = Call("ApiVersions", 18, 0, 4)
+CREATE_TOPICS = Call("CreateTopics", 19, 2, 7)
+DELETE_TOPICS = Call("DeleteTopics", 20, 1, 6)
+DELETE_RECORDS = Call("DeleteRecords", 21, 0, 2)
+INIT_PRODUCER_ID = Call("InitProducerId", 22, 0, 5)
+DESCRIBE_CONFIGS = Call("DescribeConfigs", 32, 1, 4)
+DESCRIBE_LOG_DIRS = Call("DescribeLogDirs", 35, 1, 4)
+CREATE_PARTITIONS = Call("CreatePartitions", 37, 0, 3)
+DELETE_GROUPS = Call("DeleteGroups", 42, 0, 2)
+INCREMENTAL_ALTER_CONFIGS = Call("IncrementalAlterConfigs", 44, 0, 1)
+OFFSET_DELETE = Call("OffsetDelete", 47, 0, 0)
+DESCRIBE_CLUSTER = Call("DescribeCluster", 60, 0, 2)
+CONSUMER_GROUP_DESCRIBE = Call("ConsumerGroupDescribe", 69, 0, 1)
