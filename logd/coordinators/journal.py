@@ -6,11 +6,16 @@ adapter over a hosted partition. Records are pairs of bytes here; what they mean
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 import trio
+
+from logd.partitions.partition import Partition
+from logd.partitions.table import PartitionTable
+from logd.wire.batches import BatchHeader, build_batch, read_headers, read_records
+from logd.wire.records import Record
 
 RecordBytes = tuple[bytes, bytes | None]
 """Key and value; no value is a tombstone."""
@@ -18,11 +23,20 @@ RecordBytes = tuple[bytes, bytes | None]
 Producer = tuple[int, int]
 """(producer id, producer epoch) of a transaction."""
 
+READ_BYTES = 1 << 20
+"""How much of the log is read at once while loading."""
+
+RECORDS_BYTES_MAX = 1 << 27
+"""What the records of one batch may be when decompressed."""
+
+COMMIT_MARKER = 1
+"""The type in a control record's key that ends a transaction well (KIP-98); 0 aborts it."""
+
 
 class Batch(msgspec.Struct, frozen=True):
     """What one batch of the log holds.
 
-    :param base_offset: offset of the first record; `offsets` are those of each.
+    :param offsets: the offset of each record.
     :param producer: of a transactional batch, else None.
     :param committed: for the marker that ends a transaction: how; None for data.
     """
@@ -101,3 +115,62 @@ class MemoryJournal:
     async def read_all(self) -> AsyncIterator[Batch]:
         for batch in tuple(self.batches):
             yield batch
+
+
+class PartitionJournal:
+    """The journal over a partition that this node leads."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+
+    @property
+    def start_offset(self) -> int:
+        return self._partition.log.start_offset
+
+    @property
+    def end_offset(self) -> int:
+        return self._partition.log.end_offset
+
+    @property
+    def high_watermark(self) -> int:
+        return self._partition.high_watermark
+
+    def append(self, records: Sequence[RecordBytes], now_ms: int) -> int:
+        batch = build_batch([Record(timestamp=now_ms, key=key, value=value) for key, value in records])
+        return self._partition.append(batch, origin="coordinator").next_offset
+
+    async def wait_committed(self, offset: int) -> None:
+        await self._partition.committed.wait(offset)
+
+    async def read_all(self) -> AsyncIterator[Batch]:
+        position, end = self.start_offset, self.end_offset
+        while position < end:
+            slices = self._partition.read(position, bytes_max=READ_BYTES, end=end, at_least_one=True)
+            if not slices:
+                return
+            for piece in slices:
+                data = await trio.to_thread.run_sync(piece.load)
+                for at, header in read_headers(data):
+                    await trio.lowlevel.checkpoint()
+                    yield _batch(data, at, header)
+                position = piece.next_offset
+
+
+def partition_journals(table: PartitionTable, topic: str) -> Callable[[int], Journal | None]:
+    """Finds the journal of a topic's partition by its index, None where this node has none."""
+
+    def journal_of(index: int) -> Journal | None:
+        partition = table.get(topic, index)
+        return None if partition is None else PartitionJournal(partition)
+
+    return journal_of
+
+
+def _batch(data: bytes, at: int, header: BatchHeader) -> Batch:
+    records = read_records(data, at, bytes_max=RECORDS_BYTES_MAX)
+    producer = (header.producer_id, header.producer_epoch) if header.is_transactional else None
+    if header.is_control:
+        types = [int.from_bytes(record.key[2:4], "big") for record in records if record.key is not None]
+        return Batch((), (), producer, COMMIT_MARKER in types)
+    offsets = [record.offset for record in records]
+    return Batch(offsets, [(record.key or b"", record.value) for record in records], producer)

@@ -212,10 +212,13 @@ class Runtime:
         """
         loader = _Loader(self.machine, self._form)
         self._written = self._journal.end_offset
-        if self._written > self._journal.start_offset:
-            async for batch in self._journal.read_all():
-                loader.take(batch)
+        async for batch in self._journal.read_all():
+            loader.take(batch)
         loader.finish()
+        self.serve()
+
+    def serve(self) -> None:
+        """Begin to serve what has been replayed; enough for a log in which nothing is yet."""
         if self._closed:
             return
         self.serving = True

@@ -1,0 +1,284 @@
+"""The group coordinator of one node: which shard serves a group, and the way in for requests.
+
+Owns a runtime for each partition of `__consumer_offsets` that this node leads, the one timer of them all, and the
+making of that topic on first use. The APIs ask it; the cluster tells it of new images; the node runs it. What is
+decided about groups is :mod:`groups`' business, what is written :mod:`runtime`'s.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from logd.coordinators.events import Asked, OffsetsAsked, TopicsDeleted, TopicsFound
+from logd.coordinators.groups import GroupMachine
+from logd.coordinators.journal import Journal
+from logd.coordinators.rebalance import GroupLimits
+from logd.coordinators.records import from_bytes, to_bytes
+from logd.coordinators.runtime import RecordForm, Runtime
+from logd.coordinators.timer import Timer
+from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
+from logd.wire.message import Message
+from logd.wire.schemas.join_group import JoinGroupRequest
+from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.cluster.image import Image, Topic
+    from logd.config import Settings
+
+logger = logging.getLogger("logd.groups")
+
+TOPIC = "__consumer_offsets"
+
+_FORM = RecordForm(to_bytes, from_bytes)
+
+
+class Metadata(Protocol):
+    """What the coordinator needs of the cluster."""
+
+    @property
+    def image(self) -> Image: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    async def ensure_topic(self, name: str, *, num_partitions: int, configs: dict[str, str | None]) -> Topic: ...
+
+
+class Waiter:
+    """One parked call: its answer, or why there is none."""
+
+    __slots__ = ("_event", "message")
+
+    def __init__(self) -> None:
+        self.message: Message | Refused | None = None
+        self._event: trio.Event | None = None
+
+    def answer(self, message: Message | Refused) -> None:
+        """Give the answer; the first one counts."""
+        if self.message is None:
+            self.message = message
+            if self._event is not None:
+                self._event.set()
+
+    def result(self) -> Message:
+        """The answer that is there.
+
+        :raises Refused: when it is a refusal.
+        """
+        assert self.message is not None
+        if isinstance(self.message, Refused):
+            raise self.message
+        return self.message
+
+    async def wait(self) -> Message:
+        """The answer, once it is there; raises as :meth:`result`."""
+        if self.message is None:
+            self._event = trio.Event()
+            await self._event.wait()
+        return self.result()
+
+
+@lru_cache(maxsize=8192)
+def java_hash(text: str) -> int:
+    """``String.hashCode``: 32 bits, signed, over UTF-16 units, by which Kafka's clients and tools find a group."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    value = 0
+    for at in range(0, len(units), 2):
+        value = (31 * value + (units[at] << 8) + units[at + 1]) & 0xFFFFFFFF
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def shard_of(group_id: str, count: int) -> int:
+    """The partition of `__consumer_offsets` that keeps a group, of `count`."""
+    value = java_hash(group_id)
+    return 0 if value == -(1 << 31) else abs(value) % count
+
+
+def limits_of(settings: Settings) -> GroupLimits:
+    """What the machine must obey, from the broker's settings."""
+    return GroupLimits(
+        size_max=settings.group_max_size,
+        initial_delay_ms=settings.group_initial_rebalance_delay_ms,
+        session_timeout_ms_min=settings.group_min_session_timeout_ms,
+        session_timeout_ms_max=settings.group_max_session_timeout_ms,
+        metadata_bytes_max=settings.offset_metadata_max_bytes,
+        retention_ms=settings.offsets_retention_minutes * 60_000,
+        sweep_every_ms=settings.offsets_retention_check_interval_ms,
+    )
+
+
+class GroupCoordinator:
+    """The front of all shards.
+
+    :param journal_of: the journal of a partition of `__consumer_offsets`, or None when this node does not lead it.
+    :param new_id: gives a new UUID in text for members that have no id.
+    """
+
+    def __init__(
+        self,
+        cluster: Metadata,
+        journal_of: Callable[[int], Journal | None],
+        clock: Clock,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        self._cluster = cluster
+        self._journal_of = journal_of
+        self._clock = clock
+        self._new_id = new_id
+        self._timer = Timer()
+        self._shards: dict[int, Runtime] = {}
+        self._topic_id: bytes | None = None
+        self._count = 0
+        self._nursery: trio.Nursery | None = None
+
+    # Life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Load what this node leads and serve, until cancelled. Ready at once; shards answer as they are loaded."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._timer.run)
+                self._open_shards(self._cluster.image)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            self._close_shards()
+
+    async def follow(self, old: Image, new: Image) -> None:
+        """Bring the shards from one image to the next; listener of the cluster, after the partition table."""
+        if old.topics is new.topics or self._nursery is None:
+            return
+        self._open_shards(new)
+        gone = frozenset(
+            name for name, topic in old.topics.items() if name not in new.topics or new.topics[name].id != topic.id
+        )
+        if gone:
+            for shard in self._shards.values():
+                shard.step(TopicsDeleted(gone))
+
+    def _open_shards(self, image: Image) -> None:
+        topic = image.topics.get(TOPIC)
+        if topic is None or topic.id != self._topic_id:
+            self._close_shards()
+            self._topic_id, self._count = (None, 0) if topic is None else (topic.id, len(topic.partitions))
+        for index in range(self._count):
+            journal = self._journal_of(index)
+            if journal is None and index in self._shards:
+                self._shards.pop(index).unload()
+            elif journal is not None and index not in self._shards:
+                self._open_shard(index, journal)
+
+    def _open_shard(self, index: int, journal: Journal) -> None:
+        settings = self._cluster.settings
+        machine = GroupMachine(limits_of(settings))
+        name = f"{TOPIC}-{index}"
+        limit_ms = settings.offsets_commit_timeout_ms
+        runtime = Runtime(name, machine, journal, _FORM, self._timer, self._clock, limit_ms)
+        self._shards[index] = runtime
+        assert self._nursery is not None
+        if journal.end_offset <= journal.start_offset:
+            runtime.serve()
+        else:
+            self._nursery.start_soon(self._load, index, runtime)
+        self._nursery.start_soon(runtime.release)
+
+    async def _load(self, index: int, runtime: Runtime) -> None:
+        try:
+            await runtime.load()
+        except (Refused, StorageFailed, Corrupt, DecodeError) as error:
+            logger.error("%s can't be loaded, its groups are not served: %s", runtime.name, error)
+            if self._shards.get(index) is runtime:
+                self._shards.pop(index).unload()
+            return
+        runtime.step(TopicsFound({name: topic.id for name, topic in self._cluster.image.topics.items()}))
+
+    def _close_shards(self) -> None:
+        for shard in self._shards.values():
+            shard.unload()
+        self._shards = {}
+
+    # Requests
+
+    async def ensure_topic(self) -> None:
+        """Make `__consumer_offsets` if it is not there.
+
+        :raises Refused: it can't be made now.
+        """
+        settings = self._cluster.settings
+        configs: dict[str, str | None] = {
+            "cleanup.policy": "compact",
+            "compression.type": "producer",
+            "segment.bytes": str(settings.offsets_topic_segment_bytes),
+        }
+        await self._cluster.ensure_topic(TOPIC, num_partitions=settings.offsets_topic_num_partitions, configs=configs)
+
+    def coordinator_of(self, group_id: str) -> int:
+        """Broker id of the node that serves a group, -1 while nobody does."""
+        topic = self._cluster.image.topics.get(TOPIC)
+        if topic is None:
+            return -1
+        count = self._count if topic.id == self._topic_id else len(topic.partitions)
+        return topic.partitions[shard_of(group_id, count)].leader
+
+    def ask(
+        self, group_id: str, request: Message, version: int = 0, client_id: str = "", client_host: str = ""
+    ) -> Waiter:
+        """Put a request for one group to its shard; the answer may be there already.
+
+        :raises Refused: COORDINATOR_LOAD_IN_PROGRESS, NOT_COORDINATOR.
+        """
+        shard = self._shard(group_id)
+        waiter = Waiter()
+        new_id = self._new_id() if type(request) is JoinGroupRequest and not request.member_id else ""
+        shard.step(Asked(waiter, request, version, client_id, client_host, new_id))
+        return waiter
+
+    def ask_offsets(self, request: OffsetFetchRequestGroup, require_stable: bool) -> Waiter:
+        """Put one group of an OffsetFetch to its shard; raises as :meth:`ask`."""
+        shard = self._shard(request.group_id)
+        waiter = Waiter()
+        shard.step(OffsetsAsked(waiter, request, require_stable))
+        return waiter
+
+    def ask_all(self, request: Message, version: int = 0) -> list[Waiter]:
+        """Put a request to every shard of this node.
+
+        :raises Refused: COORDINATOR_LOAD_IN_PROGRESS when one of them is not loaded yet.
+        """
+        waiters = []
+        for shard in self._shards.values():
+            _check_serving(shard)
+            waiter = Waiter()
+            shard.step(Asked(waiter, request, version))
+            waiters.append(waiter)
+        return waiters
+
+    def by_shard(self, group_ids: Iterable[str]) -> list[list[str]]:
+        """Group ids sorted by the shard that serves them."""
+        shards: dict[int, list[str]] = {}
+        for group_id in group_ids:
+            shards.setdefault(shard_of(group_id, max(self._count, 1)), []).append(group_id)
+        return list(shards.values())
+
+    def _shard(self, group_id: str) -> Runtime:
+        shard = self._shards.get(shard_of(group_id, self._count)) if self._count else None
+        if shard is None:
+            raise Refused(
+                ErrorCode.NOT_COORDINATOR, f"this node does not coordinate group {group_id!r}: find the coordinator"
+            )
+        _check_serving(shard)
+        return shard
+
+
+def _check_serving(shard: Runtime) -> None:
+    if not shard.serving:
+        raise Refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"{shard.name} is being loaded: try again")
