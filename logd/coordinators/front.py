@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,7 +17,7 @@ import trio
 
 from logd.coordinators.events import Asked, OffsetsAsked, TopicsDeleted, TopicsFound
 from logd.coordinators.groups import GroupMachine
-from logd.coordinators.journal import Journal
+from logd.coordinators.journal import Journal, partition_journals
 from logd.coordinators.rebalance import GroupLimits
 from logd.coordinators.records import from_bytes, to_bytes
 from logd.coordinators.runtime import RecordForm, Runtime
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from logd.clock import Clock
     from logd.cluster.image import Image, Topic
     from logd.config import Settings
+    from logd.partitions.table import PartitionTable
 
 logger = logging.getLogger("logd.groups")
 
@@ -42,13 +43,13 @@ _FORM = RecordForm(to_bytes, from_bytes)
 class Metadata(Protocol):
     """What the coordinator needs of the cluster."""
 
-    @property
-    def image(self) -> Image: ...
+    image: Image
+    settings: Settings
+    listeners: list[Callable[[Image, Image], Awaitable[None]]]
 
-    @property
-    def settings(self) -> Settings: ...
-
-    async def ensure_topic(self, name: str, *, num_partitions: int, configs: dict[str, str | None]) -> Topic: ...
+    async def ensure_topic(
+        self, name: str, *, num_partitions: int = -1, configs: Mapping[str, str | None] | None = None
+    ) -> Topic: ...
 
 
 class Waiter:
@@ -117,18 +118,24 @@ def limits_of(settings: Settings) -> GroupLimits:
 class GroupCoordinator:
     """The front of all shards.
 
-    :param journal_of: the journal of a partition of `__consumer_offsets`, or None when this node does not lead it.
+    :param partitions: the partitions that this node hosts, those of `__consumer_offsets` among them.
+    :param journal_of: instead of `partitions`, the journal of each shard, None for one that this node does not lead.
     :param new_id: gives a new UUID in text for members that have no id.
     """
 
     def __init__(
         self,
+        *,
         cluster: Metadata,
-        journal_of: Callable[[int], Journal | None],
         clock: Clock,
+        partitions: PartitionTable | None = None,
+        journal_of: Callable[[int], Journal | None] | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         self._cluster = cluster
+        if journal_of is None:
+            assert partitions is not None, "the shards need a place for their records"
+            journal_of = partition_journals(partitions, TOPIC)
         self._journal_of = journal_of
         self._clock = clock
         self._new_id = new_id
@@ -146,12 +153,18 @@ class GroupCoordinator:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._timer.run)
+                self._cluster.listeners.append(self.follow)
                 self._open_shards(self._cluster.image)
                 task_status.started()
                 await trio.sleep_forever()
         finally:
             self._nursery = None
+            self._cluster.listeners.remove(self.follow)
             self._close_shards()
+
+    async def close(self) -> None:
+        """Answer whoever still waits; for after :meth:`run` too. Everything that counts is in the log already."""
+        self._close_shards()
 
     async def follow(self, old: Image, new: Image) -> None:
         """Bring the shards from one image to the next; listener of the cluster, after the partition table."""

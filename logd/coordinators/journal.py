@@ -7,15 +7,17 @@ adapter over a hosted partition. Records are pairs of bytes here; what they mean
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import trio
 
-from logd.partitions.partition import Partition
-from logd.partitions.table import PartitionTable
 from logd.wire.batches import BatchHeader, build_batch, read_headers, read_records
 from logd.wire.records import Record
+
+if TYPE_CHECKING:
+    from logd.partitions.partition import Partition
+    from logd.partitions.table import PartitionTable
 
 RecordBytes = tuple[bytes, bytes | None]
 """Key and value; no value is a tombstone."""
