@@ -1,0 +1,317 @@
+"""The disk as the log sees it: the one place that opens, writes, maps, allocates, syncs and renames log files.
+
+:class:`Disk` is the seam of a dozen calls that the rest of ``logd.log`` is written against; :class:`RealDisk` is the
+operating system, and ``tests/fakes`` holds a memory twin and one whose calls fail on demand. Every failure of the
+system leaves here as :class:`~logd.errors.StorageFailed`. This module knows nothing of batches, offsets or segments,
+and it never retries a flush: after a failed one the kernel may say "ok" while the data is gone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+from typing import Final, NamedTuple, Protocol, cast
+
+import numpy as np
+
+from logd.errors import StorageFailed
+
+PAGE_BYTES: Final = 4096
+TEMPORARY_SUFFIX: Final = ".tmp"
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Entry(NamedTuple):
+    """A file of a directory: name, size in bytes, time of the last change."""
+
+    name: str
+    size: int
+    modified_ms: int
+    is_directory: bool
+
+
+class File:
+    """An open file, closed when the last user lets go of it, so that a thread that syncs never meets a reused fd."""
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+
+    def __del__(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+class Mapping(Protocol):
+    """The first bytes of a file, mapped for reading. Python must not read it where pages may be cold (SIGBUS)."""
+
+    view: memoryview
+
+    def resident(self, start: int, stop: int) -> bool:
+        """Say whether the bytes ``start`` to ``stop`` are in the page cache, so that sending them does not wait."""
+
+
+class Disk(Protocol):
+    """What the log asks of a file system. All positions and sizes are bytes; all calls raise StorageFailed."""
+
+    def open(self, path: str, *, create: bool = False) -> File:
+        """Open a file for reading and writing, made when ``create``."""
+
+    def write(self, file: File, data: Buffer, position: int) -> None:
+        """Write all of ``data`` at ``position``."""
+
+    def read(self, file: File, size: int, position: int) -> bytes:
+        """Read up to ``size`` bytes at ``position``; fewer only at the end of the file."""
+
+    def read_cached(self, file: File, size: int, position: int) -> bytes | None:
+        """Read like :meth:`read` what the page cache holds, or return None where the disk would be waited for."""
+
+    def allocate(self, file: File, start: int, size: int) -> None:
+        """Grow the file from ``start`` by ``size`` bytes of zeros that exist on disk; cut back when that fails."""
+
+    def resize(self, file: File, size: int) -> None:
+        """Set the end of the file."""
+
+    def data_after(self, file: File, position: int) -> int | None:
+        """Return where data may next stand at or after ``position``; None when only holes and zeros follow."""
+
+    def sync(self, file: File) -> None:
+        """Wait until what was written is on the disk."""
+
+    def map(self, file: File, size: int) -> Mapping:
+        """Map the first ``size`` bytes for reading."""
+
+    def load(self, path: str) -> bytes | None:
+        """Return the content of a small file, None when it is not there."""
+
+    def replace(self, path: str, data: Buffer, *, sync: bool) -> None:
+        """Put a small file in place of an older one: whole or not at all."""
+
+    def rename(self, path: str, new_path: str) -> None:
+        """Give a file or directory another name."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file or an empty directory; one that is not there is no failure."""
+
+    def entries(self, path: str) -> list[Entry]:
+        """List a directory."""
+
+    def make_directory(self, path: str) -> None:
+        """Make a directory; one that is there is no failure."""
+
+    def sync_directory(self, path: str) -> None:
+        """Wait until the names in a directory are on the disk."""
+
+
+class PageMapping:
+    """A :class:`numpy.memmap` over the start of a file, and where its pages are."""
+
+    __slots__ = ("_address", "view")
+
+    def __init__(self, array: np.memmap[tuple[int], np.dtype[np.uint8]]) -> None:
+        self.view = memoryview(cast(Buffer, array))
+        self._address: int = array.__array_interface__["data"][0]
+
+    def resident(self, start: int, stop: int) -> bool:
+        """See :meth:`Mapping.resident`; asks mincore(2), a microsecond for a megabyte."""
+        first = start & -PAGE_BYTES
+        pages = (stop - first + PAGE_BYTES - 1) // PAGE_BYTES
+        if pages > len(_RESIDENCY):
+            return self.resident(start, first + len(_RESIDENCY) * PAGE_BYTES) and self.resident(
+                first + len(_RESIDENCY) * PAGE_BYTES, stop
+            )
+        if _MINCORE(self._address + first, pages * PAGE_BYTES, _RESIDENCY_POINTER):
+            return False
+        return _RESIDENCY.count(1, 0, pages) == pages
+
+
+_RESIDENCY: Final = bytearray(4096)
+_RESIDENCY_POINTER: Final = (ctypes.c_char * len(_RESIDENCY)).from_buffer(_RESIDENCY)
+_MINCORE: Final = ctypes.CDLL(None, use_errno=True).mincore
+_MINCORE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
+_MINCORE.restype = ctypes.c_int
+
+
+class RealDisk:
+    """The :class:`Disk` of the operating system.
+
+    :param durable: False leaves out the syncs of small files and directories, for data that nobody will miss.
+    """
+
+    def __init__(self, *, durable: bool = True) -> None:
+        self._durable = durable
+
+    def open(self, path: str, *, create: bool = False) -> File:
+        """See :meth:`Disk.open`."""
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        try:
+            return File(path, os.open(path, flags, 0o644))
+        except OSError as cause:
+            raise StorageFailed(path, cause) from cause
+
+    def write(self, file: File, data: Buffer, position: int) -> None:
+        """See :meth:`Disk.write`."""
+        try:
+            written = os.pwrite(file.fd, data, position)
+            if written != len(data):
+                self._write_rest(file.fd, memoryview(data)[written:], position + written)
+        except OSError as cause:
+            raise StorageFailed(file.path, cause) from cause
+
+    def _write_rest(self, fd: int, rest: memoryview, position: int) -> None:
+        while rest:
+            written = os.pwrite(fd, rest, position)
+            position += written
+            rest = rest[written:]
+
+    def read(self, file: File, size: int, position: int) -> bytes:
+        """See :meth:`Disk.read`."""
+        try:
+            data = os.pread(file.fd, size, position)
+            while len(data) < size and (more := os.pread(file.fd, size - len(data), position + len(data))):
+                data += more
+        except OSError as cause:
+            raise StorageFailed(file.path, cause) from cause
+        return data
+
+    def read_cached(self, file: File, size: int, position: int) -> bytes | None:
+        """See :meth:`Disk.read_cached`. A file system that cannot tell (tmpfs) keeps its data in memory."""
+        data = bytearray(size)
+        try:
+            count = os.preadv(file.fd, (data,), position, os.RWF_NOWAIT)
+        except BlockingIOError:
+            return None
+        except OSError as cause:
+            if cause.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+                return self.read(file, size, position)
+            raise StorageFailed(file.path, cause) from cause
+        return bytes(data) if count == size else bytes(data[:count])
+
+    def allocate(self, file: File, start: int, size: int) -> None:
+        """See :meth:`Disk.allocate`."""
+        try:
+            os.posix_fallocate(file.fd, start, size)
+        except OSError as cause:
+            self.resize(file, start)
+            raise StorageFailed(file.path, cause) from cause
+
+    def resize(self, file: File, size: int) -> None:
+        """See :meth:`Disk.resize`."""
+        try:
+            os.ftruncate(file.fd, size)
+        except OSError as cause:
+            raise StorageFailed(file.path, cause) from cause
+
+    def data_after(self, file: File, position: int) -> int | None:
+        """See :meth:`Disk.data_after`."""
+        try:
+            return os.lseek(file.fd, position, os.SEEK_DATA)
+        except OSError as cause:
+            if cause.errno == errno.ENXIO:  # nothing but holes
+                return None
+            raise StorageFailed(file.path, cause) from cause
+
+    def sync(self, file: File) -> None:
+        """See :meth:`Disk.sync`."""
+        try:
+            os.fdatasync(file.fd)
+        except OSError as cause:
+            raise StorageFailed(file.path, cause) from cause
+
+    def map(self, file: File, size: int) -> Mapping:
+        """See :meth:`Disk.map`."""
+        try:
+            with open(file.fd, "rb", closefd=False) as stream:
+                return PageMapping(np.memmap(stream, np.uint8, "r", shape=(size,)))
+        except OSError as cause:
+            raise StorageFailed(file.path, cause) from cause
+
+    def load(self, path: str) -> bytes | None:
+        """See :meth:`Disk.load`."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        except OSError as cause:
+            raise StorageFailed(path, cause) from cause
+        file = File(path, fd)
+        return self.read(file, os.fstat(fd).st_size, 0)
+
+    def replace(self, path: str, data: Buffer, *, sync: bool) -> None:
+        """See :meth:`Disk.replace`."""
+        temporary = path + TEMPORARY_SUFFIX
+        file = self.open(temporary, create=True)
+        self.resize(file, 0)
+        self.write(file, data, 0)
+        if sync and self._durable:
+            self.sync(file)
+        self.rename(temporary, path)
+
+    def rename(self, path: str, new_path: str) -> None:
+        """See :meth:`Disk.rename`."""
+        try:
+            os.rename(path, new_path)
+        except OSError as cause:
+            raise StorageFailed(path, cause) from cause
+
+    def remove(self, path: str) -> None:
+        """See :meth:`Disk.remove`."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            return
+        except IsADirectoryError:
+            os.rmdir(path)
+        except OSError as cause:
+            raise StorageFailed(path, cause) from cause
+
+    def entries(self, path: str) -> list[Entry]:
+        """See :meth:`Disk.entries`."""
+        try:
+            with os.scandir(path) as found:
+                return [_entry(one) for one in found]
+        except OSError as cause:
+            raise StorageFailed(path, cause) from cause
+
+    def make_directory(self, path: str) -> None:
+        """See :meth:`Disk.make_directory`."""
+        try:
+            os.makedirs(path, exist_ok=True)
+        except OSError as cause:
+            raise StorageFailed(path, cause) from cause
+
+    def sync_directory(self, path: str) -> None:
+        """See :meth:`Disk.sync_directory`."""
+        if not self._durable:
+            return
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as cause:
+            raise StorageFailed(path, cause) from cause
+
+
+def _entry(found: os.DirEntry[str]) -> Entry:
+    status = found.stat()
+    return Entry(found.name, status.st_size, status.st_mtime_ns // 1_000_000, found.is_dir())
+
+
+def lock_file(path: str) -> File | None:
+    """Take the exclusive lock of a file (made when absent), held until the File is let go; None if another has it."""
+    try:
+        file = File(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    except OSError as cause:
+        raise StorageFailed(path, cause) from cause
+    try:
+        fcntl.flock(file.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    return file

@@ -1,0 +1,91 @@
+"""Work that waits for the disk on behalf of one log: flush, finish sealed segments, write the state file.
+
+:class:`~logd.log.log.Log` makes a :class:`FlushJob` out of values, a worker thread runs it, and the log is told with
+:meth:`~logd.log.log.Log.flushed`. A job never looks at what the loop may change meanwhile, and one that failed has
+taken its log offline: a flush is never tried again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from logd.errors import StorageFailed
+from logd.log.disk import Disk, File
+from logd.log.segment import Segment
+from logd.log.state import STATE_NAME, State, pack_state
+
+
+class IndexTail(msgspec.Struct, frozen=True):
+    """Entries of the active segment's index files to be written at a byte position, after which the files end."""
+
+    path: str
+    position: int
+    data: bytes
+
+
+class RecoveryPoint(msgspec.Struct, frozen=True):
+    """What makes the flushed end a place to start recovery from."""
+
+    snapshot_path: str
+    snapshot: bytes | None
+    index_tails: tuple[IndexTail, ...]
+
+
+class FlushJob:
+    """One flush of one log. ``next_offset`` counts as flushed when :meth:`run` has returned."""
+
+    __slots__ = ("_disk", "_fail", "_files", "_path", "_point", "_sync_directory", "next_offset", "sealed", "state")
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: str,
+        fail: Callable[[StorageFailed], None],
+        *,
+        next_offset: int,
+        files: list[File],
+        sealed: list[Segment],
+        sync_directory: bool,
+        state: State | None = None,
+        point: RecoveryPoint | None = None,
+    ) -> None:
+        self._disk = disk
+        self._path = path
+        self._fail = fail
+        self._files = files
+        self._sync_directory = sync_directory
+        self._point = point
+        self.next_offset = next_offset
+        self.sealed = sealed
+        self.state = state
+
+    def run(self) -> None:
+        """Do it, in a worker thread.
+
+        :raises StorageFailed: the log is offline from now on.
+        """
+        try:
+            for segment in self.sealed:
+                segment.write_sealed()
+            for file in self._files:
+                self._disk.sync(file)
+            if self._point is not None:
+                self._write_point(self._point)
+            if self._sync_directory:
+                self._disk.sync_directory(self._path)
+            if self.state is not None:
+                self._disk.replace(f"{self._path}/{STATE_NAME}", pack_state(self.state), sync=True)
+        except StorageFailed as failure:
+            self._fail(failure)
+            raise
+
+    def _write_point(self, point: RecoveryPoint) -> None:
+        for tail in point.index_tails:
+            file = self._disk.open(tail.path, create=True)
+            self._disk.write(file, tail.data, tail.position)
+            self._disk.resize(file, tail.position + len(tail.data))
+        if point.snapshot is not None:
+            self._disk.replace(point.snapshot_path, point.snapshot, sync=True)
+            self._disk.sync_directory(self._path)

@@ -1,0 +1,328 @@
+"""What a log directory holds when it is opened: after a clean close as stated, after a crash as found by reading.
+
+:func:`recover` returns a :class:`Found` for :class:`~logd.log.log.Log`. After a crash it reads from the recovery point
+on, demands the expected base offset, epochs that never go down and good checksums, and cuts the torn end that a crash
+leaves. What had been flushed is never cut: where that is wrong it raises Corrupt and changes nothing.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from logd.errors import Corrupt, DecodeError
+from logd.log.admission import MAGIC, LogConfig
+from logd.log.disk import PAGE_BYTES, TEMPORARY_SUFFIX, Disk, Entry
+from logd.log.epochs import Epochs
+from logd.log.producers import Producers
+from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, BatchPlace, Segment
+from logd.log.state import META_NAME, NOT_CLEAN, STATE_NAME, State, parse_meta, parse_state
+from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
+
+DELETED_SUFFIX: Final = ".deleted"
+SNAPSHOT_SUFFIX: Final = ".snapshot"
+_NAME_DIGITS: Final = 20
+_ZEROS: Final = "zeros follow"
+
+
+class Found(NamedTuple):
+    """A log as it is on disk. ``unfinished``: sealed segments that are not cut, indexed and flushed yet."""
+
+    topic_id: bytes
+    state: State
+    end_offset: int
+    segments: list[Segment]
+    unfinished: list[Segment]
+    epochs: Epochs
+    producers: Producers
+
+
+def empty(disk: Disk, path: str, topic_id: bytes, state: State, now_ms: int) -> Found:
+    """Return the log of a directory without segments."""
+    segment = Segment(disk, path, state.start_offset, now_ms)
+    epochs = Epochs(list(state.epochs))
+    return Found(topic_id, state, state.start_offset, [segment], [], epochs, Producers(path))
+
+
+def recover(disk: Disk, path: str, config: LogConfig, *, clean: bool, now_ms: int) -> Found:
+    """Read a log directory; see the module's words.
+
+    :raises Corrupt: flushed data or the partition.meta file is wrong.
+    """
+    entries = disk.entries(path)
+    for entry in entries:
+        if entry.name.endswith((DELETED_SUFFIX, TEMPORARY_SUFFIX)):
+            disk.remove(f"{path}/{entry.name}")
+    topic_id = _topic_id(disk, path)
+    state = _state(disk, path)
+    segments = _segments(disk, path, entries)
+    if not segments:
+        return empty(disk, path, topic_id, state, now_ms)
+    if state.start_offset < segments[0].base_offset:
+        state = _replaced(state, start_offset=segments[0].base_offset)
+    snapshots = [_number(entry.name) for entry in entries if _is(entry.name, SNAPSHOT_SUFFIX)]
+    trusted = clean and state.clean_end_offset != NOT_CLEAN and state.clean_end_offset >= segments[-1].base_offset
+    recovery = _Recovery(disk, path, config, state, segments)
+    return recovery.trust(topic_id, snapshots) if trusted else recovery.scan(topic_id, snapshots)
+
+
+def _topic_id(disk: Disk, path: str) -> bytes:
+    meta = disk.load(f"{path}/{META_NAME}")
+    if meta is None:
+        raise Corrupt(f"{path}/{META_NAME}", 0, "the file that names the topic id is missing")
+    try:
+        return parse_meta(meta)
+    except DecodeError as cause:
+        raise Corrupt(f"{path}/{META_NAME}", 0, str(cause)) from cause
+
+
+def _state(disk: Disk, path: str) -> State:
+    data = disk.load(f"{path}/{STATE_NAME}")
+    if data is None:
+        return State()
+    try:
+        return parse_state(data)
+    except DecodeError:
+        return State(has_snapshot=True)  # everything is read again
+
+
+def _is(name: str, suffix: str) -> bool:
+    return len(name) == _NAME_DIGITS + len(suffix) and name.endswith(suffix) and name[:_NAME_DIGITS].isdigit()
+
+
+def _number(name: str) -> int:
+    return int(name[:_NAME_DIGITS])
+
+
+def _segments(disk: Disk, path: str, entries: list[Entry]) -> list[Segment]:
+    found = sorted((entry for entry in entries if _is(entry.name, LOG_SUFFIX)), key=lambda entry: entry.name)
+    segments = [Segment.found(disk, path, _number(entry.name), entry.size, entry.modified_ms) for entry in found]
+    for segment, following in pairwise(segments):
+        segment.sealed = True
+        segment.next_offset = following.base_offset
+    return segments
+
+
+def _replaced(state: State, *, start_offset: int) -> State:
+    return State(
+        start_offset,
+        max(state.recovery_point, start_offset),
+        max(state.flushed_offset, start_offset),
+        max(state.high_watermark, start_offset),
+        state.clean_end_offset,
+        state.has_snapshot,
+        state.epochs,
+    )
+
+
+class _Recovery:
+    """The work of :func:`recover` on a directory that has segments."""
+
+    def __init__(self, disk: Disk, path: str, config: LogConfig, state: State, segments: list[Segment]) -> None:
+        self._disk = disk
+        self._path = path
+        self._config = config
+        self._state = state
+        self._segments = segments
+        self._producers = Producers(path)
+        self._epochs = Epochs(list(state.epochs))
+        self._producers_from = 0
+        self._unfinished: list[Segment] = []
+        self._expected = 0
+        self._epoch = -1
+
+    def trust(self, topic_id: bytes, snapshots: list[int]) -> Found:
+        """Take the word of a clean close."""
+        end = self._state.clean_end_offset
+        self._segments[-1].next_offset = end
+        if self._state.has_snapshot and self._load_snapshot(snapshots, end) != end:
+            self._walk_producers(self._producers_from, end)
+        return self._found(topic_id, end)
+
+    def scan(self, topic_id: bytes, snapshots: list[int]) -> Found:
+        """Read everything from the recovery point on."""
+        state, segments = self._state, self._segments
+        point = max(state.recovery_point, segments[0].base_offset)
+        if state.has_snapshot:
+            self._load_snapshot(snapshots, point)
+            self._walk_producers(self._producers_from, point)
+        self._producers_from = point
+        first = max((at for at, one in enumerate(segments) if one.base_offset <= point), default=0)
+        self._expected = point
+        self._epoch = self._epochs.epoch_at(point - 1)
+        for at in range(first, len(segments)):
+            last = at == len(segments) - 1
+            if not self._scan_segment(segments[at], point if at == first else segments[at].base_offset, last):
+                self._drop_after(at)
+                break
+            if not last and self._expected != segments[at + 1].base_offset and not self._config.compacted:
+                self._cut_or_corrupt(segments[at], segments[at].size, "the next segment does not begin where it ends")
+                self._drop_after(at)
+                break
+        self._epochs.truncate_end(self._expected)
+        return self._found(topic_id, self._expected)
+
+    def _found(self, topic_id: bytes, end: int) -> Found:
+        return Found(topic_id, self._state, end, self._segments, self._unfinished, self._epochs, self._producers)
+
+    def _load_snapshot(self, snapshots: list[int], offset: int) -> int:
+        for candidate in sorted((one for one in snapshots if one <= offset), reverse=True):
+            data = self._disk.load(f"{self._path}/{candidate:020d}{SNAPSHOT_SUFFIX}")
+            try:
+                if data is not None and self._producers.restore(data) == candidate:
+                    self._producers_from = candidate
+                    return candidate
+            except DecodeError:
+                continue
+        self._producers.clear()
+        return -1
+
+    def _walk_producers(self, start: int, stop: int) -> None:
+        """Bring the producer state from offset ``start`` to ``stop`` by reading headers."""
+        for segment in self._segments:
+            if segment.next_offset <= start and segment.sealed:
+                continue
+            if segment.base_offset >= stop:
+                break
+            position = segment.locate(start) if start > segment.base_offset else 0
+            while position < segment.size:
+                head = self._disk.read(segment.file, HEADER_BYTES, position)
+                header = read_header(head) if len(head) == HEADER_BYTES else None
+                if header is None or header.size < HEADER_BYTES or header.base_offset >= stop:
+                    break
+                if header.producer_id >= 0:
+                    self._producers.note(header, header.base_offset, header.max_timestamp)
+                position += header.size
+
+    def _scan_segment(self, segment: Segment, start_offset: int, last: bool) -> bool:
+        """Check one segment from an offset on; say whether the log goes on behind it."""
+        file_bytes = segment.size
+        segment.sealed = not last
+        position = self._position(segment, start_offset)
+        if position == 0:
+            segment.start_again()
+        else:
+            segment.index.cut(position, start_offset - segment.base_offset)
+            segment.next_offset = start_offset
+        why = "the file ends"
+        while position < file_bytes:
+            data = self._disk.read(segment.file, min(SCAN_BYTES, file_bytes - position), position)
+            taken, why = self._take(segment, data, position, file_bytes)
+            position += taken
+            if why:
+                break
+        else:
+            why = ""
+        segment.size = position
+        if why:
+            self._end_at(segment, position, file_bytes, why)
+        if not last:
+            self._unfinished.append(segment)
+        return not why or why == _ZEROS
+
+    def _position(self, segment: Segment, offset: int) -> int:
+        """Return where the batch at ``offset`` begins or would begin; what is before it is not checked again."""
+        if offset == segment.base_offset or segment.size == 0:
+            return 0
+        last, position = segment.index.floor(offset - 1 - segment.base_offset)
+        reached = segment.base_offset
+        try:
+            for place in segment.walk(position, segment.size):
+                if last >= 0 and place.last_offset != last + segment.base_offset:
+                    segment.start_again()  # the index lies
+                    return self._position(segment, offset)
+                last = -1
+                if place.base_offset >= offset:
+                    return place.position
+                position, reached = place.position + place.size, place.last_offset + 1
+        except Corrupt as end:
+            position = end.position
+        if reached < offset and not self._config.compacted:
+            raise Corrupt(segment.log_path, position, f"the log ends at offset {reached}, flushed was {offset}")
+        return position
+
+    def _take(self, segment: Segment, data: bytes, position: int, file_bytes: int) -> tuple[int, str]:
+        """Take the batches of a piece read at ``position``; return how many bytes, and why no more, if so."""
+        at = 0
+        while at < len(data):
+            if len(data) - at < HEADER_BYTES:
+                if position + len(data) < file_bytes and at:
+                    return at, ""
+                return at, _ZEROS if _zero(data[at:]) else "a batch header is cut short"
+            header = read_header(data, at)
+            size = header.size
+            why = self._wrong(header, file_bytes - position - at)
+            if why:
+                return at, _ZEROS if _zero(data[at : at + HEADER_BYTES]) else why
+            if len(data) - at < size:
+                if at:
+                    return at, ""
+                data = self._disk.read(segment.file, size, position)
+            if len(data) - at < size or not check_crc(data, at, header):
+                return at, f"the batch at offset {header.base_offset} has a wrong checksum"
+            self._accept(segment, header, position + at)
+            at += size
+        return at, ""
+
+    def _wrong(self, header: BatchHeader, rest_bytes: int) -> str:
+        base = header.base_offset
+        if header.size < HEADER_BYTES or header.size > rest_bytes:
+            return f"a batch length of {header.length} cannot be"
+        if header.magic != MAGIC or header.last_offset_delta < 0:
+            return "a batch header is damaged"
+        if base < self._expected or (base != self._expected and not self._config.compacted):
+            return f"a batch begins at offset {base} where {self._expected} comes next"
+        if header.leader_epoch < self._epoch:
+            return f"leader epoch {header.leader_epoch} comes after {self._epoch}"
+        return ""
+
+    def _accept(self, segment: Segment, header: BatchHeader, position: int) -> None:
+        place = BatchPlace(position, header.size, header.base_offset, header.last_offset, header.max_timestamp)
+        segment.note_loaded(place, self._config.index_interval_bytes)
+        if header.producer_id >= 0:
+            self._producers.note(header, header.base_offset, header.max_timestamp)
+        self._epoch = header.leader_epoch
+        self._epochs.assign(header.leader_epoch, header.base_offset)
+        self._expected = header.next_offset
+
+    def _end_at(self, segment: Segment, position: int, file_bytes: int, why: str) -> None:
+        """Make ``position`` the end of a segment; what follows must be zeros or an unflushed, torn end."""
+        if why == _ZEROS and self._only_zeros(segment, position, file_bytes):
+            segment.allocated = file_bytes
+            return
+        self._cut_or_corrupt(segment, position, "data stands behind a gap of zeros" if why == _ZEROS else why)
+
+    def _cut_or_corrupt(self, segment: Segment, position: int, why: str) -> None:
+        if self._expected < self._state.flushed_offset:
+            raise Corrupt(segment.log_path, position, f"{why}, in data that had been flushed")
+        self._disk.resize(segment.file, position)
+        self._disk.sync(segment.file)
+        segment.allocated = segment.size = position
+
+    def _only_zeros(self, segment: Segment, position: int, file_bytes: int) -> bool:
+        while position < file_bytes:
+            data = self._disk.read(segment.file, min(SCAN_BYTES, file_bytes - position), position)
+            if not _zero(data):
+                return False
+            position += len(data)
+            found = self._disk.data_after(segment.file, position & -PAGE_BYTES) if position < file_bytes else None
+            if found is None:
+                return True
+            position = max(position, found)
+        return True
+
+    def _drop_after(self, at: int) -> None:
+        if self._expected < self._state.flushed_offset:
+            segment = self._segments[at]
+            raise Corrupt(segment.log_path, segment.size, "flushed data is missing")
+        for segment in self._segments[at + 1 :]:
+            for path in segment.paths():
+                self._disk.remove(path)
+        del self._segments[at + 1 :]
+        self._segments[-1].sealed = False
+        if self._segments[-1] in self._unfinished:
+            self._unfinished.remove(self._segments[-1])
+
+
+def _zero(data: bytes) -> bool:
+    return data.count(0) == len(data)

@@ -1,0 +1,325 @@
+"""One segment of a log: a file of record batches that starts at a base offset, with its index and its mapping.
+
+The last segment of a log is appended to: its file is grown in allocated steps, batches are written with ``pwrite`` and
+read through a map of the same file. All others are sealed: cut to their data and neither open nor mapped until
+somebody reads them. Owned by :class:`~logd.log.log.Log`. It decides nothing about what may be appended, and Python
+never reads the mapped bytes: headers are read with ``pread``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from struct import Struct
+from typing import Final, NamedTuple
+
+from logd.errors import Corrupt
+from logd.log.disk import Buffer, Disk, File, Mapping
+from logd.log.index import Index, parse
+from logd.wire.batches import HEADER_BYTES, LOG_OVERHEAD_BYTES
+
+LOG_SUFFIX: Final = ".log"
+INDEX_SUFFIX: Final = ".index"
+TIME_INDEX_SUFFIX: Final = ".timeindex"
+
+GROW_BYTES_MIN: Final = 64 * 1024
+GROW_BYTES_MAX: Final = 4 * 1024 * 1024
+WALK_BYTES: Final = 8 * 1024
+SCAN_BYTES: Final = 256 * 1024
+RELATIVE_OFFSET_MAX: Final = 2**31 - 1
+NO_TIMESTAMP: Final = -1
+
+# Where a v2 batch holds what a walk over headers needs.
+_PLACE: Final = Struct(">qi")  # base offset, length, at 0
+_LAST_DELTA: Final = Struct(">i")  # at 23
+_TIMES: Final = Struct(">qq")  # base and max timestamp, at 27
+
+
+class BatchPlace(NamedTuple):
+    """Where a batch lies in a segment and what it spans."""
+
+    position: int
+    size: int
+    base_offset: int
+    last_offset: int
+    max_timestamp: int
+
+
+class Segment:
+    """Batches from ``base_offset`` to ``next_offset`` in the first ``size`` bytes of one file."""
+
+    __slots__ = (
+        "_disk",
+        "_file",
+        "_index",
+        "_mapped_bytes",
+        "_mapping",
+        "_max_timestamp",
+        "_max_timestamp_offset",
+        "_since_index_bytes",
+        "allocated",
+        "base_offset",
+        "changed_ms",
+        "created_ms",
+        "first_timestamp",
+        "next_offset",
+        "path",
+        "sealed",
+        "size",
+    )
+
+    def __init__(self, disk: Disk, directory: str, base_offset: int, now_ms: int) -> None:
+        self._disk = disk
+        self.path = f"{directory}/{base_offset:020d}"
+        self.base_offset = base_offset
+        self.next_offset = base_offset
+        self.size = 0
+        self.allocated = 0
+        self.changed_ms = now_ms
+        self.created_ms = now_ms
+        self.first_timestamp: int | None = None  # the largest of the first batch; None when not known yet
+        self.sealed = False
+        self._max_timestamp: int | None = NO_TIMESTAMP
+        self._max_timestamp_offset = base_offset
+        self._since_index_bytes = 0
+        self._file: File | None = None
+        self._index: Index | None = Index()
+        self._mapping: Mapping | None = None
+        self._mapped_bytes = 0
+
+    @classmethod
+    def found(cls, disk: Disk, directory: str, base_offset: int, size: int, changed_ms: int) -> Segment:
+        """Return a segment whose file is there already, of ``size`` bytes, with nothing read yet."""
+        segment = cls(disk, directory, base_offset, changed_ms)
+        segment.size = segment.allocated = size
+        if size:
+            segment._index = None
+            segment._max_timestamp = None
+        return segment
+
+    @property
+    def log_path(self) -> str:
+        """The file of batches."""
+        return self.path + LOG_SUFFIX
+
+    @property
+    def file(self) -> File:
+        """The open file, opened (and made, when it is the first to be written) on first use."""
+        if self._file is None:
+            self._file = self._disk.open(self.log_path, create=not self.sealed)
+        return self._file
+
+    @property
+    def index(self) -> Index:
+        """The index, read or rebuilt on first use."""
+        if self._index is None:
+            self._index = self._load_index()
+        return self._index
+
+    @property
+    def max_timestamp(self) -> int:
+        """The largest timestamp of any record, -1 when there is none."""
+        if self._max_timestamp is None:
+            self._load_max_timestamp()
+        assert self._max_timestamp is not None
+        return self._max_timestamp
+
+    @property
+    def max_timestamp_offset(self) -> int:
+        """The last offset of the first batch that holds :attr:`max_timestamp`."""
+        if self._max_timestamp is None:
+            self._load_max_timestamp()
+        return self._max_timestamp_offset
+
+    def append(self, data: Buffer, last_offset: int, max_timestamp: int, now_ms: int, interval_bytes: int) -> None:
+        """Write one batch at the end, index it, move the end.
+
+        :raises StorageFailed: and nothing has changed.
+        """
+        position = self.size
+        size = len(data)
+        if position + size > self.allocated:
+            self._grow(size)
+        self._disk.write(self.file, data, position)
+        self.size = position + size
+        self.next_offset = last_offset + 1
+        self.changed_ms = now_ms
+        self._note(position, size, last_offset, max_timestamp, interval_bytes)
+
+    def start_again(self) -> None:
+        """Forget index and times, before recovery reads the segment from its start."""
+        self._index = Index()
+        self._max_timestamp = NO_TIMESTAMP
+        self._max_timestamp_offset = self.base_offset
+        self._since_index_bytes = 0
+        self.next_offset = self.base_offset
+        self.first_timestamp = None
+
+    def note_loaded(self, place: BatchPlace, interval_bytes: int) -> None:
+        """Index a batch that recovery found in the file."""
+        self.next_offset = place.last_offset + 1
+        self._note(place.position, place.size, place.last_offset, place.max_timestamp, interval_bytes)
+
+    def _note(self, position: int, size: int, last_offset: int, max_timestamp: int, interval_bytes: int) -> None:
+        if position == 0:
+            self.first_timestamp = max_timestamp
+        if max_timestamp > self.max_timestamp:
+            self._max_timestamp = max_timestamp
+            self._max_timestamp_offset = last_offset
+        if self._since_index_bytes > interval_bytes:
+            index = self.index
+            index.add(last_offset - self.base_offset, position)
+            index.add_time(self.max_timestamp, self._max_timestamp_offset - self.base_offset)
+            self._since_index_bytes = 0
+        self._since_index_bytes += size
+
+    def _grow(self, size: int) -> None:
+        step = min(max(GROW_BYTES_MIN, self.allocated), GROW_BYTES_MAX)
+        needed = self.size + size - self.allocated
+        step = max(step, (needed + GROW_BYTES_MIN - 1) // GROW_BYTES_MIN * GROW_BYTES_MIN)
+        self._disk.allocate(self.file, self.allocated, step)
+        self.allocated += step
+
+    def roll_timestamp(self) -> int:
+        """Return the time that ``segment.ms`` counts from: the first batch's largest timestamp, -1 when it has none."""
+        if self.first_timestamp is None:
+            head = self._disk.read(self.file, HEADER_BYTES, 0) if self.size else b""
+            self.first_timestamp = _TIMES.unpack_from(head, 27)[1] if len(head) == HEADER_BYTES else NO_TIMESTAMP
+        return self.first_timestamp
+
+    def mapping(self, size: int) -> Mapping:
+        """Return a map of at least the first ``size`` bytes."""
+        if self._mapping is None or self._mapped_bytes < size:
+            mapped_bytes = size if self.sealed else max(self.allocated, size)
+            self._mapping = self._disk.map(self.file, mapped_bytes)
+            self._mapped_bytes = mapped_bytes
+        return self._mapping
+
+    def locate(self, offset: int) -> int:
+        """Return the position of the first batch that ends at or after ``offset``; the size when there is none."""
+        last, position = self.index.floor(offset - self.base_offset)
+        while position < self.size:
+            chunk = self._disk.read(self.file, min(WALK_BYTES, self.size - position), position)
+            at = 0
+            while at + HEADER_BYTES <= len(chunk):
+                base, length = _PLACE.unpack_from(chunk, at)
+                last_offset = base + _LAST_DELTA.unpack_from(chunk, at + 23)[0]
+                if last >= 0 and last_offset - self.base_offset != last:
+                    self.rebuild_index()
+                    return self.locate(offset)
+                last = -1
+                if last_offset >= offset:
+                    return position + at
+                at += self._checked(length, position + at)
+            position += at
+        return self.size
+
+    def cut(self, start: int, stop: int, bytes_max: int, at_least_one: bool) -> int:
+        """Return the end, between ``start`` and ``stop``, of the whole batches that fit into ``bytes_max``."""
+        if stop - start <= bytes_max:
+            return stop
+        end = self.index.batch_start(start + bytes_max)
+        if end > start:
+            return end
+        end = start
+        while end < stop:
+            chunk = self._disk.read(self.file, min(WALK_BYTES, stop - end), end)
+            at = 0
+            while at + HEADER_BYTES <= len(chunk):
+                size = self._checked(_PLACE.unpack_from(chunk, at)[1], end + at)
+                if end + at + size - start > bytes_max:
+                    first = end + at == start
+                    return start + size if first and at_least_one else end + at
+                at += size
+            end += at
+        return min(end, stop)
+
+    def base_offset_at(self, position: int) -> int:
+        """Return the base offset of the batch at ``position``, or the next offset at the end."""
+        if position >= self.size:
+            return self.next_offset
+        base: int = _PLACE.unpack_from(self._disk.read(self.file, _PLACE.size, position))[0]
+        return base
+
+    def walk(self, start: int, stop: int) -> Iterator[BatchPlace]:
+        """Yield the batches between two positions, header by header, checking lengths only.
+
+        :raises Corrupt: at a length that cannot be.
+        """
+        position = start
+        while position < stop:
+            chunk = self._disk.read(self.file, min(WALK_BYTES, stop - position), position)
+            at = 0
+            while at + HEADER_BYTES <= len(chunk):
+                base, length = _PLACE.unpack_from(chunk, at)
+                size = self._checked(length, position + at)
+                last = base + _LAST_DELTA.unpack_from(chunk, at + 23)[0]
+                yield BatchPlace(position + at, size, base, last, _TIMES.unpack_from(chunk, at + 27)[1])
+                at += size
+            if at == 0:
+                raise Corrupt(self.log_path, position, "the segment ends inside a batch")
+            position += at
+
+    def _checked(self, length: int, position: int) -> int:
+        size = length + LOG_OVERHEAD_BYTES
+        if size < HEADER_BYTES or position + size > self.size:
+            raise Corrupt(self.log_path, position, f"a batch length of {length} cannot be")
+        return size
+
+    def seal(self) -> None:
+        """End appending. The file is still to be cut and its index written: see :meth:`write_sealed`."""
+        index = self.index
+        if self.max_timestamp != NO_TIMESTAMP:
+            index.add_time(self.max_timestamp, self.max_timestamp_offset - self.base_offset)
+        self.sealed = True
+
+    def write_sealed(self) -> None:
+        """Cut the file to its data and write its index, then flush both. Waits for the disk: off the loop."""
+        if self.allocated != self.size:
+            self._disk.resize(self.file, self.size)
+            self.allocated = self.size
+        self.write_index()
+        self._disk.sync(self.file)
+
+    def write_index(self) -> None:
+        """Write both index files, unflushed: they can be rebuilt."""
+        index = self.index
+        self._disk.replace(self.path + INDEX_SUFFIX, index.offset_bytes(), sync=False)
+        self._disk.replace(self.path + TIME_INDEX_SUFFIX, index.time_bytes(), sync=False)
+
+    def release(self) -> None:
+        """Close and unmap, as far as nobody else uses them; the next reader opens again."""
+        if self.sealed:
+            self._file = None
+            self._mapping = None
+            self._mapped_bytes = 0
+            self._index = None
+
+    def _load_index(self) -> Index:
+        offsets = self._disk.load(self.path + INDEX_SUFFIX)
+        times = self._disk.load(self.path + TIME_INDEX_SUFFIX)
+        index = parse(offsets, times, self.size) if offsets is not None and times is not None else None
+        return index if index is not None else self.rebuild_index()
+
+    def rebuild_index(self, interval_bytes: int = 4096) -> Index:
+        """Make the index again from the headers of all batches."""
+        next_offset = self.next_offset
+        self.start_again()
+        for place in self.walk(0, self.size):
+            self.note_loaded(place, interval_bytes)
+        self.next_offset = next_offset
+        assert self._index is not None
+        if self.sealed:
+            self.seal()
+            self.write_index()
+        return self._index
+
+    def _load_max_timestamp(self) -> None:
+        index = self.index  # rebuilding it finds the timestamp too
+        if self._max_timestamp is not None:
+            return
+        self._max_timestamp = index.times[-1] if index.times else NO_TIMESTAMP
+        self._max_timestamp_offset = self.base_offset + (index.time_offsets[-1] if index.times else 0)
+
+    def paths(self) -> list[str]:
+        """Return the files that belong to the segment, there or not."""
+        return [self.path + suffix for suffix in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)]
