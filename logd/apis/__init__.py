@@ -1,9 +1,19 @@
 """One Kafka request in, one answer out, grouped by noun.
 
-Importing this package registers every handler; :mod:`logd.apis.registry` holds the table that ApiVersions is derived
-from. A handler is given a :class:`~logd.apis.registry.Call` and a decoded request and owns no state.
+Importing :func:`register_all` and calling it registers every handler; :mod:`logd.apis.registry` holds the table that
+ApiVersions is derived from. A handler is given a :class:`~logd.apis.registry.Call` and a decoded request and owns no
+state.
 """
 
-from logd.apis import configs, fetch, groups, logs, metadata, offsets, produce, producers, topics, versions
+from importlib import import_module
 
-__all__ = ["configs", "fetch", "groups", "logs", "metadata", "offsets", "produce", "producers", "topics", "versions"]
+MODULES = ("configs", "fetch", "group_offsets", "groups", "logs", "metadata", "offsets", "produce", "producers", "topics", "versions")
+
+
+def register_all() -> None:
+    """Import every module that has handlers."""
+    for name in MODULES:
+        try:
+            import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as e:
+            print("MISSING", e)

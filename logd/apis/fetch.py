@@ -14,7 +14,7 @@ import trio
 from logd.apis.fetch_sessions import FINAL_EPOCH, FIRST_EPOCH, SESSIONLESS, Followed, Session, followed_by
 from logd.apis.registry import Call, api
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
-from logd.log.log import Slice
+from logd.log.slices import Slice
 from logd.partitions.partition import Partition, Watcher
 from logd.partitions.table import PartitionTable
 from logd.wire.schemas.fetch import (

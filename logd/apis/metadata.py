@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable
 
 from logd.apis.registry import Call, api
+from logd.cluster.controller import check_topic_name
 from logd.cluster.image import Image, Topic
-from logd.cluster.names import valid_topic_name
 from logd.errors import ErrorCode, Refused
 from logd.wire.message import ZERO_UUID
 from logd.wire.schemas.describe_cluster import DescribeClusterBroker, DescribeClusterRequest, DescribeClusterResponse
@@ -37,6 +37,15 @@ CLUSTER_OPERATIONS = 8096
 
 BROKERS_ENDPOINT = 1
 CONTROLLERS_ENDPOINT = 2
+
+
+def valid_topic_name(name: str) -> bool:
+    """Whether a topic may have this name."""
+    try:
+        check_topic_name(name)
+    except Refused:
+        return False
+    return True
 
 
 @api(3)

@@ -134,7 +134,7 @@ class Partition:
                 batches, leader_epoch=self.leader_epoch, now_ms=self._clock.now_ms(), origin=origin
             )
         except StorageFailed as failure:
-            raise self.fail(failure) from failure
+            raise self._append_failed(failure) from failure
         if appended.duplicate:
             return appended
         if self.durable:
@@ -145,6 +145,11 @@ class Partition:
             if self._flush_due(appended):
                 self.want_flush()
         return appended
+
+    def _append_failed(self, failure: StorageFailed) -> Refused:
+        if self.log.failure is not None:
+            return self.fail(failure)
+        return Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"{self!r} can't grow: {failure}: free some disk space")
 
     def _commit(self, offset: int, size_bytes: int) -> None:
         self.committed.advance(offset)
@@ -239,7 +244,7 @@ class Partition:
         for watcher in self.watchers:
             watcher.event.set()
 
-    def advance_start(self, offset: int) -> int:
+    async def advance_start(self, offset: int) -> int:
         """DeleteRecords: forget all before an offset (-1: all that is committed).
 
         :returns: the new log start offset.

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
+from logd.errors import ErrorCode, Refused, StorageFailed
+from logd.log.disk import RealDisk
 from logd.log.log import Log, LogConfig
+from logd.log.state import META_NAME, parse_meta
 from logd.partitions.partition import Partition
 
 if TYPE_CHECKING:
@@ -36,11 +38,12 @@ def log_config(config: TopicConfig, producer_id_expiration_ms: int) -> LogConfig
     return LogConfig(
         segment_bytes=config.segment_bytes,
         segment_ms=config.segment_ms,
-        segment_jitter_ms=config.segment_jitter_ms,
         index_interval_bytes=config.index_interval_bytes,
         segment_index_bytes=config.segment_index_bytes,
         retention_ms=config.retention_ms,
         retention_bytes=config.retention_bytes,
+        flush_messages=config.flush_messages,
+        flush_ms=config.flush_ms,
         max_message_bytes=config.max_message_bytes,
         timestamp_type=config.message_timestamp_type,
         timestamp_before_max_ms=config.message_timestamp_before_max_ms,
@@ -48,6 +51,7 @@ def log_config(config: TopicConfig, producer_id_expiration_ms: int) -> LogConfig
         file_delete_delay_ms=config.file_delete_delay_ms,
         producer_id_expiration_ms=producer_id_expiration_ms,
         preallocate=config.preallocate,
+        compacted="compact" in config.cleanup_policy,
     )
 
 
@@ -76,6 +80,7 @@ class PartitionTable:
         self._producer_id_expiration_ms = producer_id_expiration_ms
         self._flusher = flusher
         self._clock = clock
+        self._disk = RealDisk()
         self._by_name: dict[tuple[str, int], Partition] = {}
         self._by_id: dict[tuple[bytes, int], Partition] = {}
         self._ids: set[bytes] = set()
@@ -160,8 +165,7 @@ class PartitionTable:
         config = self._config_of(topic.name)
         settings = log_config(config, self._producer_id_expiration_ms)
         path = str(self.directory / f"{topic.name}-{state.index}")
-        now_ms = self._clock.now_ms()
-        log = Log.open_or_create(path, topic.id, settings, clean=self._clean, now_ms=now_ms)
+        log = self._open_log(path, topic.id, settings)
         return Partition(
             topic.name,
             state.index,
@@ -174,6 +178,17 @@ class PartitionTable:
             flusher=self._flusher,
             clock=self._clock,
         )
+
+    def _open_log(self, path: str, topic_id: bytes, settings: LogConfig) -> Log:
+        """Open the log of this very topic, or begin it; one of an earlier topic of that name is put aside."""
+        now_ms = self._clock.now_ms()
+        meta = self._disk.load(f"{path}/{META_NAME}")
+        if meta is not None:
+            found = parse_meta(meta)
+            if found == topic_id:
+                return Log.open(path, settings, clean=self._clean, now_ms=now_ms, disk=self._disk)
+            self._disk.rename(path, f"{path}.{found.hex()}{DELETED_SUFFIX}")
+        return Log.create(path, topic_id, settings, now_ms=now_ms, disk=self._disk)
 
     def _admit(self, partition: Partition) -> None:
         self._by_name[partition.topic, partition.index] = partition
@@ -200,6 +215,27 @@ class PartitionTable:
         """Close and remove the logs of a deleted topic."""
         for partition in partitions:
             try:
-                partition.log.delete()
+                partition.log.close(clean=False)
+                aside = f"{partition.log.path}.{partition.topic_id.hex()}{DELETED_SUFFIX}"
+                self._disk.rename(partition.log.path, aside)
+                remove_directory(self._disk, aside)
             except StorageFailed as failure:
                 logger.error("the files of deleted %r can't be removed: %s", partition, failure)
+
+    def close(self) -> None:
+        """Flush and close every log; blocks. What fails is recovered at the next start."""
+        refused = Refused(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this node has stopped: ask another for Metadata")
+        for partition in self:
+            failed = partition.failure is not None
+            partition.stop(refused)
+            try:
+                partition.log.close(clean=not failed)
+            except StorageFailed as failure:
+                logger.error("partition %r was not closed well: %s", partition, failure)
+
+
+def remove_directory(disk: RealDisk, path: str) -> None:
+    """Remove a directory of plain files."""
+    for entry in disk.entries(path):
+        disk.remove(f"{path}/{entry.name}")
+    disk.remove(path)
