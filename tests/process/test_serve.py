@@ -1,0 +1,143 @@
+"""``logd serve`` from the outside: its ready line, its signals, and what it refuses to start with."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from logd import __version__
+from tests.clients.confluent import PATIENCE_S, assigned, consumer, produce, producer, take
+from tests.process.server import LOGD, READY, Server, refused
+
+
+def test_ready_line(tmp_path: Path) -> None:
+    """One line on stdout says where it listens and where its data is, and nothing else is ever printed there."""
+    with Server(tmp_path / "data") as server:
+        found = READY.fullmatch(server.ready_line)
+        assert found
+        assert found["data"] == str(tmp_path / "data")
+        host, _, port = found["kafka"].rpartition(":")
+        socket.create_connection((host, int(port))).close()
+        assert server.stop() == (0, "")
+
+
+def test_two_listeners(tmp_path: Path) -> None:
+    """Every listener is named on the ready line, and serves."""
+    with Server(tmp_path / "data", "--listen", "127.0.0.1:0") as server:
+        addresses = server.bootstrap.split(",")
+        assert len(set(addresses)) == 2
+        for address in addresses:
+            with producer(address) as source:
+                produce(source, "both", [address.encode()])
+
+
+def test_sigterm_keeps_everything(tmp_path: Path) -> None:
+    """After SIGTERM it exits with 0, and what was acknowledged is there when it comes back."""
+    with Server(tmp_path / "data") as server:
+        with producer(server.bootstrap) as source:
+            produce(source, "kept", [b"%d" % number for number in range(100)], partition=0)
+        assert server.stop() == (0, "")
+        server.start()
+        with consumer(server.bootstrap) as reader:
+            came = take(assigned(reader, "kept"), 100)
+    assert [message.value() for message in came] == [b"%d" % number for number in range(100)]
+
+
+def test_sigterm_with_clients_at_work(tmp_path: Path) -> None:
+    """Consumers that wait in a long poll do not keep it from stopping."""
+    with Server(tmp_path / "data") as server, consumer(server.bootstrap, "waiting", fetch_wait_max_ms=30_000) as reader:
+        with producer(server.bootstrap) as source:
+            produce(source, "kept", [b"x"])
+        reader.subscribe(["kept"])
+        take(reader, 1)
+        assert server.stop() == (0, "")
+
+
+def test_version() -> None:
+    """``logd --version`` prints the version."""
+    assert (
+        subprocess.run([LOGD, "--version"], capture_output=True, text=True, check=True)
+        .stdout.strip()
+        .endswith(__version__)
+    )
+
+
+def test_second_process_is_refused(tmp_path: Path) -> None:
+    """A data directory is served by one process: a second one ends with a sentence that names the directory."""
+    data = tmp_path / "data"
+    with Server(data) as server:
+        code, said = refused("--data-dir", str(data), "--listen", "127.0.0.1:0")
+        assert code not in (0, 2)
+        assert str(data) in said
+        assert "Traceback" not in said
+        with producer(server.bootstrap) as source:
+            produce(source, "still-there", [b"x"])
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--no-such-option"], "--no-such-option"),
+        (["--listen", "nowhere"], "nowhere"),
+        (["--set", "no.such.setting=1"], "no.such.setting"),
+        (["--set", "num.partitions=many"], "num.partitions"),
+        (["--set", "num.partitions"], "num.partitions"),
+        (["--config", "no-such-file.toml"], "no-such-file.toml"),
+        (["--http", "127.0.0.1:0"], "--http"),
+        (["--nodes", "3"], "--nodes"),
+        (["--metadata", "etcd://127.0.0.1:2379"], "--metadata"),
+    ],
+)
+def test_bad_options(tmp_path: Path, options: list[str], named: str) -> None:
+    """An option that is unknown, wrong or not built yet ends the start with exit code 2, and is named."""
+    data = tmp_path / "data"
+    code, said = refused("--data-dir", str(data), *options)
+    assert code == 2
+    assert named in said
+    assert "Traceback" not in said
+    assert not data.exists()
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    """A port that is taken ends the start with a sentence that names it."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, said = refused("--data-dir", str(tmp_path / "data"), "--listen", f"127.0.0.1:{port}")
+    assert code not in (0, 2)
+    assert str(port) in said
+    assert "Traceback" not in said
+
+
+def test_other_protocols_are_named_in_the_log(tmp_path: Path) -> None:
+    """A peer that speaks HTTP or TLS to the Kafka port is closed, and the log says what it spoke."""
+    with Server(tmp_path / "data") as server:
+        host, _, port = server.bootstrap.rpartition(":")
+        with socket.create_connection((host, int(port))) as peer:
+            peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert peer.recv(100) == b""
+        context = ssl.create_default_context()
+        with socket.create_connection((host, int(port))) as peer, pytest.raises((ssl.SSLError, OSError)):
+            context.wrap_socket(peer, server_hostname="localhost")
+        with producer(server.bootstrap) as source:
+            produce(source, "still-serving", [b"x"])
+        assert server.stop()[0] == 0
+        said = server.log.read_text()
+    assert "HTTP" in said
+    assert "TLS" in said
+
+
+def test_settings_from_a_file(tmp_path: Path) -> None:
+    """A settings file is obeyed, and a flag beats it."""
+    file = tmp_path / "logd.toml"
+    file.write_text('"num.partitions" = 3\n"auto.create.topics.enable" = true\n')
+    for flags, partitions in ([], 3), (["--set", "num.partitions=5"], 5):
+        with Server(tmp_path / str(partitions), "--config", str(file), *flags) as server:
+            with producer(server.bootstrap) as source:
+                produce(source, "made", [b"x"])
+            admin = AdminClient({"bootstrap.servers": server.bootstrap})
+            assert len(admin.list_topics("made", timeout=PATIENCE_S).topics["made"].partitions) == partitions
