@@ -30,6 +30,7 @@ class RecoveryPoint(msgspec.Struct, frozen=True):
 
     snapshot_path: str
     snapshot: bytes | None
+    obsolete_paths: tuple[str, ...]
     index_tails: tuple[IndexTail, ...]
 
 
@@ -77,6 +78,8 @@ class FlushJob:
                 self._disk.sync_directory(self._path)
             if self.state is not None:
                 self._disk.replace(f"{self._path}/{STATE_NAME}", pack_state(self.state), sync=True)
+            for path in self._point.obsolete_paths if self._point is not None else ():
+                self._disk.remove(path)
         except StorageFailed as failure:
             self._fail(failure)
             raise

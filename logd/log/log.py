@@ -16,13 +16,15 @@ from typing import Final
 import msgspec
 
 from logd.errors import DecodeError, ErrorCode, Refused, StorageFailed
-from logd.log import recovery
+from logd.log import recovery, retention
 from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
 from logd.log.disk import Disk, RealDisk
 from logd.log.epochs import EpochEnd, Epochs
 from logd.log.flush import FlushJob, IndexTail, RecoveryPoint
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.producers import Producers
+from logd.log.retention import Doomed, Removal
+from logd.log.search import Scan, piece_of
 from logd.log.segment import INDEX_SUFFIX, NO_TIMESTAMP, RELATIVE_OFFSET_MAX, TIME_INDEX_SUFFIX, Segment
 from logd.log.slices import Slice
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
@@ -30,6 +32,7 @@ from logd.wire.batches import BatchHeader, check_crc, read_headers, stamp, stamp
 
 RECOVERY_POINT_BYTES: Final = 32 * 1024 * 1024
 SNAPSHOT_SUFFIX: Final = ".snapshot"
+SNAPSHOTS_KEPT: Final = 3
 
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -70,6 +73,8 @@ class Log:
         self._indexed = (0, 0)  # entries of the active segment's two index files that are on disk
         self._flush_mark = (self.end_offset, self._active.size)
         self._last_flush_ms = -1
+        self._doomed: list[Doomed] = []
+        self._snapshots = found.snapshots
 
     @classmethod
     def create(
@@ -102,11 +107,13 @@ class Log:
 
         A torn end is cut off. After this :attr:`flushed_offset` may be below :attr:`end_offset`: flush.
 
+        :param clean: whether the data directory was closed clean; when it was not, a log that was closed and not
+            appended to since is known by its own state file and is not read either.
         :raises Corrupt: flushed data is wrong, or the directory is no log's.
         :raises StorageFailed: the disk refused.
         """
         disk = disk or RealDisk()
-        return cls(disk, path, config, recovery.recover(disk, path, config, clean=clean, now_ms=now_ms))
+        return cls(disk, path, config, recovery.recover(disk, path, config, now_ms=now_ms))
 
     @property
     def size_bytes(self) -> int:
@@ -289,6 +296,118 @@ class Log:
         """Say where a leader epoch ends (OffsetForLeaderEpoch)."""
         return self.epochs.end_offset_for(epoch, self.end_offset)
 
+    def find_timestamp(self, timestamp: int, end: int) -> Scan | None:
+        """Return a search for the first record below offset ``end`` at or after a time; None when there is none.
+
+        :param timestamp: milliseconds since 1970.
+        """
+        self._check()
+        for at, segment in enumerate(self.segments):
+            if segment.max_timestamp >= timestamp and segment.next_offset > self.start_offset:
+                pieces = [
+                    piece_of(one, timestamp, active=one is self._active) for one in self.segments[at:] if one.size
+                ]
+                return Scan(self._disk, pieces, timestamp, self.start_offset, end)
+        return None
+
+    def max_timestamp(self, end: int) -> Scan | None:
+        """Return a search for the first record with the largest timestamp of all; None when there is none (KIP-734)."""
+        self._check()
+        largest = max(segment.max_timestamp for segment in self.segments)
+        return self.find_timestamp(largest, end) if largest >= 0 else None
+
+    # Forgetting
+
+    def advance_start(self, offset: int) -> None:
+        """Forget what is before ``offset`` (DeleteRecords, retention); whole segments below it can be deleted then.
+
+        It survives a crash once a :meth:`checkpoint` made after it has run.
+        """
+        self._check()
+        assert offset <= self.end_offset
+        if offset > self.start_offset:
+            self.start_offset = offset
+            self.high_watermark = max(self.high_watermark, offset)
+            self.epochs.truncate_start(offset)
+
+    def expired(self, now_ms: int, high_watermark: int) -> list[Segment]:
+        """Return the oldest segments that retention or DeleteRecords have released; see ``retention``."""
+        return retention.expired(self.segments, self.config, now_ms, high_watermark, self.start_offset)
+
+    def delete_segments(self, segments: list[Segment], now_ms: int) -> None:
+        """Take the oldest segments out of the log: they are renamed now and removed later, by :meth:`removal`.
+
+        :raises StorageFailed: the log is offline.
+        """
+        self._check()
+        if not segments:
+            return
+        if segments[-1] is self._active:
+            self._roll(now_ms)
+        assert segments == self.segments[: len(segments)]
+        del self.segments[: len(segments)], self._bases[: len(segments)]
+        self._unfinished = [one for one in self._unfinished if one not in segments]
+        self.advance_start(self._bases[0])
+        try:
+            self._doomed.extend(retention.put_aside(self._disk, segments, now_ms + self.config.file_delete_delay_ms))
+        except StorageFailed as failure:
+            self.fail(failure)
+            raise
+
+    def removal(self, now_ms: int) -> Removal | None:
+        """Return a job that removes the files whose ``file.delete.delay.ms`` has passed, None when there are none."""
+        due = [doomed.path for doomed in self._doomed if doomed.due_ms <= now_ms]
+        if not due:
+            return None
+        self._doomed = [doomed for doomed in self._doomed if doomed.due_ms > now_ms]
+        return Removal(self._disk, due)
+
+    def truncate(self, offset: int) -> int:
+        """Cut the log's end back to ``offset``, or to the start of the batch that holds it; waits for the disk.
+
+        What was behind it is zeroed and flushed before the new end counts, so that no crash brings it back.
+
+        :return: the new end offset.
+        :raises StorageFailed: the log is offline.
+        """
+        self._check()
+        if offset >= self.end_offset:
+            return self.end_offset
+        try:
+            return self._truncate(max(offset, self.start_offset))
+        except StorageFailed as failure:
+            self.fail(failure)
+            raise
+
+    def _truncate(self, offset: int) -> int:
+        at = max(0, bisect_right(self._bases, offset) - 1)
+        segment = self.segments[at]
+        position = segment.locate(offset) if offset > segment.base_offset else 0
+        end = segment.base_offset_at(position) if position < segment.size else segment.next_offset
+        point = min(self._state.recovery_point, end)
+        self.high_watermark = min(self.high_watermark, end)
+        self.flushed_offset = min(self.flushed_offset, end)
+        self.epochs.truncate_end(end)
+        self._write_state(self._current_state(point, self.flushed_offset, True))
+        for later in self.segments[at + 1 :]:
+            for path in later.paths():
+                self._disk.remove(path)
+        del self.segments[at + 1 :], self._bases[at + 1 :]
+        self._unfinished = [one for one in self._unfinished if one in self.segments[:at]]
+        segment.truncate(position, end)
+        self._active = segment
+        self._indexed = (0, 0)
+        self.end_offset = self.flushed_offset = end
+        self._flush_mark = (end, position)
+        self._snapshots = [one for one in self._snapshots if one <= end]
+        recovery.restore_producers(self._disk, self.path, self.producers, self._snapshots, self.segments, end)
+        return end
+
+    def _write_state(self, state: State) -> None:
+        self._disk.replace(f"{self.path}/{STATE_NAME}", pack_state(state), sync=True)
+        self._disk.sync_directory(self.path)
+        self._state = state
+
     # Flushing
 
     def flush_due(self, now_ms: int) -> bool:
@@ -361,13 +480,16 @@ class Log:
         )
         return self._state_job
 
-    def _current_state(self, point: int, flushed: int, has_snapshot: bool, clean_end: int = -1) -> State:
+    def _current_state(
+        self, point: int, flushed: int, has_snapshot: bool, clean_end: int = -1, clean_bytes: int = 0
+    ) -> State:
         return State(
             self.start_offset,
             point,
             flushed,
             self.high_watermark,
             clean_end,
+            clean_bytes,
             has_snapshot,
             tuple(self.epochs.entries),
         )
@@ -375,14 +497,22 @@ class Log:
     def _recovery_point(self) -> RecoveryPoint:
         offset, active = self.end_offset, self._active
         self._since_point_bytes = 0
-        snapshot = self.producers.snapshot(offset) if len(self.producers) else None
+        snapshot = None
+        if len(self.producers):
+            snapshot = self.producers.snapshot(offset)
+            self._snapshots.append(offset)
+        obsolete = tuple(self._snapshot_path(one) for one in self._snapshots[:-SNAPSHOTS_KEPT])
+        self._snapshots = self._snapshots[-SNAPSHOTS_KEPT:]
         entries, times = self._indexed
         tails = (
             IndexTail(active.path + INDEX_SUFFIX, entries * OFFSET_ENTRY_BYTES, active.index.offset_bytes(entries)),
             IndexTail(active.path + TIME_INDEX_SUFFIX, times * TIME_ENTRY_BYTES, active.index.time_bytes(times)),
         )
         self._indexed = (len(active.index.offsets), len(active.index.times))
-        return RecoveryPoint(f"{self.path}/{offset:020d}{SNAPSHOT_SUFFIX}", snapshot, tails)
+        return RecoveryPoint(self._snapshot_path(offset), snapshot, obsolete, tails)
+
+    def _snapshot_path(self, offset: int) -> str:
+        return f"{self.path}/{offset:020d}{SNAPSHOT_SUFFIX}"
 
     def close(self, *, clean: bool = True) -> None:
         """Flush all, cut the active segment to its data, and leave a directory that opens without reading data.
@@ -410,12 +540,10 @@ class Log:
             segment.write_sealed()
         end = self.end_offset
         if len(self.producers):
-            path = f"{self.path}/{end:020d}{SNAPSHOT_SUFFIX}"
-            self._disk.replace(path, self.producers.snapshot(end), sync=True)
-        state = self._current_state(end, end, len(self.producers) > 0, clean_end=end)
+            self._disk.replace(self._snapshot_path(end), self.producers.snapshot(end), sync=True)
+        state = self._current_state(end, end, len(self.producers) > 0, end, active.size)
         if state != self._state:
-            self._disk.replace(f"{self.path}/{STATE_NAME}", pack_state(state), sync=True)
-            self._disk.sync_directory(self.path)
+            self._write_state(state)
 
 
-__all__ = ["Appended", "Log", "LogConfig"]
+__all__ = ["Appended", "FlushJob", "Log", "LogConfig", "Removal", "Scan", "Slice"]

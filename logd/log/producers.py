@@ -43,12 +43,13 @@ class Kept(NamedTuple):
 class Producer:
     """The state of one producer id."""
 
-    __slots__ = ("batches", "coordinator_epoch", "epoch", "last_timestamp_ms", "txn_first_offset")
+    __slots__ = ("batches", "coordinator_epoch", "epoch", "last_timestamp", "producer_id", "txn_first_offset")
 
-    def __init__(self) -> None:
+    def __init__(self, producer_id: int) -> None:
+        self.producer_id = producer_id
         self.epoch = NO_EPOCH
         self.coordinator_epoch = -1
-        self.last_timestamp_ms = -1
+        self.last_timestamp = -1
         self.txn_first_offset = NO_OFFSET
         self.batches: list[Kept] = []
 
@@ -74,9 +75,8 @@ class Producers:
         """Return the state of a producer, None when it is not known."""
         return self._by_id.get(producer_id)
 
-    def items(self) -> Iterator[tuple[int, Producer]]:
-        """Yield the known producers with their ids."""
-        yield from self._by_id.items()
+    def __iter__(self) -> Iterator[Producer]:
+        return iter(self._by_id.values())
 
     def check(self, producer_id: int, epoch: int, sequence: int, last_sequence: int) -> Kept | None:
         """Judge a client's batch.
@@ -91,11 +91,11 @@ class Producers:
             batches = producer.batches
             expected = NO_SEQUENCE
             if batches:
-                expected = batches[-1][1]
+                expected = batches[-1].last_sequence
                 if sequence == expected + 1:
                     return None
                 for kept in batches:
-                    if kept[0] == sequence and kept[1] == last_sequence:
+                    if kept.first_sequence == sequence and kept.last_sequence == last_sequence:
                         return kept
             if sequence == expected + 1 or (sequence == 0 and expected == SEQUENCE_MAX):
                 return None
@@ -123,7 +123,7 @@ class Producers:
             return
         producer = self._by_id.get(header.producer_id)
         if producer is None:
-            producer = self._by_id[header.producer_id] = Producer()
+            producer = self._by_id[header.producer_id] = Producer(header.producer_id)
         batches = producer.batches
         if header.producer_epoch != producer.epoch:
             producer.epoch = header.producer_epoch
@@ -132,7 +132,7 @@ class Producers:
             del batches[0]
         last_offset = base_offset + header.last_offset_delta
         batches.append(Kept(header.base_sequence, header.last_sequence, base_offset, last_offset, timestamp_ms))
-        producer.last_timestamp_ms = timestamp_ms
+        producer.last_timestamp = timestamp_ms
         if header.attributes & TRANSACTIONAL and producer.txn_first_offset == NO_OFFSET:
             producer.txn_first_offset = base_offset
 
@@ -140,20 +140,20 @@ class Producers:
         """Note a transaction marker: the producer's transaction is over, a newer epoch counts from here on."""
         producer = self._by_id.get(producer_id)
         if producer is None:
-            producer = self._by_id[producer_id] = Producer()
+            producer = self._by_id[producer_id] = Producer(producer_id)
         if epoch != producer.epoch:
             producer.epoch = epoch
             producer.batches.clear()
         producer.txn_first_offset = NO_OFFSET
         producer.coordinator_epoch = max(coordinator_epoch, producer.coordinator_epoch)
-        producer.last_timestamp_ms = timestamp_ms
+        producer.last_timestamp = timestamp_ms
 
     def expire(self, now_ms: int, expiration_ms: int) -> int:
         """Forget producers that have no open transaction and have been silent for ``expiration_ms``; say how many."""
         gone = [
             producer_id
             for producer_id, producer in self._by_id.items()
-            if producer.txn_first_offset == NO_OFFSET and now_ms - producer.last_timestamp_ms >= expiration_ms
+            if producer.txn_first_offset == NO_OFFSET and now_ms - producer.last_timestamp >= expiration_ms
         ]
         for producer_id in gone:
             del self._by_id[producer_id]
@@ -171,7 +171,7 @@ class Producers:
                 producer_id,
                 producer.epoch,
                 producer.coordinator_epoch,
-                producer.last_timestamp_ms,
+                producer.last_timestamp,
                 producer.txn_first_offset,
                 len(producer.batches),
             )
@@ -199,12 +199,12 @@ def _parse(data: bytes) -> tuple[int, dict[int, Producer]]:
         position = _HEAD.size
         by_id: dict[int, Producer] = {}
         for _ in range(count):
-            producer = Producer()
+            producer = Producer(0)
             (
-                producer_id,
+                producer.producer_id,
                 producer.epoch,
                 producer.coordinator_epoch,
-                producer.last_timestamp_ms,
+                producer.last_timestamp,
                 producer.txn_first_offset,
                 batches,
             ) = _PRODUCER.unpack_from(data, position)
@@ -212,7 +212,7 @@ def _parse(data: bytes) -> tuple[int, dict[int, Producer]]:
             for _ in range(batches):
                 producer.batches.append(Kept(*_BATCH.unpack_from(data, position)))
                 position += _BATCH.size
-            by_id[producer_id] = producer
+            by_id[producer.producer_id] = producer
     except StructError as cause:
         raise DecodeError(f"a producer snapshot cut short: {cause}") from cause
     return offset, by_id

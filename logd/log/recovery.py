@@ -16,7 +16,7 @@ from logd.log.disk import PAGE_BYTES, TEMPORARY_SUFFIX, Disk, Entry
 from logd.log.epochs import Epochs
 from logd.log.producers import Producers
 from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, BatchPlace, Segment
-from logd.log.state import META_NAME, NOT_CLEAN, STATE_NAME, State, parse_meta, parse_state
+from logd.log.state import META_NAME, STATE_NAME, State, parse_meta, parse_state
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
 DELETED_SUFFIX: Final = ".deleted"
@@ -35,16 +35,17 @@ class Found(NamedTuple):
     unfinished: list[Segment]
     epochs: Epochs
     producers: Producers
+    snapshots: list[int]
 
 
 def empty(disk: Disk, path: str, topic_id: bytes, state: State, now_ms: int) -> Found:
     """Return the log of a directory without segments."""
     segment = Segment(disk, path, state.start_offset, now_ms)
     epochs = Epochs(list(state.epochs))
-    return Found(topic_id, state, state.start_offset, [segment], [], epochs, Producers(path))
+    return Found(topic_id, state, state.start_offset, [segment], [], epochs, Producers(path), [])
 
 
-def recover(disk: Disk, path: str, config: LogConfig, *, clean: bool, now_ms: int) -> Found:
+def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     """Read a log directory; see the module's words.
 
     :raises Corrupt: flushed data or the partition.meta file is wrong.
@@ -61,9 +62,45 @@ def recover(disk: Disk, path: str, config: LogConfig, *, clean: bool, now_ms: in
     if state.start_offset < segments[0].base_offset:
         state = _replaced(state, start_offset=segments[0].base_offset)
     snapshots = [_number(entry.name) for entry in entries if _is(entry.name, SNAPSHOT_SUFFIX)]
-    trusted = clean and state.clean_end_offset != NOT_CLEAN and state.clean_end_offset >= segments[-1].base_offset
-    recovery = _Recovery(disk, path, config, state, segments)
-    return recovery.trust(topic_id, snapshots) if trusted else recovery.scan(topic_id, snapshots)
+    trusted = state.clean_end_offset >= segments[-1].base_offset and state.clean_bytes == segments[-1].size
+    recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots))
+    return recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
+
+
+def restore_producers(
+    disk: Disk, path: str, producers: Producers, snapshots: list[int], segments: list[Segment], offset: int
+) -> None:
+    """Bring the producer state to what it was at ``offset``: the nearest snapshot, and the headers from there on."""
+    start = segments[0].base_offset
+    producers.clear()
+    for candidate in sorted((one for one in snapshots if one <= offset), reverse=True):
+        data = disk.load(f"{path}/{candidate:020d}{SNAPSHOT_SUFFIX}")
+        try:
+            if data is not None and producers.restore(data) == candidate:
+                start = candidate
+                break
+        except DecodeError:
+            continue
+    for segment in segments:
+        if start < offset and segment.size and (segment.next_offset > start or not segment.sealed):
+            _replay(disk, producers, segment, start, offset)
+
+
+def _replay(disk: Disk, producers: Producers, segment: Segment, start: int, stop: int) -> None:
+    position = segment.locate(start) if start > segment.base_offset else 0
+    while position < segment.size:
+        chunk = disk.read(segment.file, min(SCAN_BYTES, segment.size - position), position)
+        at = 0
+        while at + HEADER_BYTES <= len(chunk):
+            header = read_header(chunk, at)
+            if header.size < HEADER_BYTES or header.base_offset >= stop:
+                return
+            if header.producer_id >= 0:
+                producers.note(header, header.base_offset, header.max_timestamp)
+            at += header.size
+        if at == 0:
+            return
+        position += at
 
 
 def _topic_id(disk: Disk, path: str) -> bytes:
@@ -110,6 +147,7 @@ def _replaced(state: State, *, start_offset: int) -> State:
         max(state.flushed_offset, start_offset),
         max(state.high_watermark, start_offset),
         state.clean_end_offset,
+        state.clean_bytes,
         state.has_snapshot,
         state.epochs,
     )
@@ -118,35 +156,35 @@ def _replaced(state: State, *, start_offset: int) -> State:
 class _Recovery:
     """The work of :func:`recover` on a directory that has segments."""
 
-    def __init__(self, disk: Disk, path: str, config: LogConfig, state: State, segments: list[Segment]) -> None:
+    def __init__(
+        self, disk: Disk, path: str, config: LogConfig, state: State, segments: list[Segment], snapshots: list[int]
+    ) -> None:
         self._disk = disk
         self._path = path
         self._config = config
         self._state = state
         self._segments = segments
+        self._snapshots = snapshots
         self._producers = Producers(path)
         self._epochs = Epochs(list(state.epochs))
-        self._producers_from = 0
         self._unfinished: list[Segment] = []
         self._expected = 0
         self._epoch = -1
 
-    def trust(self, topic_id: bytes, snapshots: list[int]) -> Found:
+    def trust(self, topic_id: bytes) -> Found:
         """Take the word of a clean close."""
         end = self._state.clean_end_offset
         self._segments[-1].next_offset = end
-        if self._state.has_snapshot and self._load_snapshot(snapshots, end) != end:
-            self._walk_producers(self._producers_from, end)
+        if self._state.has_snapshot:
+            self._restore(end)
         return self._found(topic_id, end)
 
-    def scan(self, topic_id: bytes, snapshots: list[int]) -> Found:
+    def scan(self, topic_id: bytes) -> Found:
         """Read everything from the recovery point on."""
         state, segments = self._state, self._segments
         point = max(state.recovery_point, segments[0].base_offset)
         if state.has_snapshot:
-            self._load_snapshot(snapshots, point)
-            self._walk_producers(self._producers_from, point)
-        self._producers_from = point
+            self._restore(point)
         first = max((at for at, one in enumerate(segments) if one.base_offset <= point), default=0)
         self._expected = point
         self._epoch = self._epochs.epoch_at(point - 1)
@@ -163,36 +201,11 @@ class _Recovery:
         return self._found(topic_id, self._expected)
 
     def _found(self, topic_id: bytes, end: int) -> Found:
-        return Found(topic_id, self._state, end, self._segments, self._unfinished, self._epochs, self._producers)
+        found = (self._segments, self._unfinished, self._epochs, self._producers)
+        return Found(topic_id, self._state, end, *found, [one for one in self._snapshots if one <= end])
 
-    def _load_snapshot(self, snapshots: list[int], offset: int) -> int:
-        for candidate in sorted((one for one in snapshots if one <= offset), reverse=True):
-            data = self._disk.load(f"{self._path}/{candidate:020d}{SNAPSHOT_SUFFIX}")
-            try:
-                if data is not None and self._producers.restore(data) == candidate:
-                    self._producers_from = candidate
-                    return candidate
-            except DecodeError:
-                continue
-        self._producers.clear()
-        return -1
-
-    def _walk_producers(self, start: int, stop: int) -> None:
-        """Bring the producer state from offset ``start`` to ``stop`` by reading headers."""
-        for segment in self._segments:
-            if segment.next_offset <= start and segment.sealed:
-                continue
-            if segment.base_offset >= stop:
-                break
-            position = segment.locate(start) if start > segment.base_offset else 0
-            while position < segment.size:
-                head = self._disk.read(segment.file, HEADER_BYTES, position)
-                header = read_header(head) if len(head) == HEADER_BYTES else None
-                if header is None or header.size < HEADER_BYTES or header.base_offset >= stop:
-                    break
-                if header.producer_id >= 0:
-                    self._producers.note(header, header.base_offset, header.max_timestamp)
-                position += header.size
+    def _restore(self, offset: int) -> None:
+        restore_producers(self._disk, self._path, self._producers, self._snapshots, self._segments, offset)
 
     def _scan_segment(self, segment: Segment, start_offset: int, last: bool) -> bool:
         """Check one segment from an offset on; say whether the log goes on behind it."""

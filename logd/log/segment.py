@@ -280,6 +280,21 @@ class Segment:
         self.write_index()
         self._disk.sync(self.file)
 
+    def truncate(self, position: int, next_offset: int) -> None:
+        """Make ``position`` the end and write on from there; what was behind it is zeroed and flushed first.
+
+        Zeroed, not cut off: readers may hold the mapped bytes. Waits for the disk.
+        """
+        file = self.file
+        for start in range(position, self.allocated, SCAN_BYTES):
+            self._disk.write(file, bytes(min(SCAN_BYTES, self.allocated - start)), start)
+        self._disk.sync(file)
+        self.size = position
+        self.sealed = False
+        self.next_offset = next_offset
+        self.rebuild_index()
+        self.next_offset = next_offset
+
     def write_index(self) -> None:
         """Write both index files, unflushed: they can be rebuilt."""
         index = self.index

@@ -22,7 +22,7 @@ FORMAT_VERSION: Final = 1
 
 _META: Final = Struct(">4sIh16s")
 _META_MAGIC: Final = b"LPM1"
-_STATE: Final = Struct(">4sIqqqqqbi")
+_STATE: Final = Struct(">4sIqqqqqqbi")
 _STATE_MAGIC: Final = b"LST1"
 _EPOCH: Final = Struct(">iq")
 _CRC_FROM: Final = 8
@@ -33,7 +33,8 @@ NOT_CLEAN: Final = -1
 class State(msgspec.Struct, frozen=True, gc=False):
     """What is kept of a log. Offsets; ``recovery_point`` <= ``flushed_offset`` <= the log's end.
 
-    ``clean_end_offset`` is the log's end after a clean close, else -1. ``has_snapshot`` says that a producer
+    ``clean_end_offset`` is the log's end after a clean close, else -1, and ``clean_bytes`` the size of its last segment
+    then: appends, which grow that file, make the word void. ``has_snapshot`` says that a producer
     snapshot was written at ``recovery_point``; without one no producer was known there.
     """
 
@@ -42,6 +43,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
     flushed_offset: int = 0
     high_watermark: int = 0
     clean_end_offset: int = NOT_CLEAN
+    clean_bytes: int = 0
     has_snapshot: bool = False
     epochs: tuple[tuple[int, int], ...] = ()
 
@@ -72,6 +74,7 @@ def pack_state(state: State) -> bytes:
             state.flushed_offset,
             state.high_watermark,
             state.clean_end_offset,
+            state.clean_bytes,
             state.has_snapshot,
             len(state.epochs),
         )
@@ -86,11 +89,13 @@ def parse_state(data: bytes) -> State:
     if data[:4] != _STATE_MAGIC or not _intact(data):
         raise DecodeError("not a partition.state file, or a damaged one")
     try:
-        _, _, start, point, flushed, high_watermark, clean_end, has_snapshot, count = _STATE.unpack_from(data)
+        _, _, start, point, flushed, high_watermark, clean_end, clean_bytes, has_snapshot, count = _STATE.unpack_from(
+            data
+        )
         epochs = tuple(_EPOCH.unpack_from(data, _STATE.size + at * _EPOCH.size) for at in range(count))
     except StructError as cause:
         raise DecodeError(f"a partition.state file cut short: {cause}") from cause
-    return State(start, point, flushed, high_watermark, clean_end, bool(has_snapshot), epochs)
+    return State(start, point, flushed, high_watermark, clean_end, clean_bytes, bool(has_snapshot), epochs)
 
 
 def _sealed(out: bytearray) -> bytes:
