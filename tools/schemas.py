@@ -204,6 +204,8 @@ class ModuleWriter:
         python, default = TYPES.get(item) or (self.class_name(struct.owner, item), "")
         if item[0].isupper():
             default = f"{python}()" if python in self.flat else f"msgspec.field(default_factory={python})"
+        if item == "records" and not field["nullableVersions"].endswith("+"):
+            default = 'b""'
         if kind.startswith("[]"):
             python, default = f"list[{python}]", "[]"
         if "nullableVersions" in field and not python.endswith("None"):

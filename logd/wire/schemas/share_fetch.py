@@ -115,7 +115,7 @@ class PartitionData(Message):
     acknowledge_error_code: int = 0
     acknowledge_error_message: str | None = None
     current_leader: LeaderIdAndEpoch = LeaderIdAndEpoch()
-    records: Records | None = None
+    records: Records | None = b""
     acquired_records: list[AcquiredRecords] = []
 
     FIELDS: ClassVar[tuple[FieldFacts, ...]] = (
