@@ -100,18 +100,25 @@ class GroupMachine:
     def refused(self, records: Iterable[Record], why: Refused, now_ms: int) -> list[Effect]:
         """These records were not written: the groups that they were about go back to what is."""
         effects: list[Effect] = []
-        for record in records:
-            if not isinstance(record.key, GroupMetadataKey):
-                continue
-            group_id = record.key.group
-            group = self.groups.pop(group_id, None)
+        told = {group_id for record in records if (group_id := _retold(record)) is not None}
+        for group_id in sorted(told):
+            group = self.groups.get(group_id)
             if group is not None:
                 effects += _dismiss(group, why)
-                effects += _disarm(group)
+                effects += self._forget(group)
             if group_id in self.stored:
                 group = self.groups[group_id] = self._restore(group_id, now_ms)
                 effects += [rebalance.heard_of(group, member) for member in group.members.values()]
+        for record in records:
+            if isinstance(record.key, OffsetCommitKey):
+                self._forget_unwritten(record.key.group)
         return effects
+
+    def _forget_unwritten(self, group_id: str) -> None:
+        """A group that was to begin with a commit, which then was not written."""
+        group = self.groups.get(group_id)
+        if group is not None and group_id not in self.stored and group.phase is Phase.EMPTY and not group.pending:
+            del self.groups[group_id]
 
     # Replay
 
@@ -317,6 +324,11 @@ class GroupMachine:
         yield Append(records)
         if len(records) == self.limits.sweep_records_max:
             yield Arm(("topics", id(event)), SOON_MS, event)
+
+
+def _retold(record: Record) -> str | None:
+    """The group whose members a record is about."""
+    return record.key.group if isinstance(record.key, GroupMetadataKey) else None
 
 
 def _empty_record(group: Group) -> Record:

@@ -35,6 +35,7 @@ def join(group: Group, request: JoinGroupRequest, event: Asked, limits: GroupLim
     member_id = request.member_id
     if not _has_room(group, member_id, limits.size_max):
         yield from _turn_away(group, member_id, event)
+        yield from complete_if_ready(group, now_ms)
     elif not group.supports(request.protocol_type, [protocol.name for protocol in request.protocols]):
         yield _refusal(event, ErrorCode.INCONSISTENT_GROUP_PROTOCOL, member_id)
     elif member_id:
@@ -73,6 +74,7 @@ def _turn_away(group: Group, member_id: str, event: Asked) -> Iterator[Effect]:
     if member is not None and member.syncing is not None:
         yield Reply(member.syncing, SyncGroupResponse(error_code=int(ErrorCode.UNKNOWN_MEMBER_ID)))
     group.remove(member_id)
+    yield Disarm(session_key(group, member_id))
     yield _refusal(event, ErrorCode.GROUP_MAX_SIZE_REACHED)
 
 

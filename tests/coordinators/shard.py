@@ -39,7 +39,9 @@ def subscription(*topics: str) -> bytes:
 class Shard:
     """One machine, its log and its deadlines. `failing` refuses appends; `log` is what a disk would hold."""
 
-    def __init__(self, limits: GroupLimits | None = None, log: list[tuple[bytes, bytes | None]] | None = None) -> None:
+    def __init__(
+        self, limits: GroupLimits | None = None, log: list[tuple[bytes, bytes | None]] | None = None, ids: int = 0
+    ) -> None:
         self.limits = limits or GroupLimits()
         self.machine = GroupMachine(self.limits)
         self.log = [] if log is None else log
@@ -47,7 +49,7 @@ class Shard:
         self.failing = False
         self.answers: dict[str, Answer] = {}
         self.deadlines = Deadlines()
-        self.ids = 0
+        self.ids = ids
 
     # Steps
 
@@ -58,7 +60,7 @@ class Shard:
     def _carry_out(self, effects: list[Effect]) -> list[Effect]:
         records = [record for effect in effects if isinstance(effect, Append) for record in effect.records]
         if records and self.failing:
-            return effects + self._take_back(effects, records)
+            return self._take_back(effects, records)
         for record in records:
             self.log.append(to_bytes(record))
             self.machine.replay(len(self.log) - 1, None, record)
@@ -70,11 +72,12 @@ class Shard:
 
     def _take_back(self, effects: list[Effect], records: list[Record]) -> list[Effect]:
         why = Refused(ErrorCode.NOT_COORDINATOR, "the log failed")
-        for effect in effects:
+        answered = [Reply(effect.to, why) if isinstance(effect, Reply) else effect for effect in effects]
+        for effect in answered:
             if isinstance(effect, Reply):
-                self._reply(Reply(effect.to, why))
+                self._reply(effect)
             self._set_timer(effect)
-        return self._carry_out(self.machine.refused(records, why, self.now_ms))
+        return answered + self._carry_out(self.machine.refused(records, why, self.now_ms))
 
     def _reply(self, reply: Reply) -> None:
         assert isinstance(reply.to, str)
@@ -246,7 +249,9 @@ def _record(record: Record) -> str:
 def _answer(message: Answer) -> str:
     if isinstance(message, Refused):
         return f"refused {message.code.name}"
-    fields = [f"{name}={_named(name, getattr(message, name))}" for name in message.__struct_fields__ if _told(message, name)]
+    fields = [
+        f"{name}={_named(name, getattr(message, name))}" for name in message.__struct_fields__ if _told(message, name)
+    ]
     return " ".join([type(message).__name__, *fields])
 
 

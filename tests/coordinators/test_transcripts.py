@@ -59,7 +59,8 @@ def _run(shard: Shard, command: str) -> tuple[Shard, list[Effect]]:
     plain = [word for word in words if "=" not in word]
     match verb:
         case "limits":
-            return Shard(GroupLimits(**{name: int(value) for name, value in named.items()})), []
+            limits = GroupLimits(**{name: int(value) for name, value in named.items()})
+            return Shard(limits, shard.log, shard.ids), []
         case "advance":
             return shard, shard.advance(int(plain[0]))
         case "fail":
