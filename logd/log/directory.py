@@ -87,5 +87,5 @@ def _check_format(disk: Disk, path: str) -> None:
         raise DirectoryUnusable(f"{name} is damaged ({cause}): is {path} a data directory of logd?") from cause
     if found > FORMAT_VERSION:
         raise DirectoryUnusable(
-            f"The data directory {path} has format {found} and this logd knows up to {FORMAT_VERSION}: use the newer one"
+            f"The data directory {path} has format {found}, this logd knows up to {FORMAT_VERSION}: use the newer one"
         )

@@ -399,6 +399,8 @@ class Log:
         self._indexed = (0, 0)
         self.end_offset = self.flushed_offset = end
         self._flush_mark = (end, position)
+        for stale in (one for one in self._snapshots if one > end):
+            self._disk.remove(self._snapshot_path(stale))
         self._snapshots = [one for one in self._snapshots if one <= end]
         recovery.restore_producers(self._disk, self.path, self.producers, self._snapshots, self.segments, end)
         return end

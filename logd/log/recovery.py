@@ -177,7 +177,7 @@ class _Recovery:
         self._segments[-1].next_offset = end
         if self._state.has_snapshot:
             self._restore(end)
-        return self._found(topic_id, end)
+        return self._found(topic_id, end, trusted=True)
 
     def scan(self, topic_id: bytes) -> Found:
         """Read everything from the recovery point on."""
@@ -198,11 +198,14 @@ class _Recovery:
                 self._drop_after(at)
                 break
         self._epochs.truncate_end(self._expected)
-        return self._found(topic_id, self._expected)
+        return self._found(topic_id, self._expected, trusted=False)
 
-    def _found(self, topic_id: bytes, end: int) -> Found:
+    def _found(self, topic_id: bytes, end: int, *, trusted: bool) -> Found:
         found = (self._segments, self._unfinished, self._epochs, self._producers)
-        return Found(topic_id, self._state, end, *found, [one for one in self._snapshots if one <= end])
+        known = end if trusted else self._state.recovery_point
+        for stale in (one for one in self._snapshots if one > known):
+            self._disk.remove(f"{self._path}/{stale:020d}{SNAPSHOT_SUFFIX}")
+        return Found(topic_id, self._state, end, *found, [one for one in self._snapshots if one <= known])
 
     def _restore(self, offset: int) -> None:
         restore_producers(self._disk, self._path, self._producers, self._snapshots, self._segments, offset)
