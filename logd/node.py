@@ -21,28 +21,17 @@ from logd.apis import register_all
 from logd.apis.registry import Connection, Services
 from logd.cluster.cluster import Cluster, open_cluster
 from logd.cluster.image import Broker, Endpoint
+from logd.cluster.store import StoreUnusable
 from logd.config import Settings
 from logd.config.listeners import advertised, listeners
 from logd.coordinators.front import GroupCoordinator
-from logd.cluster.store import StoreUnusable
 from logd.doors.kafka import Peer
 from logd.doors.listener import Guest, Guests, Listener
 from logd.errors import Corrupt, StorageFailed
-try:
-    from logd.log.directory import DataDirectory, DirectoryUnusable
-except ImportError:
-    class DirectoryUnusable(Exception): ...
-    class DataDirectory:
-        def __init__(self, path):
-            self.path = path; self.was_clean = False
-        @classmethod
-        def open(cls, path):
-            Path(path).mkdir(parents=True, exist_ok=True); return cls(path)
-        def mark_dirty(self): ...
-        def mark_clean(self): ...
-        def close(self): ...
+from logd.log.directory import DataDirectory, DirectoryUnusable
 from logd.partitions.flusher import Flusher
 from logd.partitions.table import PartitionTable
+from logd.partitions.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from logd.clock import Clock
@@ -245,10 +234,4 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     )
     await background.start(node.groups.run)
     background.start_soon(cluster.watch)
-    background.start_soon(_housekeeping, node)
-
-
-async def _housekeeping(node: Node) -> None:
-    """Checkpoints, retention, rolls by time, flushes by time; each in short steps."""
-    while True:
-        await trio.sleep(1)
+    background.start_soon(Upkeep(node.partitions, cluster, clock).run)

@@ -11,7 +11,7 @@ import trio
 
 from logd.apis.registry import Call, api
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
-from typing import Any as Scan
+from logd.log.search import Scan
 from logd.partitions.partition import Partition
 from logd.wire.schemas.delete_records import (
     DeleteRecordsPartitionResult,

@@ -1,4 +1,4 @@
-"""Flushes: one loop for each partition with unflushed data, the waiting done by worker threads.
+"""Flushes and checkpoints: one loop for each partition that wants them, the waiting done by worker threads.
 
 All appends that arrive while a flush runs share the next one (group commit). The flusher belongs to the node,
 partitions ask it with :meth:`Flusher.schedule`. It never decides when data must be flushed, only does it.
@@ -40,9 +40,9 @@ class Flusher:
 
     async def _flush(self, partition: Partition) -> None:
         try:
-            while partition.flush_wanted and (job := partition.log.flush_job()) is not None:
+            while (job := partition.next_job()) is not None:
                 await trio.to_thread.run_sync(job.run, limiter=self._limiter)
-                partition.flushed(job)
+                partition.job_done(job)
         except StorageFailed as failure:
             partition.fail(failure)
         finally:

@@ -44,10 +44,14 @@ class Partition:
     """The leader's side of one partition on this node."""
 
     __slots__ = (
+        "_checkpoint_target",
+        "_checkpointing",
         "_clock",
         "_flush_target",
         "_flusher",
+        "_seal_wanted",
         "_unread_bytes",
+        "checkpoints",
         "committed",
         "config",
         "durable",
@@ -92,6 +96,11 @@ class Partition:
         self._clock = clock
         self._unread_bytes = 0
         self._flush_target = 0
+        self._seal_wanted = False
+        self._checkpoint_target = 0
+        self._checkpointing = 0
+        self.checkpoints = Gate(0)
+        """Counts the checkpoints that have been written."""
 
     def __repr__(self) -> str:
         return f"{self.topic}-{self.index}"
@@ -176,20 +185,41 @@ class Partition:
     def want_flush(self) -> None:
         """Flush everything appended so far, soon."""
         self._flush_target = self.log.end_offset
+        self._seal_wanted = True
         self._flusher.schedule(self)
 
-    @property
-    def flush_wanted(self) -> bool:
-        """Whether something that was to be flushed is not yet."""
-        return self.log.flushed_offset < self._flush_target
+    def want_checkpoint(self) -> None:
+        """Write down the log's bounds, soon."""
+        self._checkpoint_target += 1
+        self._flusher.schedule(self)
 
-    def flushed(self, job: FlushJob) -> None:
-        """A flush has ended well: what it covered is durable."""
+    def next_job(self) -> FlushJob | None:
+        """What a worker thread is to do for this partition now; None when there is nothing."""
+        if self.failure is not None:
+            return None
+        if self._flush_target > self.log.flushed_offset or self._seal_wanted:
+            self._seal_wanted = False
+            job = self.log.flush_job(self._clock.now_ms())
+            if job is not None:
+                return job
+        if self._checkpoint_target > self.checkpoints.offset:
+            self._checkpointing = self._checkpoint_target
+            job = self.log.checkpoint(self.high_watermark)
+            if job is not None:
+                return job
+            self.checkpoints.advance(self._checkpointing)
+        return None
+
+    def job_done(self, job: FlushJob) -> None:
+        """A job has ended well: what it covered is durable."""
         self.log.flushed(job)
         self.flushes.advance(self.log.flushed_offset)
-        if self.durable:
+        if self.durable and self.committed.offset < self.log.flushed_offset:
             size_bytes, self._unread_bytes = self._unread_bytes, 0
             self._commit(self.log.flushed_offset, size_bytes)
+        if self._checkpointing:
+            self.checkpoints.advance(self._checkpointing)
+            self._checkpointing = 0
 
     def read(self, offset: int, *, bytes_max: int, end: int, at_least_one: bool) -> list[Slice]:
         """Whole batches from an offset on; see :meth:`logd.log.log.Log.read`."""
@@ -238,9 +268,9 @@ class Partition:
     def stop(self, refused: Refused) -> None:
         """Refuse everything from now on with one error, and wake all who wait."""
         self.failure = refused
-        self._flush_target = 0
         self.flushes.fail(refused)
         self.committed.fail(refused)
+        self.checkpoints.fail(refused)
         for watcher in self.watchers:
             watcher.event.set()
 
@@ -260,6 +290,9 @@ class Partition:
             )
         try:
             self.log.advance_start(target)
+            self.log.delete_segments(self.log.expired(self._clock.now_ms(), self.high_watermark), self._clock.now_ms())
         except StorageFailed as failure:
             raise self.fail(failure) from failure
+        self.want_checkpoint()
+        await self.checkpoints.wait(self._checkpoint_target)
         return self.log.start_offset

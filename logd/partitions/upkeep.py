@@ -1,0 +1,86 @@
+"""What partitions need while nobody asks: flushes by time, rolls by age, retention, checkpoints, files to remove.
+
+One task of the node, in short steps with a checkpoint after each partition. The rules are the log's and the jobs'; here
+is only when they are looked at. Whatever waits for the disk runs in a worker thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import trio
+
+from logd.errors import StorageFailed
+from logd.partitions.partition import Partition
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.cluster.cluster import Cluster
+    from logd.partitions.table import PartitionTable
+
+logger = logging.getLogger("logd.upkeep")
+
+LOOK_EVERY_S = 1.0
+
+
+class Upkeep:
+    """The housekeeping task of one node."""
+
+    def __init__(self, partitions: PartitionTable, cluster: Cluster, clock: Clock) -> None:
+        self._partitions = partitions
+        self._cluster = cluster
+        self._clock = clock
+        now_ms = clock.now_ms()
+        self._retained_ms = now_ms
+        self._checkpointed_ms = now_ms
+
+    async def run(self) -> None:
+        """Look at everything once a second, until cancelled."""
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """One round over all partitions."""
+        settings = self._cluster.settings
+        now_ms = self._clock.now_ms()
+        retain = not 0 <= now_ms - self._retained_ms < settings.log_retention_check_interval_ms
+        checkpoint = not 0 <= now_ms - self._checkpointed_ms < settings.log_flush_offset_checkpoint_interval_ms
+        if retain:
+            self._retained_ms = now_ms
+        if checkpoint:
+            self._checkpointed_ms = now_ms
+        for partition in self._partitions:
+            if partition.failure is None:
+                try:
+                    await self._look_at(partition, now_ms, retain, checkpoint)
+                except StorageFailed as failure:
+                    partition.fail(failure)
+            await trio.lowlevel.checkpoint()
+
+    async def _look_at(self, partition: Partition, now_ms: int, retain: bool, checkpoint: bool) -> None:
+        log = partition.log
+        if retain:
+            if log.roll_due(now_ms):
+                log.roll(now_ms)
+            self._retain(partition, now_ms)
+            log.producers.expire(now_ms, self._cluster.settings.producer_id_expiration_ms)
+        if log.flush_due(now_ms):
+            partition.want_flush()
+        if checkpoint:
+            partition.want_checkpoint()
+        removal = log.removal(now_ms)
+        if removal is not None:
+            await trio.to_thread.run_sync(removal.run)
+
+    def _retain(self, partition: Partition, now_ms: int) -> None:
+        if "delete" not in partition.config.cleanup_policy:
+            return
+        segments = partition.log.expired(now_ms, partition.high_watermark)
+        if segments:
+            logger.info(
+                "%r: retention takes %d segments, up to offset %d", partition, len(segments), segments[-1].next_offset
+            )
+            partition.log.delete_segments(segments, now_ms)
+            partition.want_checkpoint()
