@@ -37,6 +37,8 @@ def _whole_batches(data: Buffer) -> list[tuple[int, BatchHeader]]:
     position = 0
     while len(data) - position >= HEADER_BYTES:
         header = read_header(data, position)
+        if header.magic != 2 or header.size < HEADER_BYTES:
+            raise DecodeError(f"batch at offset {header.base_offset}: magic {header.magic}, {header.size} bytes")
         if position + header.size > len(data):
             break
         found.append((position, header))
@@ -71,7 +73,8 @@ def decode_chunk(
     aborted = Aborted(data) if settings.committed_only else None
     for start, header in _whole_batches(buffer):
         try:
-            check_crc(buffer, start, header)
+            if not check_crc(buffer, start, header):
+                raise DecodeError("its checksum does not match its bytes")
             wanted = position < header.next_offset and header.base_offset < end
             if aborted is not None and aborted.hides(buffer, start, header):
                 wanted = False
@@ -94,14 +97,20 @@ def _read_batch(
     found: list[Received],
 ) -> None:
     topic, partition = at
-    append_time = header.log_append_time
     for record in read_records(buffer, start, bytes_max=settings.batch_bytes_max):
         if position <= record.offset < end:
-            stamp_ms = header.max_timestamp if append_time else record.timestamp
-            one = Received(
-                topic, partition, record.offset, stamp_ms, append_time, record.key, record.value, record.headers
+            found.append(
+                Received(
+                    topic,
+                    partition,
+                    record.offset,
+                    record.timestamp,
+                    header.log_append_time,
+                    record.key,
+                    record.value,
+                    record.headers,
+                )
             )
-            found.append(one)
 
 
 class Aborted:

@@ -1,24 +1,17 @@
-"""The clock of a client that runs on its own.
+"""The machine's clock, for a client that runs on its own.
 
-A client inside a node is given the node's clock; one in a user's program is a root of its own and needs this one.
+A client inside a node is given the node's clock; one in a user's program is a root of its own and has this one.
 Only default timestamps of records come from it.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Protocol
-
-
-class Clock(Protocol):
-    """What the client asks of a clock."""
-
-    def now_ms(self) -> int:
-        """Milliseconds since 1970, UTC."""
 
 
 class WallClock:
-    """The machine's clock."""
+    """Tells the machine's time."""
 
     def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch, UTC."""
         return time.time_ns() // 1_000_000

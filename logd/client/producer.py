@@ -15,7 +15,7 @@ import trio
 
 from logd.client.accumulator import Accumulator, Acknowledged, Batch, Delivery, Header
 from logd.client.calls import INIT_PRODUCER_ID, PRODUCE
-from logd.client.clock import Clock, WallClock
+from logd.client.clock import WallClock
 from logd.client.connection import Connection
 from logd.client.errors import ClientError, ConnectionLost, TimedOut, check, is_retriable, refused
 from logd.client.lifetime import Lifetime
@@ -24,6 +24,7 @@ from logd.client.partitioning import Partitioner
 from logd.client.routing import Router
 from logd.client.sequences import Sequences
 from logd.client.settings import CODECS, ClientSettings, ProducerSettings
+from logd.clock import Clock
 from logd.errors import ErrorCode, Refused
 from logd.wire.batches import build_batch
 from logd.wire.message import ZERO_UUID

@@ -1,0 +1,228 @@
+"""``logd-cli consume``: records of topics on stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from logd.cli.failures import NOT_FOUND, USAGE, Failure
+from logd.cli.options import FORMATS, Settings, common_options
+from logd.cli.output import chosen, escaped, note, to_json
+from logd.cli.records import TOKENS, as_object, as_text, compile_format
+from logd.cli.session import client_settings, existing_topic, run_async
+from logd.cli.where import END, FORMS, RANGE, START, TAIL, TIME, Where, parse_where
+
+if TYPE_CHECKING:
+    from logd.client import Admin, Received, TopicPartition
+
+Write = Callable[["Received"], bytes]
+
+
+class Plan(msgspec.Struct):
+    """What the options of one call say."""
+
+    topics: tuple[str, ...]
+    where: Where
+    count: int | None
+    stop_at_end: bool
+    partitions: tuple[int, ...]
+    committed_only: bool
+    form: str
+    write: Write
+
+
+@click.command()
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.option("--offset", "where", default=START, metavar="WHERE", help=f"Where to begin: {FORMS}.  [default: start]")
+@click.option("-n", "--count", type=click.IntRange(min=0), help="Stop after so many records.")
+@click.option("-e", "--exit", "stop_at_end", is_flag=True, help="Stop at what is the end of the log now.")
+@click.option("-p", "--partition", "partitions", type=click.IntRange(min=0), multiple=True, help="Only these.")
+@click.option("-f", "--format", "template", metavar="TEXT", help=f"Write each record so: {TOKENS}; \\n, \\t.")
+@click.option(
+    "--isolation",
+    type=click.Choice(["committed", "uncommitted"]),
+    default="committed",
+    help="Whether open and aborted transactions are left out.",
+)
+@common_options((*FORMATS, "raw"))
+@click.pass_obj
+def consume(settings: Settings, /, **options: Any) -> None:
+    """Print the records of topics, and those that come, until Ctrl-C, --count or --exit.
+
+    In a pipe: one line for each record, with topic, partition, offset, timestamp, key, value and headers. The offset
+    -10 is the last ten of each partition, 100:200 stops before 200, @ is a time.
+    """
+    plan = _plan(settings, **options)
+    if plan.count != 0:
+        run_async(settings, lambda: Run(settings, plan).run())
+
+
+def _plan(
+    settings: Settings,
+    topics: tuple[str, ...],
+    where: str,
+    count: int | None,
+    stop_at_end: bool,
+    partitions: tuple[int, ...],
+    template: str | None,
+    isolation: str,
+) -> Plan:
+    form = chosen(settings.output)
+    try:
+        found = parse_where(where, time.time_ns() // 1_000_000)
+        write = WRITERS[form] if template is None else compile_format(template)
+    except ValueError as error:
+        raise Failure("the command line is wrong", str(error), "logd-cli consume --help", USAGE) from None
+    if template is not None:
+        if settings.output is not None:
+            raise Failure("the command line is wrong", "-f and -o exclude each other", "leave one out", USAGE)
+        form = "raw"
+    unique = tuple(dict.fromkeys(topics))
+    return Plan(unique, found, count, stop_at_end, partitions, isolation == "committed", form, write)
+
+
+class Run:
+    """One run of `consume`: finds the offsets, reads, writes."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._written = 0
+
+    async def run(self) -> None:
+        from logd.client import Admin, Consumer, ConsumerSettings, Router
+
+        settings = ConsumerSettings(committed_only=self._plan.committed_only)
+        async with Router(self._settings.bootstrap, client_settings(self._settings)) as router:
+            async with Admin(router) as admin:
+                positions, ends = await self._bounds(admin)
+            async with Consumer(router, positions=positions, ends=ends, settings=settings) as consumer:
+                self._begin()
+                try:
+                    while records := await consumer.read():
+                        if self._write(records):
+                            break
+                finally:
+                    self._finish()
+
+    def _begin(self) -> None:
+        if self._plan.form == "json":
+            sys.stdout.buffer.write(b"[")
+
+    def _finish(self) -> None:
+        if self._plan.form == "json":
+            sys.stdout.buffer.write(b"\n]\n" if self._written else b"]\n")
+        sys.stdout.buffer.flush()
+
+    def _write(self, records: list[Received]) -> bool:
+        """Write them; whether that is enough."""
+        if self._plan.count is not None:
+            records = records[: self._plan.count - self._written]
+        parts = [self._plan.write(record) for record in records]
+        if self._plan.form == "json":
+            text = b",\n ".join(parts)
+            sys.stdout.buffer.write((b",\n " if self._written else b"\n ") + text)
+        else:
+            sys.stdout.buffer.write(b"".join(parts))
+        sys.stdout.buffer.flush()
+        self._written += len(records)
+        return self._written == self._plan.count
+
+    # -- where to begin and to stop
+
+    async def _bounds(self, admin: Admin) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        from logd.client.offsets import EARLIEST, LATEST
+
+        partitions = [at for name in self._plan.topics for at in await self._partitions(admin, name)]
+        committed = self._plan.committed_only
+        starts = await admin.offsets(dict.fromkeys(partitions, EARLIEST))
+        nexts = await admin.offsets(dict.fromkeys(partitions, LATEST), committed_only=committed)
+        first = {at: found.offset for at, found in starts.items()}
+        last = {at: found.offset for at, found in nexts.items()}
+        positions = await self._positions(admin, first, last)
+        ends = last if self._plan.stop_at_end else {}
+        limit = self._plan.where.end
+        if limit is not None:
+            ends = {at: min(limit, ends.get(at, limit)) for at in partitions}
+        return positions, ends
+
+    async def _partitions(self, admin: Admin, name: str) -> list[TopicPartition]:
+        from logd.client import TopicPartition
+
+        info = await existing_topic(admin, name)
+        wanted = self._plan.partitions or tuple(info.partitions)
+        for index in wanted:
+            if index not in info.partitions:
+                why = f"it has {len(info.partitions)}, numbered from 0"
+                what = f"topic {name!r} has no partition {index}"
+                raise Failure(what, why, f"logd-cli topic describe {name}", NOT_FOUND)
+        return [TopicPartition(name, index) for index in dict.fromkeys(wanted)]
+
+    async def _positions(
+        self, admin: Admin, first: Mapping[TopicPartition, int], last: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, int]:
+        where = self._plan.where
+        if where.kind == START:
+            return dict(first)
+        if where.kind == END:
+            return dict(last)
+        if where.kind == TAIL:
+            return {at: max(end - where.value, first[at]) for at, end in last.items()}
+        if where.kind == TIME:
+            found = await admin.offsets(dict.fromkeys(first, where.value))
+            return {at: answer.offset if answer.offset >= 0 else last[at] for at, answer in found.items()}
+        return {at: self._within(at, first[at], last[at]) for at in first}
+
+    def _within(self, at: TopicPartition, first: int, last: int) -> int:
+        """The wanted offset, or the nearest that is there."""
+        wanted = self._plan.where.value
+        if wanted < first and (wanted or self._plan.where.kind != RANGE):
+            note(f"{at}: offset {wanted} is gone, the first one is {first}")
+        if wanted > last:
+            note(f"{at}: offset {wanted} is not there yet, the next one is {last}")
+        return min(max(wanted, first), last)
+
+
+# -- how a record is written
+
+
+def _tsv(record: Received) -> bytes:
+    headers = ",".join(f"{name}={as_text(value)}" for name, value in record.headers)
+    cells = (
+        record.topic,
+        str(record.partition),
+        str(record.offset),
+        str(record.timestamp_ms),
+        as_text(record.key),
+        as_text(record.value),
+        headers,
+    )
+    return ("\t".join(map(escaped, cells)) + "\n").encode()
+
+
+def _table(record: Received) -> bytes:
+    moment = datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, UTC)
+    stamp = moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+    place = f"{record.topic}/{record.partition}:{record.offset}"
+    key = "-" if record.key is None else as_text(record.key)
+    value = "(no value)" if record.value is None else as_text(record.value)
+    line = f"{stamp}  {place:<20}  {key:<12}  {value}"
+    for name, header in record.headers:
+        line += f"  {name}={as_text(header)}"
+    return (line + "\n").encode()
+
+
+WRITERS: dict[str, Write] = {
+    "table": _table,
+    "tsv": _tsv,
+    "name": lambda record: f"{record.topic}/{record.partition}:{record.offset}\n".encode(),
+    "json": lambda record: to_json(as_object(record)).encode(),
+    "jsonl": lambda record: to_json(as_object(record)).encode() + b"\n",
+    "raw": lambda record: (record.value or b"") + b"\n",
+}

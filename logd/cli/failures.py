@@ -1,0 +1,139 @@
+"""How `logd-cli` fails: one line each of what, why and what to type next, and an exit code that scripts can rely on.
+
+Everything that goes wrong becomes a :class:`Failure` here; ``main`` prints it. Imports neither trio nor the client:
+a failure of the network can't occur before they are loaded.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterable
+
+from logd.errors import Corrupt, DecodeError, ErrorCode, Refused
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+CANNOT_CONNECT = 3
+NOT_AUTHORISED = 4
+NOT_FOUND = 5
+EXISTS = 6
+TIMED_OUT = 7
+PARTLY_FAILED = 8
+INTERRUPTED = 130
+
+EXIT_CODES = {
+    DONE: "done",
+    FAILED: "failed",
+    USAGE: "usage: the command line is wrong",
+    CANNOT_CONNECT: "cannot connect to a server",
+    NOT_AUTHORISED: "not authorised",
+    NOT_FOUND: "not found",
+    EXISTS: "exists already",
+    TIMED_OUT: "timed out",
+    PARTLY_FAILED: "partly failed: some of it was done",
+    INTERRUPTED: "interrupted",
+}
+"""What each exit code means, for the documentation."""
+
+CODES_OF_ERRORS = {
+    ErrorCode.TOPIC_AUTHORIZATION_FAILED: NOT_AUTHORISED,
+    ErrorCode.GROUP_AUTHORIZATION_FAILED: NOT_AUTHORISED,
+    ErrorCode.CLUSTER_AUTHORIZATION_FAILED: NOT_AUTHORISED,
+    ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: NOT_AUTHORISED,
+    ErrorCode.SASL_AUTHENTICATION_FAILED: NOT_AUTHORISED,
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: NOT_FOUND,
+    ErrorCode.UNKNOWN_TOPIC_ID: NOT_FOUND,
+    ErrorCode.GROUP_ID_NOT_FOUND: NOT_FOUND,
+    ErrorCode.RESOURCE_NOT_FOUND: NOT_FOUND,
+    ErrorCode.TOPIC_ALREADY_EXISTS: EXISTS,
+    ErrorCode.REQUEST_TIMED_OUT: TIMED_OUT,
+}
+
+WHY = {
+    ErrorCode.TOPIC_ALREADY_EXISTS: "the server has a topic of that name",
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "the server has no such topic or partition",
+    ErrorCode.MESSAGE_TOO_LARGE: "a record is larger than max.message.bytes of its topic",
+    ErrorCode.NOT_ENOUGH_REPLICAS: "fewer replicas are in sync than min.insync.replicas asks for",
+    ErrorCode.INVALID_PARTITIONS: "the number of partitions is not possible",
+    ErrorCode.INVALID_REPLICATION_FACTOR: "there are not that many brokers",
+    ErrorCode.KAFKA_STORAGE_ERROR: "the server's disk failed",
+    ErrorCode.LEADER_NOT_AVAILABLE: "the partition has no leader now",
+}
+
+
+class Failure(Exception):
+    """A command that ends badly.
+
+    :param what: what failed. :param why: the cause. :param remedy: a command line, or what else to do; may be empty.
+    :param code: the exit code.
+    """
+
+    def __init__(self, what: str, why: str, remedy: str = "", code: int = FAILED) -> None:
+        super().__init__(f"{what}: {why}")
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+        self.code = code
+
+
+def show(failure: Failure) -> None:
+    """The three lines, on stderr."""
+    lines = [("error", failure.what), ("why", failure.why), ("try", failure.remedy)]
+    for label, text in lines:
+        if text:
+            print(f"{label + ':':<7}{' '.join(text.split())}", file=sys.stderr, flush=True)
+
+
+def from_refused(error: Refused, what: str, remedy: str = "") -> Failure:
+    """The server said no."""
+    name = error.code.name
+    why = error.message or WHY.get(error.code, "the server refused it")
+    if error.code in WHY and error.message.endswith(name):
+        why = WHY[error.code]
+    code = CODES_OF_ERRORS.get(error.code, FAILED)
+    return Failure(what, f"{why.rstrip('.')} ({name})" if name not in why else why, remedy, code)
+
+
+def explain(error: BaseException) -> Failure | None:
+    """The failure for an error of a lower layer; None for one that is a bug of ours."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, Refused):
+        return from_refused(error, "the server refused the request")
+    if isinstance(error, Corrupt):
+        return Failure(f"{error.path} is damaged at byte {error.position}", str(error), "", FAILED)
+    if isinstance(error, DecodeError):
+        return Failure("bytes that can't be read", str(error), "logd-cli log verify DIRECTORY checks the data at rest")
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return Failure("a file can't be used", f"{where}{error.strerror or error}")
+    return _from_client(error)
+
+
+def _from_client(error: BaseException) -> Failure | None:
+    module = sys.modules.get("logd.client.errors")
+    if module is None or not isinstance(error, module.ClientError):
+        return None
+    code = FAILED
+    if isinstance(error, module.CannotConnect | module.ConnectionLost):
+        code = CANNOT_CONNECT
+    elif isinstance(error, module.TimedOut):
+        code = TIMED_OUT
+    return Failure(error.what, error.why, error.remedy, code)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`did you mean "orders"?`, or nothing when no known name is near."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def unknown_topic(name: str, known: Iterable[str]) -> Failure:
+    """A topic that is not there, with the nearest names."""
+    names = list(known)
+    hint = did_you_mean(name, names)
+    why = f"the server has {len(names)} topic{'' if len(names) == 1 else 's'}, none of that name"
+    remedy = "logd-cli topic list" if names else f"logd-cli topic create {name}"
+    return Failure(f"topic {name!r} does not exist", f"{why}; {hint}" if hint else why, remedy, NOT_FOUND)

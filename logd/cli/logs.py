@@ -1,0 +1,186 @@
+"""``logd-cli log``: dump and verify segment files of a data directory; no server is asked.
+
+May run beside a server: it only reads. Of the segment that is being written the last batch can be half there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from logd.cli.failures import FAILED, NOT_FOUND, Failure
+from logd.cli.options import Settings, common_options
+from logd.cli.output import note, show_rows
+from logd.cli.records import as_text
+
+if TYPE_CHECKING:
+    from logd.cli.segments import Found
+
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+BATCH_COLUMNS = (
+    "file",
+    "position",
+    "bytes",
+    "base_offset",
+    "last_offset",
+    "records",
+    "epoch",
+    "codec",
+    "producer",
+    "producer_epoch",
+    "sequence",
+    "kind",
+    "max_timestamp",
+    "crc",
+)
+RECORD_COLUMNS = ("file", "position", "offset", "timestamp", "key", "value", "headers")
+RECORDS_BYTES_MAX = 1 << 30
+
+
+@click.group()
+def log() -> None:
+    """Look into the files of a data directory, without a server."""
+
+
+def _files(paths: tuple[Path, ...]) -> list[Path]:
+    from logd.cli.segments import segment_files
+
+    found: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise Failure(f"{path} can't be read", "there is no such file or directory", "", NOT_FOUND)
+        files = segment_files(path)
+        if not files:
+            why = "there is no segment (00000000000000000000.log) in it or below it"
+            raise Failure(
+                f"nothing to read in {path}", why, "give a data directory, a partition's or a file", NOT_FOUND
+            )
+        found += files
+    return list(dict.fromkeys(found))
+
+
+@log.command("dump")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--records", is_flag=True, help="Show the records in the batches.")
+@common_options()
+@click.pass_obj
+def dump(settings: Settings, paths: tuple[Path, ...], records: bool) -> None:
+    """Print the batches of segment files, or of all below a directory."""
+    from logd.cli.segments import Fault, read_batches
+
+    rows: list[tuple[Any, ...]] = []
+    fault: Fault | None = None
+    for path in _files(paths):
+        try:
+            for found in read_batches(path):
+                rows += _record_rows(path, found) if records else [_batch_row(path, found)]
+        except Fault as error:
+            fault = fault or error
+    show_rows(settings.output, RECORD_COLUMNS if records else BATCH_COLUMNS, rows)
+    if fault is not None:
+        raise _failure(fault)
+
+
+def _batch_row(path: Path, found: Found) -> tuple[Any, ...]:
+    header = found.header
+    kind = "control" if header.is_control else "transaction" if header.is_transactional else "data"
+    codec = CODECS[header.codec] if header.codec < len(CODECS) else header.codec
+    return (
+        str(path),
+        found.position,
+        header.size,
+        header.base_offset,
+        header.last_offset,
+        header.count,
+        header.leader_epoch,
+        codec,
+        header.producer_id,
+        header.producer_epoch,
+        header.base_sequence,
+        kind,
+        header.max_timestamp,
+        f"{header.crc:08x}",
+    )
+
+
+def _record_rows(path: Path, found: Found) -> list[tuple[Any, ...]]:
+    from logd.cli.segments import Fault
+    from logd.errors import DecodeError
+    from logd.wire.batches import read_records
+
+    try:
+        records = read_records(found.data, bytes_max=RECORDS_BYTES_MAX)
+    except DecodeError as error:
+        raise Fault(path, found.position, str(error)) from error
+    return [
+        (
+            str(path),
+            found.position,
+            record.offset,
+            record.timestamp,
+            None if record.key is None else as_text(record.key),
+            None if record.value is None else as_text(record.value),
+            ",".join(f"{name}={as_text(value)}" for name, value in record.headers),
+        )
+        for record in records
+    ]
+
+
+@log.command("verify")
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--records", is_flag=True, help="Decompress and check every record too.")
+@common_options()
+@click.pass_obj
+def verify(settings: Settings, paths: tuple[Path, ...], records: bool) -> int:
+    """Check every batch of segment files, or of all below a directory: checksum, offsets, leader epochs.
+
+    Prints file, batches, records, first and next offset, and what is wrong with it. The exit code is 1 when a batch
+    is bad; the error names the file and the byte where it starts.
+    """
+    from logd.cli.segments import Expected, Fault
+
+    rows: list[tuple[Any, ...]] = []
+    faults: list[Fault] = []
+    expected, directory = Expected(), None
+    for path in _files(paths):
+        if path.parent != directory:
+            expected, directory = Expected(), path.parent
+        row, fault = _verify_file(path, expected, records)
+        rows.append(row)
+        if fault is not None:
+            faults.append(fault)
+            expected = Expected()
+    show_rows(settings.output, ("file", "batches", "records", "start", "end", "fault"), rows)
+    if faults:
+        raise _failure(faults[0], len(faults))
+    note(f"{len(rows)} segment{'' if len(rows) == 1 else 's'} verified: every batch is good")
+    return 0
+
+
+def _verify_file(path: Path, expected: Any, with_records: bool) -> tuple[tuple[Any, ...], Any]:
+    from logd.cli.segments import Fault, base_offset_of, check_records, read_batches
+
+    batches = count = 0
+    start = end = base_offset_of(path)
+    fault: Fault | None = None
+    try:
+        expected.begin(path)
+        for found in read_batches(path):
+            expected.check(path, found)
+            if with_records:
+                check_records(path, found, RECORDS_BYTES_MAX)
+            batches += 1
+            count += found.header.count
+            end = found.header.next_offset
+    except Fault as error:
+        fault = error
+    why = None if fault is None else f"byte {fault.position}: {fault.why}"
+    return (str(path), batches, count, start, end, why), fault
+
+
+def _failure(fault: Any, count: int = 1) -> Failure:
+    more = f"; {count - 1} more file{'s are' if count > 2 else ' is'} bad" if count > 1 else ""
+    what = f"a batch of {fault.path} is bad at byte {fault.position}"
+    return Failure(what, f"{fault.why}{more}", f"logd-cli log dump {fault.path}", FAILED)

@@ -1,0 +1,142 @@
+"""``logd-cli``: topics, records, groups and logs from the command line.
+
+The root of the tree of commands, and the one place where errors become three lines and an exit code. Each command is
+in a module of its own that is imported when it is called or listed; none of them imports trio, numpy or rich before it
+runs, so that help and shell completion are quick. ``logd serve`` is another program: ``logd.cli.server``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from typing import Any, NoReturn
+
+import click
+
+from logd import __version__
+from logd.cli.failures import DONE, INTERRUPTED, USAGE, Failure, explain, show
+from logd.cli.options import common_options, from_environment
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are needed: name -> "module:attribute"."""
+
+    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lazy = dict(lazy or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._lazy})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.commands and cmd_name in self._lazy:
+            module, _, attribute = self._lazy[cmd_name].partition(":")
+            self.add_command(getattr(import_module(module), attribute), cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        for name in self._lazy:
+            if args and args[0] not in self._lazy:
+                self.get_command(ctx, name)  # so that "did you mean" knows them all
+        return super().resolve_command(ctx, args)
+
+
+class Root(LazyGroup):
+    """The tree; ends the process with the exit codes of :mod:`logd.cli.failures`."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        kwargs["standalone_mode"] = False
+        kwargs.setdefault("prog_name", "logd-cli")
+        kwargs.setdefault("obj", from_environment())
+        sys.exit(guarded(lambda: super(Root, self).main(*args, **kwargs)))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:
+            return _reader_left()
+
+
+def guarded(run: Callable[[], Any]) -> int:
+    """Run a command; its exit code, after the three lines of what went wrong."""
+    try:
+        result = run()
+        return result if isinstance(result, int) else DONE
+    except click.UsageError as error:
+        show(_usage(error))
+        return USAGE
+    except click.exceptions.Abort as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            show(Failure("nothing was done", "the question was not answered", "give --yes to go on unasked"))
+            return 1
+        return INTERRUPTED
+    except click.ClickException as error:
+        show(Failure("the command failed", error.format_message()))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BaseException as error:
+        failure = explain(error)
+        if failure is None:
+            raise
+        show(failure)
+        return failure.code
+
+
+def _usage(error: click.UsageError) -> Failure:
+    path = error.ctx.command_path if error.ctx is not None else "logd-cli"
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return Failure(f"{path} needs a command", "none was given", f"{path} --help", USAGE)
+    what = "the command line is wrong"
+    why = error.format_message()
+    if isinstance(error, click.exceptions.NoSuchCommand):
+        what = f"{path} has no command {error.command_name!r}"
+        why = f"did you mean {' or '.join(error.possibilities)}?" if error.possibilities else "no command is near it"
+        if error.possibilities:
+            return Failure(what, why, f"{path} {error.possibilities[0]} --help", USAGE)
+    return Failure(what, why, f"{path} --help", USAGE)
+
+
+def _reader_left() -> int:
+    """Whoever read our output has seen enough, as `head` does: that is no failure."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass
+    finally:
+        os.close(nowhere)
+    return DONE
+
+
+@click.command(
+    cls=Root,
+    context_settings=HELP,
+    lazy={
+        "cluster": "logd.cli.cluster:cluster",
+        "completion": "logd.cli.completion:completion",
+        "consume": "logd.cli.consume:consume",
+        "group": "logd.cli.groups:group",
+        "log": "logd.cli.logs:log",
+        "produce": "logd.cli.produce:produce",
+        "reference": "logd.cli.reference:reference",
+        "topic": "logd.cli.topics:topic",
+    },
+    no_args_is_help=True,
+)
+@click.version_option(__version__, message="logd-cli %(version)s")
+@common_options()
+def main() -> None:
+    """Topics, records, groups and logs of logd, or of any server that speaks the Kafka protocol.
+
+    A table on a terminal, tab-separated lines in a pipe; -o says otherwise. Data goes to stdout, everything else
+    to stderr.
+    """

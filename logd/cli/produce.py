@@ -1,0 +1,266 @@
+"""``logd-cli produce``: lines or JSON from stdin become records."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from logd.cli.failures import FAILED, PARTLY_FAILED, USAGE, Failure, explain
+from logd.cli.options import Settings, common_options
+from logd.cli.output import note, show_rows
+from logd.cli.records import Draft, draft_from_json, draft_from_line
+from logd.cli.session import client_settings, existing_topic, run_async
+from logd.errors import ErrorCode, Refused
+
+if TYPE_CHECKING:
+    from logd.client import Delivery, Producer
+
+CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
+ACKS = {"all": -1, "1": 1, "0": 0}
+CHUNK_BYTES = 1 << 16
+
+OF_ONE_RECORD = frozenset({ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.INVALID_RECORD, ErrorCode.INVALID_TIMESTAMP})
+"""Refusals that say nothing about the next record: go on."""
+
+
+class Plan(msgspec.Struct):
+    """What the options of one call say."""
+
+    topic: str
+    source: str
+    key: bytes | None
+    separator: bytes | None
+    value: bytes | None
+    tombstone: bool
+    headers: tuple[tuple[str, bytes | None], ...]
+    partition: int | None
+    keep_partitions: bool
+    codec: str
+    acks: int
+
+
+@click.command()
+@click.argument("topic")
+@click.option("--from", "source", type=click.Choice(["lines", "jsonl"]), default="lines", help="What stdin holds.")
+@click.option("-k", "--key", help="The key of every record.")
+@click.option("-K", "--key-separator", metavar="TEXT", help="Each line is key, TEXT, value; \\t is a tab.")
+@click.option("--value", help="Send this one record and do not read stdin.")
+@click.option("--tombstone", is_flag=True, help="Send one record with --key and no value: it deletes the key.")
+@click.option("-H", "--header", "headers", metavar="NAME=VALUE", multiple=True, help="Add this; may be repeated.")
+@click.option("-p", "--partition", type=click.IntRange(min=0), help="Send to this one.  [default: by key, or in turns]")
+@click.option("--keep-partitions", is_flag=True, help="With --from jsonl: the partition that each line names.")
+@click.option("-z", "--codec", type=click.Choice(CODECS), default="none", help="Compress batches.")
+@click.option("--acks", type=click.Choice(list(ACKS)), default="all", help="Who must have a record: all, leader, none.")
+@common_options()
+@click.pass_obj
+def produce(settings: Settings, /, **options: Any) -> int:
+    """Send records to a topic: each line of stdin is one, or each JSON object with --from jsonl.
+
+    What `consume -o jsonl` prints, `produce --from jsonl` takes back. With -o, prints partition, offset and
+    timestamp of each record.
+    """
+    plan = _plan(**options)
+    return run_async(settings, lambda: Run(settings, plan).run())
+
+
+def _plan(
+    topic: str,
+    source: str,
+    key: str | None,
+    key_separator: str | None,
+    value: str | None,
+    tombstone: bool,
+    headers: tuple[str, ...],
+    partition: int | None,
+    keep_partitions: bool,
+    codec: str,
+    acks: str,
+) -> Plan:
+    wrong = _contradiction(source, key, key_separator, value, tombstone, partition, keep_partitions)
+    if wrong:
+        raise Failure("the command line is wrong", wrong, "logd-cli produce --help", USAGE)
+    separator = None if key_separator is None else key_separator.replace("\\t", "\t").encode()
+    return Plan(
+        topic,
+        source,
+        None if key is None else key.encode(),
+        separator,
+        None if value is None else value.encode(),
+        tombstone,
+        tuple(_header(text) for text in headers),
+        partition,
+        keep_partitions,
+        codec,
+        ACKS[acks],
+    )
+
+
+def _contradiction(
+    source: str,
+    key: str | None,
+    separator: str | None,
+    value: str | None,
+    tombstone: bool,
+    partition: int | None,
+    keep_partitions: bool,
+) -> str:
+    if tombstone and (key is None or value is not None):
+        return "--tombstone needs --key and excludes --value"
+    if separator is not None and (key is not None or value is not None or source != "lines"):
+        return "--key-separator is for lines, without --key and --value"
+    if separator == "":
+        return "--key-separator must not be empty"
+    if keep_partitions and (source != "jsonl" or partition is not None):
+        return "--keep-partitions is for --from jsonl, without --partition"
+    return ""
+
+
+def _header(text: str) -> tuple[str, bytes | None]:
+    name, equals, value = text.partition("=")
+    return name, value.encode() if equals else None
+
+
+async def read_lines() -> AsyncIterator[list[bytes]]:
+    """The lines of stdin, without their ends, as many at a time as came together; the last one may lack its end."""
+    import trio
+
+    rest = b""
+    descriptor = sys.stdin.fileno()
+    while True:
+        # in a thread that may be left behind: a terminal or a pipe can make us wait for ever
+        data = await trio.to_thread.run_sync(os.read, descriptor, CHUNK_BYTES, abandon_on_cancel=True)
+        if not data:
+            break
+        *lines, rest = (rest + data).split(b"\n")
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]
+
+
+class Run:
+    """One run of `produce`: reads, sends, counts."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._waiting: deque[Delivery] = deque()
+        self._sent = 0
+        self._line = 0
+        self._failed = 0
+        self._first_error: Exception | None = None
+        self._rows: list[tuple[str, int, int, int]] = []
+
+    async def run(self) -> int:
+        from logd.client import Admin, Producer, ProducerSettings, Router
+
+        settings = ProducerSettings(
+            acks=self._plan.acks,
+            codec=self._plan.codec,
+            linger_ms=5,
+            delivery_timeout_ms=self._settings.timeout_ms,
+        )
+        async with Router(self._settings.bootstrap, client_settings(self._settings)) as router:
+            async with Admin(router) as admin:
+                await existing_topic(admin, self._plan.topic)
+            try:
+                async with Producer(router, settings) as producer:
+                    await self._send_all(producer)
+                    await producer.flush()
+                    await self._settle(wait=True)
+            finally:
+                await self._settle(wait=False)
+                self._tell()
+        return self._outcome()
+
+    async def _send_all(self, producer: Producer) -> None:
+        plan = self._plan
+        if plan.value is not None or plan.tombstone:
+            await self._send(producer, Draft(plan.value))
+            return
+        async for lines in read_lines():
+            for draft in self._drafts(lines):
+                await self._send(producer, draft)
+            await self._settle(wait=False)
+            if self._first_error is not None and not self._can_go_on(self._first_error):
+                return
+
+    def _drafts(self, lines: list[bytes]) -> Iterator[Draft]:
+        parse = self._parser()
+        for line in lines:
+            self._line += 1
+            if self._plan.source == "jsonl" and not line.strip():
+                continue
+            try:
+                yield parse(line)
+            except ValueError as error:
+                what = f"line {self._line} of the input can't be sent"
+                raise Failure(what, str(error), "correct it, and send that line and those after it") from None
+
+    def _parser(self) -> Callable[[bytes], Draft]:
+        if self._plan.source == "jsonl":
+            return draft_from_json
+        return lambda line: draft_from_line(line, self._plan.separator)
+
+    async def _send(self, producer: Producer, draft: Draft) -> None:
+        import trio
+
+        plan = self._plan
+        partition = draft.partition if plan.keep_partitions else plan.partition
+        arguments: dict[str, Any] = {
+            "key": draft.key if plan.key is None else plan.key,
+            "partition": partition,
+            "headers": (*draft.headers, *plan.headers),
+            "timestamp_ms": draft.timestamp_ms,
+        }
+        try:
+            delivery = producer.send_nowait(plan.topic, draft.value, **arguments)
+        except trio.WouldBlock:
+            delivery = await producer.send(plan.topic, draft.value, **arguments)
+        self._waiting.append(delivery)
+
+    async def _settle(self, *, wait: bool) -> None:
+        """Count those whose outcome is known; with `wait`, all."""
+        from logd.client import ClientError
+
+        while self._waiting and (wait or self._waiting[0].done):
+            try:
+                found = await self._waiting.popleft().wait()
+            except (ClientError, Refused) as error:
+                self._failed += 1
+                self._first_error = self._first_error or error
+                continue
+            self._sent += 1
+            if self._settings.output is not None:
+                self._rows.append((found.topic, found.partition, found.offset, found.timestamp_ms))
+        if self._rows and self._settings.output not in ("json", "table"):
+            self._show()
+
+    def _show(self) -> None:
+        show_rows(self._settings.output, ("topic", "partition", "offset", "timestamp"), self._rows)
+        self._rows.clear()
+
+    def _can_go_on(self, error: Exception) -> bool:
+        return isinstance(error, Refused) and error.code in OF_ONE_RECORD
+
+    def _tell(self) -> None:
+        if self._settings.output in ("json", "table"):
+            self._show()
+        unknown = len(self._waiting)
+        more = f", {unknown} without an answer" if unknown else ""
+        note(f"{self._sent} record{'' if self._sent == 1 else 's'} sent to topic {self._plan.topic!r}{more}")
+
+    def _outcome(self) -> int:
+        if self._first_error is None:
+            return 0
+        failure = explain(self._first_error) or Failure("a record was not taken", str(self._first_error))
+        what = f"{self._failed} of {self._failed + self._sent} records were not taken"
+        code = PARTLY_FAILED if self._sent else failure.code or FAILED
+        why = failure.why if isinstance(self._first_error, Refused) else f"{failure.what}: {failure.why}"
+        raise Failure(what, why, failure.remedy or f"logd-cli topic describe {self._plan.topic}", code)

@@ -1,0 +1,71 @@
+"""Where to read from, as `--offset` says it: start, end, -10, @-1h, @2026-11-01T00:00Z, 42, 100:200.
+
+Pure: the time comes as an argument. Used by `consume`.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+START, END, TAIL, TIME, OFFSET, RANGE = "start", "end", "tail", "time", "offset", "range"
+
+UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
+
+FORMS = "start, end, 42, -10, 100:200, @-1h, @2026-11-01T00:00Z or @MILLISECONDS"
+
+_AGO = re.compile(r"-(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_RANGE = re.compile(r"(\d*):(\d*)")
+
+
+class Where(NamedTuple):
+    """A place in a log: the kind is one of the constants above.
+
+    `value` is the number of records from the end (tail), milliseconds since 1970 (time), or the first offset;
+    `end` is the offset to stop before, or None.
+    """
+
+    kind: str
+    value: int = 0
+    end: int | None = None
+
+
+def parse_where(text: str, now_ms: int) -> Where:
+    """What `text` means at `now_ms`. :raises ValueError: with a sentence that shows the forms."""
+    if text in (START, END):
+        return Where(text)
+    if text.startswith("@"):
+        return Where(TIME, _time_ms(text[1:], text, now_ms))
+    if re.fullmatch(r"-\d+", text):
+        return Where(TAIL, int(text[1:]))
+    if re.fullmatch(r"\d+", text):
+        return Where(OFFSET, int(text))
+    bounds = _RANGE.fullmatch(text)
+    if bounds is not None and text != ":":
+        return _range(text, *bounds.groups())
+    hints = {"beginning": START, "earliest": START, "oldest": START, "latest": END, "newest": END}
+    hint = f"; did you mean {hints[text]}?" if text in hints else ""
+    raise ValueError(f"{text!r} is no offset{hint or f'; write {FORMS}'}")
+
+
+def _range(text: str, first: str, last: str) -> Where:
+    start, end = int(first or 0), int(last) if last else None
+    if end is not None and end < start:
+        raise ValueError(f"{text!r} ends before it starts; the second offset is where reading stops")
+    return Where(RANGE, start, end)
+
+
+def _time_ms(text: str, whole: str, now_ms: int) -> int:
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return max(now_ms - int(float(ago[1]) * UNITS_MS[ago[2]]), 0)
+    if re.fullmatch(r"\d{5,}", text):
+        return int(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"{whole!r} is no time; write @-1h, @2026-11-01T00:00Z or @MILLISECONDS") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return int(moment.timestamp() * 1000)
