@@ -1,0 +1,76 @@
+"""The README's examples run as they stand, and what it links to is there."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from inspect import CO_COROUTINE
+from typing import Any
+
+import pytest
+
+from logd.testing import Broker
+from tests.sources import ROOT
+
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+LINES_MAX = 80
+
+
+def block(language: str, word: str) -> str:
+    """The only block of this language that holds the word."""
+    (found,) = [text for kind, text in BLOCKS if kind == language and word in text]
+    return found
+
+
+def here(text: str, broker: Broker) -> str:
+    """The example, pointed at the test's broker."""
+    return text.replace("127.0.0.1:9092", broker.bootstrap)
+
+
+@pytest.mark.parametrize("client", ["from confluent_kafka", "from kafka import", "from aiokafka"])
+def test_python_examples(logd_broker: Broker, capsys: pytest.CaptureFixture[str], client: str) -> None:
+    """Each Python example produces a record and prints it."""
+    source = here(block("python", client), logd_broker)
+    code = compile(source, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    scope: dict[str, Any] = {}
+    if code.co_flags & CO_COROUTINE:
+        asyncio.run(eval(code, scope))
+    else:
+        exec(code, scope)
+    assert capsys.readouterr().out == "b'world'\n"
+
+
+@pytest.mark.skipif(shutil.which("kcat") is None, reason="kcat is not installed (apt install kcat)")
+def test_kcat_example(logd_broker: Broker) -> None:
+    """The kcat example produces a line, prints it, and lists the topic."""
+    script = here(block("sh", "kcat"), logd_broker)
+    done = subprocess.run(["sh", "-e", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("world\n")
+    assert 'topic "hello"' in done.stdout
+
+
+def test_fixture_example(logd_broker: Broker) -> None:
+    """The example of the fixture is a test that passes."""
+    scope: dict[str, Callable[[Broker], None]] = {}
+    exec(compile(block("python", "logd_broker"), "README.md", "exec"), scope)
+    scope["test_orders"](logd_broker)
+
+
+def test_links() -> None:
+    """Every file that the README links to exists, and so do the commands that it names."""
+    links = re.findall(r"\]\(([^)#:]+)\)", README)
+    assert links
+    missing = [link for link in [*links, "tools/run", "tools/test", "tools/bench"] if not (ROOT / link).exists()]
+    assert not missing
+
+
+def test_one_screen() -> None:
+    """The README stays short, and no example is longer than five lines."""
+    assert README.count("\n") <= LINES_MAX
+    assert all(text.count("\n") <= 5 for _, text in BLOCKS)
