@@ -216,16 +216,19 @@ class Log:
 
     def _must_roll(self, last: int, max_timestamp: int, now_ms: int) -> bool:
         segment, config = self._active, self.config
-        if last - segment.base_offset > RELATIVE_OFFSET_MAX:
-            return True
         index = segment.index
-        if len(index.offsets) >= config.segment_index_bytes // OFFSET_ENTRY_BYTES:
+        if (
+            last - segment.base_offset > RELATIVE_OFFSET_MAX
+            or len(index.offsets) * OFFSET_ENTRY_BYTES >= config.segment_index_bytes
+            or len(index.times) * TIME_ENTRY_BYTES >= config.segment_index_bytes
+        ):
             return True
-        if len(index.times) >= config.segment_index_bytes // TIME_ENTRY_BYTES:
-            return True
-        first = segment.roll_timestamp()
-        waited = max_timestamp - first if first >= 0 and max_timestamp >= 0 else now_ms - segment.created_ms
-        return waited > config.segment_ms
+        first = segment.first_timestamp
+        if first is None:
+            first = segment.find_first_timestamp()
+        if first < 0 or max_timestamp < 0:
+            return now_ms - segment.created_ms > config.segment_ms
+        return max_timestamp - first > config.segment_ms
 
     def assign_epoch(self, epoch: int) -> None:
         """Begin a leader epoch at the end of the log, as a new leader does before its first append."""

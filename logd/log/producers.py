@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 from struct import error as StructError
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from logd.errors import DecodeError, ErrorCode, Refused
 from logd.wire.batches import CONTROL, TRANSACTIONAL, BatchHeader
@@ -30,7 +32,7 @@ _BATCH: Final = Struct(">iiqqq")
 _CRC_FROM: Final = 8
 
 
-class Kept(NamedTuple):
+class Kept(msgspec.Struct, frozen=True, gc=False):
     """One of the last batches of a producer."""
 
     first_sequence: int
@@ -176,7 +178,9 @@ class Producers:
                 len(producer.batches),
             )
             for kept in producer.batches:
-                out += _BATCH.pack(*kept)
+                out += _BATCH.pack(
+                    kept.first_sequence, kept.last_sequence, kept.base_offset, kept.last_offset, kept.timestamp_ms
+                )
         out[4:8] = crc32c(memoryview(out)[_CRC_FROM:]).to_bytes(4, "big")
         return bytes(out)
 

@@ -162,7 +162,10 @@ class Segment:
     def _note(self, position: int, size: int, last_offset: int, max_timestamp: int, interval_bytes: int) -> None:
         if position == 0:
             self.first_timestamp = max_timestamp
-        if max_timestamp > self.max_timestamp:
+        if self._max_timestamp is None:
+            self._load_max_timestamp()
+        assert self._max_timestamp is not None
+        if max_timestamp > self._max_timestamp:
             self._max_timestamp = max_timestamp
             self._max_timestamp_offset = last_offset
         if self._since_index_bytes > interval_bytes:
@@ -179,11 +182,10 @@ class Segment:
         self._disk.allocate(self.file, self.allocated, step)
         self.allocated += step
 
-    def roll_timestamp(self) -> int:
-        """Return the time that ``segment.ms`` counts from: the first batch's largest timestamp, -1 when it has none."""
-        if self.first_timestamp is None:
-            head = self._disk.read(self.file, HEADER_BYTES, 0) if self.size else b""
-            self.first_timestamp = _TIMES.unpack_from(head, 27)[1] if len(head) == HEADER_BYTES else NO_TIMESTAMP
+    def find_first_timestamp(self) -> int:
+        """Read what ``segment.ms`` counts from, the first batch's largest timestamp; -1 when it has none."""
+        head = self._disk.read(self.file, HEADER_BYTES, 0) if self.size else b""
+        self.first_timestamp = _TIMES.unpack_from(head, 27)[1] if len(head) == HEADER_BYTES else NO_TIMESTAMP
         return self.first_timestamp
 
     def mapping(self, size: int) -> Mapping:
