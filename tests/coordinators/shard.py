@@ -17,7 +17,13 @@ from logd.errors import ErrorCode, Refused
 from logd.wire.codec import encode
 from logd.wire.message import Message
 from logd.wire.schemas.consumer_protocol import ConsumerProtocolSubscription
-from logd.wire.schemas.group_records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue
+from logd.wire.schemas.group_records import (
+    GroupMetadataKey,
+    GroupMetadataValue,
+    MemberMetadata,
+    OffsetCommitKey,
+    OffsetCommitValue,
+)
 from logd.wire.schemas.heartbeat import HeartbeatRequest
 from logd.wire.schemas.join_group import JoinGroupRequest, JoinGroupRequestProtocol
 from logd.wire.schemas.leave_group import LeaveGroupRequest, MemberIdentity
@@ -230,10 +236,7 @@ def _record(record: Record) -> str:
         if value is None:
             return f"group {key.group}: gone"
         assert isinstance(value, GroupMetadataValue)
-        members = ", ".join(
-            f"{each.member_id}{'=' + each.group_instance_id if each.group_instance_id else ''}:{each.assignment.decode()}"
-            for each in value.members
-        )
+        members = ", ".join(_member(each) for each in value.members)
         return (
             f"group {key.group}: generation {value.generation}, {value.protocol_type or '-'} {value.protocol or '-'}, "
             f"led by {value.leader or '-'} [{members}]"
@@ -244,6 +247,11 @@ def _record(record: Record) -> str:
     assert isinstance(value, OffsetCommitValue)
     note = f" {value.metadata!r}" if value.metadata else ""
     return f"offset {key.group} {key.topic}-{key.partition}: {value.offset}{note} (v{record.value_version})"
+
+
+def _member(member: MemberMetadata) -> str:
+    instance = f"={member.group_instance_id}" if member.group_instance_id else ""
+    return f"{member.member_id}{instance}:{member.assignment.decode()}"
 
 
 def _answer(message: Answer) -> str:
