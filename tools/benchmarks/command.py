@@ -6,6 +6,7 @@ Owns the options. Called by `tools/bench`. Everything that is progress goes to s
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any
 
 from tools.apache_kafka import VERSION as KAFKA_VERSION
 from tools.apache_kafka import KafkaUnavailable, fetch_libs
-from tools.benchmarks import figures, loads, report, systems
+from tools.benchmarks import absolutes, figures, loads, report, systems
 from tools.benchmarks.loads import Load, Sizes
 from tools.benchmarks.runner import Plan, Results, Runner, say
 from tools.benchmarks.systems import Stage, System
@@ -106,7 +107,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--disk-dir", type=Path, default=Path.home() / ".cache" / "logd" / "bench")
     parser.add_argument("--tmpfs-dir", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the JSON goes")
-    parser.add_argument("--absolutes", action="store_true", help="only logd's absolute figures (memory, start, limits)")
+    parser.add_argument("--absolutes", action="store_true", help="also logd's figures that are no ratios")
+    parser.add_argument("--only-absolutes", action="store_true", help="nothing but those")
     return parser
 
 
@@ -151,9 +153,16 @@ def main() -> int:
     except KafkaUnavailable as problem:
         print(problem, file=sys.stderr)
         return 1
-    results, labels = compare(options)
-    print(report.table(results, labels))
-    options.json.write_text(json.dumps(report.document(results, labels, machine()), indent=1) + "\n")
+    results, labels = (Results(), []) if options.only_absolutes else compare(options)
+    document = {"machine": machine(), **report.document(results, labels)}
+    if labels:
+        print(report.table(results, labels))
+    if options.absolutes or options.only_absolutes:
+        found, failed = absolutes.measure(options.disk_dir)
+        print(("\n" if labels else "") + absolutes.table(found))
+        document["absolutes"] = [dataclasses.asdict(row) for row in found]
+        results.failures.update(failed)
+    options.json.write_text(json.dumps(document, indent=1) + "\n")
     say(f"all numbers are in {options.json}")
     if options.self_check:
         rows = report.rows(results, labels[0])

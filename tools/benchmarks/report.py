@@ -119,8 +119,9 @@ def table(results: Results, systems: Sequence[str]) -> str:
     return text
 
 
-def document(results: Results, systems: Sequence[str], machine: Mapping[str, Any]) -> dict[str, Any]:
+def document(results: Results, systems: Sequence[str]) -> dict[str, Any]:
     """Everything, for the JSON beside the table."""
+    reference = systems[0] if systems else ""
     figures = {
         row.figure.key: {
             "title": row.figure.title,
@@ -133,10 +134,9 @@ def document(results: Results, systems: Sequence[str], machine: Mapping[str, Any
                 for label, each in row.ratios.items()
             },
         }
-        for row in rows(results, systems[0])
+        for row in rows(results, reference)
     }
     return {
-        "machine": dict(machine),
         "systems": list(systems),
         "figures": figures,
         "failures": results.failures,

@@ -152,7 +152,7 @@ class ProcessSystem:
 
 
 def _printed_ready(system: ProcessSystem) -> bool:
-    return system.output_file.read_bytes().startswith(b"logd ready ")
+    return any(line.startswith(b"logd ready ") for line in system.output_file.read_bytes().splitlines())
 
 
 def logd_system(
