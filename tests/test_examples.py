@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import configparser
 import re
 import tomllib
 
 from logd.config import Settings, load
-from logd.config.settings import DEFINITIONS, shown
-from tests.sources import ROOT
+from logd.config.settings import DEFINITIONS, attribute, shown
+from logd.config.topics import SYNONYMS, TOPIC_DEFINITIONS
+from tests.sources import ROOT, package
+from tools.settings_reference import page
 
 SETTING = re.compile(r'^#("[a-z.]+" = .+)$', re.MULTILINE)
 
@@ -43,3 +46,18 @@ def test_unit_names_options_that_exist() -> None:
     known = {option for parameter in serve.params for option in parameter.opts}
     assert used
     assert used <= known
+
+
+def test_settings_reference_is_current() -> None:
+    """docs/settings.md is what the tables of settings say."""
+    written = (ROOT / "docs/settings.md").read_text()
+    assert written == page(), "run: python tools/settings_reference.py > docs/settings.md"
+
+
+def test_every_setting_is_read() -> None:
+    """No setting, of the broker or of a topic, is accepted and then read by nobody."""
+    read = {node.attr for source in package() for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
+    defaults_of_topics = {attribute(name) for synonyms in SYNONYMS.values() for name, _ in synonyms}
+    ignored = [name for name in DEFINITIONS if attribute(name) not in read | defaults_of_topics]
+    ignored += [f"{name} of a topic" for name in TOPIC_DEFINITIONS if attribute(name) not in read]
+    assert not ignored
