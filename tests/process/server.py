@@ -61,7 +61,9 @@ class Server:
         assert self._process.stdout is not None
         self.ready_line = self._process.stdout.readline()
         found = READY.fullmatch(self.ready_line)
-        assert found, f"no ready line but {self.ready_line!r}; its log: {self.log.read_text()[-3000:]}"
+        if not found:
+            self.kill()
+            raise AssertionError(f"no ready line but {self.ready_line!r}; its log: {self.log.read_text()[-3000:]}")
         self.bootstrap = found["kafka"]
 
     def stop(self) -> tuple[int, str]:
