@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import trio
 
 from logd.cluster import controller, records
+from logd.cluster.alter import Alteration, alter_configs
 from logd.cluster.controller import Decided, NewPartitions, NewTopic
 from logd.cluster.image import Broker, Changes, Image, Topic
 from logd.cluster.store import ABSENT, Conflict, Snapshot, Store, StoreUnusable, Transaction
 from logd.config import Settings, TopicConfig, with_overrides
+from logd.config.describe import Layers
 from logd.config.topics import topic_config, topic_defaults
 from logd.errors import ErrorCode, Refused, StorageFailed
 
@@ -87,6 +89,26 @@ class Cluster:
         """Delete topics by their 16-byte ids; for each the topic that is gone or why not."""
         return await self._decide(lambda image: controller.delete_topics(image, topic_ids), False)
 
+    async def alter_configs(self, wanted: Sequence[Alteration], validate_only: bool = False) -> list[Refused | None]:
+        """Change settings of topics and brokers; for each None when done, or why not."""
+        node_id = self.static_settings.node_id
+        if validate_only:
+            return alter_configs(self.image, self.settings, node_id, wanted).results
+        results: list[Refused | None] = []
+
+        def changes(image: Image) -> Changes:
+            altered = alter_configs(image, self.settings, node_id, wanted)
+            results[:] = altered.results
+            return altered.changes
+
+        await self.change(changes)
+        return results
+
+    def layers(self) -> Layers:
+        """This broker's settings by where they come from."""
+        own = self.image.broker_configs.get(self.static_settings.node_id, {})
+        return Layers(self.static_settings, self.image.default_broker_configs, own)
+
     async def ensure_topic(
         self, name: str, *, num_partitions: int = -1, configs: Mapping[str, str | None] | None = None
     ) -> Topic:
@@ -122,8 +144,10 @@ class Cluster:
     async def watch(self) -> None:
         """Follow what other nodes write, for ever; run by the node in a task of its own."""
         while True:
-            await self.store.changed(self.image.version)
+            version = await self.store.changed(self.image.version)
             async with self._writing:
+                if version <= self.image.version:
+                    continue
                 snapshot = await self.store.read()
                 if snapshot.version > self.image.version:
                     old = self.image

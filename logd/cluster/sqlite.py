@@ -124,18 +124,19 @@ class SqliteStore:
         self._wake()
         return version
 
-    async def changed(self, version: int) -> None:
+    async def changed(self, version: int) -> int:
+        await trio.lowlevel.checkpoint()
         seen = None
         while self._version <= version:
             moved = self._moved
             written_by_others = await self._run(self._data_version)
             if written_by_others != seen:
                 seen = written_by_others
-                if await self._run(self._current_version) > version:
-                    return
-            with trio.move_on_after(WATCH_INTERVAL_MS / 1000):
-                await moved.wait()
-        await trio.lowlevel.checkpoint()
+                self._version = max(self._version, await self._run(self._current_version))
+            else:
+                with trio.move_on_after(WATCH_INTERVAL_MS / 1000):
+                    await moved.wait()
+        return self._version
 
     async def take_lease(self, name: str, holder: str, ttl_ms: int) -> Lease | None:
         return await self._run(lambda: self._write(lambda: self._take_lease(name, holder, ttl_ms)))

@@ -84,8 +84,8 @@ class Store(Protocol):
         """Apply all of `transaction` durably, or nothing; the store's new version. Raises Conflict."""
         ...
 
-    async def changed(self, version: int) -> None:
-        """Return when the store may have got past `version`. A wake-up and no more: read again."""
+    async def changed(self, version: int) -> int:
+        """Wait until the store has got past `version`; where it is now. A wake-up and no more: read again."""
         ...
 
     async def take_lease(self, name: str, holder: str, ttl_ms: int) -> Lease | None:
@@ -133,12 +133,13 @@ class MemoryStore:
         self._wake()
         return self._version
 
-    async def changed(self, version: int) -> None:
+    async def changed(self, version: int) -> int:
         self._check_open()
         await trio.lowlevel.checkpoint()
         while self._version <= version:
             await self._moved.wait()
             self._check_open()
+        return self._version
 
     async def take_lease(self, name: str, holder: str, ttl_ms: int) -> Lease | None:
         self._check_open()

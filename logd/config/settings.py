@@ -97,10 +97,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Connections
     max_connections: Annotated[
-        int, _int("Connections of the whole broker at most; more are closed at once.", "", at_least(0), CLUSTER_WIDE)
+        int, _int("Connections of the whole broker at most; more are closed at once.", "", at_least(0))
     ] = INT_MAX
     max_connections_per_ip: Annotated[
-        int, _int("Connections from one address at most; more are closed at once.", "", at_least(0), CLUSTER_WIDE)
+        int, _int("Connections from one address at most; more are closed at once.", "", at_least(0))
     ] = INT_MAX
     connections_max_idle_ms: Annotated[int, _long("A connection without traffic is closed after this time.", "ms")] = (
         600_000
@@ -135,7 +135,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1
     partitions_max: Annotated[
         int, _int("Partitions of all topics together at most. Only logd has this.", "", at_least(1))
-    ] = 100_000
+    ] = 20_000
     min_insync_replicas: Annotated[
         int, _int("In-sync replicas that a write with acks=all needs.", "", at_least(1), CLUSTER_WIDE)
     ] = 1

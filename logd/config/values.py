@@ -81,7 +81,7 @@ def _convert(name: str, text: str, kind: Kind) -> Value:
         except ValueError:
             raise ValueError(f"Invalid value {text} for configuration {name}: not a number of type DOUBLE") from None
     if kind is Kind.LIST:
-        return tuple(item.strip() for item in text.split(",")) if text else ()
+        return tuple(dict.fromkeys(item.strip() for item in text.split(","))) if text else ()
     return text
 
 
@@ -136,12 +136,10 @@ def one_of(*words: str) -> Check:
 
 
 def some_of(*words: str) -> Check:
-    """A list of different words, all out of `words`; it may be empty."""
+    """A list of words out of `words`; it may be empty."""
 
     def check(value: Value) -> str | None:
         assert isinstance(value, tuple)
-        if any(item not in words for item in value):
-            return f"List items must be out of: {', '.join(words)}"
-        return None if len(set(value)) == len(value) else "List items must not be given twice"
+        return None if all(item in words for item in value) else f"List items must be out of: {', '.join(words)}"
 
     return check

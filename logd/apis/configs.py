@@ -1,0 +1,188 @@
+"""DescribeConfigs (v1-4), AlterConfigs (v0-2), IncrementalAlterConfigs (v0-1), ListConfigResources (v0-1).
+
+Answers code for code as Apache Kafka 4.3.1 for topics and brokers. Settings of broker loggers, client metrics and
+groups are refused with a sentence: logd has none, and accepts no value that it would not obey. The rules are
+`cluster.alter`'s and `config.describe`'s. Called through the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from logd.apis.registry import Call, api
+from logd.cluster.alter import Alteration, Operation, Resource, broker_id_of
+from logd.cluster.cluster import Cluster
+from logd.cluster.controller import check_topic_name, unknown_topic
+from logd.config.describe import Described, describe_all_brokers, describe_broker, describe_topic
+from logd.errors import ErrorCode, Refused
+from logd.wire.schemas import alter_configs as replacing
+from logd.wire.schemas import incremental_alter_configs as incremental
+from logd.wire.schemas.describe_configs import (
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
+    DescribeConfigsResourceResult,
+    DescribeConfigsResponse,
+    DescribeConfigsResult,
+    DescribeConfigsSynonym,
+)
+from logd.wire.schemas.list_config_resources import (
+    ConfigResource,
+    ListConfigResourcesRequest,
+    ListConfigResourcesResponse,
+)
+
+DESCRIBE_CONFIGS, ALTER_CONFIGS, INCREMENTAL_ALTER_CONFIGS, LIST_CONFIG_RESOURCES = 32, 33, 44, 74
+
+
+# DescribeConfigs
+
+
+@api(DESCRIBE_CONFIGS)
+def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
+    """Tell settings, from the image alone. No keys, or null, means all keys."""
+    results = []
+    for resource in request.resources:
+        result = DescribeConfigsResult(0, "", resource.resource_type, resource.resource_name)
+        try:
+            described = _described(call.services.cluster, resource)
+        except Refused as refused:
+            result.error_code, result.error_message = refused.code, refused.message
+        else:
+            keys = frozenset(resource.configuration_keys or ())
+            result.configs = [_told(item, request) for item in described if not keys or item.name in keys]
+        results.append(result)
+    return DescribeConfigsResponse(0, results)
+
+
+def _described(cluster: Cluster, resource: DescribeConfigsResource) -> list[Described]:
+    name = resource.resource_name
+    if resource.resource_type == Resource.TOPIC:
+        check_topic_name(name)
+        topic = cluster.image.topics.get(name)
+        if topic is None:
+            raise unknown_topic(name)
+        return describe_topic(topic.configs, cluster.topic_config(name), cluster.layers())
+    if resource.resource_type == Resource.BROKER:
+        if broker_id_of(name, cluster.static_settings.node_id) is None:
+            return describe_all_brokers(cluster.layers())
+        return describe_broker(cluster.settings, cluster.layers())
+    known = resource.resource_type in Resource.__members__.values()
+    shown = Resource(resource.resource_type).name if known else str(resource.resource_type)
+    raise Refused(
+        ErrorCode.INVALID_REQUEST,
+        f"logd has no settings of resource type {shown}; only TOPIC (2) and BROKER (4) can be described.",
+    )
+
+
+def _told(item: Described, request: DescribeConfigsRequest) -> DescribeConfigsResourceResult:
+    synonyms = item.synonyms if request.include_synonyms else ()
+    return DescribeConfigsResourceResult(
+        item.name,
+        item.value,
+        item.read_only,
+        item.source,
+        item.definition.sensitive,
+        [DescribeConfigsSynonym(synonym.name, synonym.value, synonym.source) for synonym in synonyms],
+        item.definition.kind,
+        item.definition.doc if request.include_documentation else None,
+    )
+
+
+# AlterConfigs
+
+
+def _alter_refused(
+    request: replacing.AlterConfigsRequest, version: int, refused: Refused
+) -> replacing.AlterConfigsResponse:
+    return _replaced(request.resources, [refused] * len(request.resources))
+
+
+@api(ALTER_CONFIGS, refuse=_alter_refused)
+async def alter_configs(call: Call, request: replacing.AlterConfigsRequest) -> replacing.AlterConfigsResponse:
+    """Give resources these settings and no others. Each resource changes whole or not at all."""
+    wanted = [
+        Alteration(
+            resource.resource_type,
+            resource.resource_name,
+            [(config.name, Operation.SET, config.value) for config in resource.configs],
+            replace=True,
+        )
+        for resource in request.resources
+    ]
+    results = await call.services.cluster.alter_configs(wanted, request.validate_only)
+    return _replaced(request.resources, results)
+
+
+def _replaced(
+    resources: Sequence[replacing.AlterConfigsResource], results: Sequence[Refused | None]
+) -> replacing.AlterConfigsResponse:
+    answers = [
+        replacing.AlterConfigsResourceResponse(
+            0 if result is None else result.code,
+            None if result is None else result.message,
+            resource.resource_type,
+            resource.resource_name,
+        )
+        for resource, result in zip(resources, results, strict=True)
+    ]
+    return replacing.AlterConfigsResponse(0, answers)
+
+
+# IncrementalAlterConfigs
+
+
+def _incremental_refused(
+    request: incremental.IncrementalAlterConfigsRequest, version: int, refused: Refused
+) -> incremental.IncrementalAlterConfigsResponse:
+    return _altered(request.resources, [refused] * len(request.resources))
+
+
+@api(INCREMENTAL_ALTER_CONFIGS, refuse=_incremental_refused)
+async def incremental_alter_configs(
+    call: Call, request: incremental.IncrementalAlterConfigsRequest
+) -> incremental.IncrementalAlterConfigsResponse:
+    """Set, delete, append to or subtract from single settings. Each resource changes whole or not at all."""
+    wanted = [
+        Alteration(
+            resource.resource_type,
+            resource.resource_name,
+            [(config.name, config.config_operation, config.value) for config in resource.configs],
+        )
+        for resource in request.resources
+    ]
+    results = await call.services.cluster.alter_configs(wanted, request.validate_only)
+    return _altered(request.resources, results)
+
+
+def _altered(
+    resources: Sequence[incremental.AlterConfigsResource], results: Sequence[Refused | None]
+) -> incremental.IncrementalAlterConfigsResponse:
+    answers = [
+        incremental.AlterConfigsResourceResponse(
+            0 if result is None else result.code,
+            None if result is None else result.message,
+            resource.resource_type,
+            resource.resource_name,
+        )
+        for resource, result in zip(resources, results, strict=True)
+    ]
+    return incremental.IncrementalAlterConfigsResponse(0, answers)
+
+
+# ListConfigResources
+
+
+@api(LIST_CONFIG_RESOURCES)
+def list_config_resources(call: Call, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse:
+    """Name what has settings; v0 asks for client metrics alone, of which there are none (KIP-1142)."""
+    if call.version == 0:
+        return ListConfigResourcesResponse()
+    known = tuple(Resource.__members__.values())
+    if any(kind not in known for kind in request.resource_types):
+        return ListConfigResourcesResponse(0, ErrorCode.UNSUPPORTED_VERSION)
+    kinds = request.resource_types or known
+    image = call.services.cluster.image
+    found = [ConfigResource(str(broker), Resource.BROKER) for broker in image.brokers if Resource.BROKER in kinds]
+    if Resource.TOPIC in kinds:
+        found += [ConfigResource(name, Resource.TOPIC) for name in image.topics]
+    return ListConfigResourcesResponse(0, 0, found)
