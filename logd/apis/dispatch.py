@@ -14,7 +14,7 @@ from logd.apis.registry import HANGUP, Call, Connection, Endpoint, Parked, Servi
 from logd.apis.versions import unsupported_version
 from logd.errors import DecodeError, Refused
 from logd.wire import schemas
-from logd.wire.codec import decode_exact
+from logd.wire.codec import decode
 from logd.wire.frames import RequestHead, decode_request_head, response_parts
 
 API_VERSIONS = 18
@@ -80,6 +80,8 @@ def start(frame: memoryview, connection: Connection, services: Services) -> Part
     """Begin one request.
 
     :param frame: header and body without the four size bytes; a handler that is still pending may hold views of it.
+    Bytes after a body are let pass, as Apache Kafka lets them: librdkafka 2.15 sends three of them behind Metadata v13.
+
     :returns: buffers to send, or what to wait for, or None when the request wants no answer.
     :raises Hangup: when the connection has to be closed.
     """
@@ -96,7 +98,7 @@ def start(frame: memoryview, connection: Connection, services: Services) -> Part
             return response_parts(key, 0, head.correlation_id, unsupported_version())
         raise Hangup(f"{found.name} v{version} is not served here (v{found.low} to v{found.high} are)")
     try:
-        request = decode_exact(schemas.request_class(key), version, frame, head.body)
+        request, _ = decode(schemas.request_class(key), version, frame, head.body)
     except DecodeError as error:
         raise Hangup(f"{found.name} v{version} does not decode: {error}") from error
     call = Call(key, version, head.correlation_id, head.client_id, connection, services)
