@@ -135,21 +135,18 @@ def scalars(name: str, kind: str) -> st.SearchStrategy[Any]:
 
 
 def full(cls: type[Message], version: int) -> Any:
-    """A message with something in every field of `version`: arrays of two, nothing null, no tagged field at default."""
-    return _full_struct(cls, version, version >= cls.FLEXIBLE)
+    """A message with something in every field of `version`: nothing empty or null, no tagged field at its default."""
+    return _full_struct(cls, version, version >= cls.FLEXIBLE, 0)
 
 
-def _full_struct(cls: type[Message], version: int, flexible: bool) -> Any:
+def _full_struct(cls: type[Message], version: int, flexible: bool, depth: int) -> Any:
     fields = [field for field in fields_of(cls, version, flexible) if field.present]
-    return cls(**{field.name: _full_value(field, version, flexible) for field in fields})
+    return cls(**{field.name: _full_value(field, version, flexible, depth) for field in fields})
 
 
-def _full_value(field: Field, version: int, flexible: bool) -> Any:
-    if field.struct is not None:
-        item = _full_struct(field.struct, version, flexible)
-    else:
-        item = FULL[field.kind]
-    return [item, item] if field.array else item
+def _full_value(field: Field, version: int, flexible: bool, depth: int) -> Any:
+    item = _full_struct(field.struct, version, flexible, depth + 1) if field.struct else FULL[field.kind]
+    return [item] * (1 if depth else 2) if field.array else item
 
 
 FULL: dict[str, Any] = {
