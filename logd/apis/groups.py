@@ -77,6 +77,7 @@ async def find_coordinator(call: Call, request: FindCoordinatorRequest) -> FindC
         await groups.ensure_topic()
     except Refused as refused:
         raise Refused(ErrorCode.COORDINATOR_NOT_AVAILABLE, refused.message) from refused
+    await groups.until_serving([request.key] if call.version < BATCHED_VERSION else request.coordinator_keys)
     if call.version < BATCHED_VERSION:
         found = _coordinator(call, request.key)
         return FindCoordinatorResponse(

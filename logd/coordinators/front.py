@@ -37,6 +37,9 @@ logger = logging.getLogger("logd.groups")
 
 TOPIC = "__consumer_offsets"
 
+PATIENCE_S = 1.0
+"""How long FindCoordinator waits for a shard that is being opened or loaded."""
+
 _FORM = RecordForm(to_bytes, from_bytes)
 
 
@@ -144,6 +147,7 @@ class GroupCoordinator:
         self._topic_id: bytes | None = None
         self._count = 0
         self._nursery: trio.Nursery | None = None
+        self._changed = trio.Event()
 
     # Life
 
@@ -189,6 +193,7 @@ class GroupCoordinator:
                 self._shards.pop(index).unload()
             elif journal is not None and index not in self._shards:
                 self._open_shard(index, journal)
+        self._tell_changed()
 
     def _open_shard(self, index: int, journal: Journal) -> None:
         settings = self._cluster.settings
@@ -212,6 +217,8 @@ class GroupCoordinator:
             if self._shards.get(index) is runtime:
                 self._shards.pop(index).unload()
             return
+        finally:
+            self._tell_changed()
         runtime.step(TopicsFound({name: topic.id for name, topic in self._cluster.image.topics.items()}))
 
     def _close_shards(self) -> None:
@@ -233,6 +240,27 @@ class GroupCoordinator:
             "segment.bytes": str(settings.offsets_topic_segment_bytes),
         }
         await self._cluster.ensure_topic(TOPIC, num_partitions=settings.offsets_topic_num_partitions, configs=configs)
+
+    async def until_serving(self, group_ids: Iterable[str]) -> None:
+        """Wait a little for the shards of these groups, if they are about to serve.
+
+        A client that is sent to a coordinator which then refuses it tries again only after seconds.
+        """
+        with trio.move_on_after(PATIENCE_S):
+            for group_id in group_ids:
+                while self._is_coming(group_id):
+                    await self._changed.wait()
+
+    def _is_coming(self, group_id: str) -> bool:
+        topic = self._cluster.image.topics.get(TOPIC)
+        if topic is None or topic.id != self._topic_id:
+            return topic is not None
+        shard = self._shards.get(shard_of(group_id, self._count))
+        return shard is not None and not shard.serving
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
 
     def coordinator_of(self, group_id: str) -> int:
         """Broker id of the node that serves a group, -1 while nobody does."""
