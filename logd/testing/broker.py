@@ -43,6 +43,8 @@ FETCH_BYTES = 8 << 20
 BATCH_BYTES_MAX = 256 << 20
 LATEST, EARLIEST = -1, -2
 ATTEMPTS = 20
+LOAD_TIMEOUT_S = 30.0
+PAUSE_S = 0.005
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -198,11 +200,16 @@ class Broker:
                 return found
             if monotonic() >= deadline:
                 raise NotThereYet(f"{len(found)} of {at_least} records are in {topic} after {timeout_s} s")
-            sleep(0.005)
+            sleep(PAUSE_S)
 
     def groups(self) -> list[str]:
         """The ids of the consumer groups."""
-        answer = self._connect().call(list_groups.ListGroupsRequest(), 5, list_groups.ListGroupsResponse)
+        deadline = monotonic() + LOAD_TIMEOUT_S
+        while True:
+            answer = self._connect().call(list_groups.ListGroupsRequest(), 5, list_groups.ListGroupsResponse)
+            if answer.error_code != ErrorCode.COORDINATOR_LOAD_IN_PROGRESS or monotonic() > deadline:
+                break
+            sleep(PAUSE_S)  # just started: groups are read from their topic
         check(answer.error_code, "groups")
         return sorted(group.group_id for group in answer.groups)
 
