@@ -34,6 +34,7 @@ RECOVERY_POINT_BYTES: Final = 32 * 1024 * 1024
 SNAPSHOT_SUFFIX: Final = ".snapshot"
 SNAPSHOTS_KEPT: Final = 3
 
+_KEEP_ALL: Final = LogConfig(retention_ms=-1, retention_bytes=-1)
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -333,14 +334,15 @@ class Log:
             self.high_watermark = max(self.high_watermark, offset)
             self.epochs.truncate_start(offset)
 
-    def expired(self, now_ms: int, high_watermark: int) -> list[Segment]:
-        """Return the oldest segments that retention or DeleteRecords have released; see ``retention``."""
-        return retention.expired(self.segments, self.config, now_ms, high_watermark, self.start_offset)
+    def expired(self, now_ms: int, high_watermark: int, *, delete: bool = True) -> list[Segment]:
+        """Return the oldest segments that retention (if ``delete``) or DeleteRecords have released."""
+        config = self.config if delete else _KEEP_ALL
+        return retention.expired(self.segments, config, now_ms, high_watermark, self.start_offset)
 
     def delete_segments(self, segments: list[Segment], now_ms: int) -> None:
-        """Take the oldest segments out of the log: they are renamed now and removed later, by :meth:`removal`.
+        """Take the oldest segments out of the log; :meth:`removal` removes their files later.
 
-        :raises StorageFailed: the log is offline.
+        A crash before the next :meth:`checkpoint` brings them back, to be released again.
         """
         self._check()
         if not segments:
@@ -351,19 +353,17 @@ class Log:
         del self.segments[: len(segments)], self._bases[: len(segments)]
         self._unfinished = [one for one in self._unfinished if one not in segments]
         self.advance_start(self._bases[0])
-        try:
-            self._doomed.extend(retention.put_aside(self._disk, segments, now_ms + self.config.file_delete_delay_ms))
-        except StorageFailed as failure:
-            self.fail(failure)
-            raise
+        due_ms = now_ms + self.config.file_delete_delay_ms
+        self._doomed.extend(Doomed(segment, due_ms) for segment in segments)
 
     def removal(self, now_ms: int) -> Removal | None:
         """Return a job that removes the files whose ``file.delete.delay.ms`` has passed, None when there are none."""
-        due = [doomed.path for doomed in self._doomed if doomed.due_ms <= now_ms]
+        kept_from = self._state.start_offset
+        due = [one for one in self._doomed if one.due_ms <= now_ms and one.segment.next_offset <= kept_from]
         if not due:
             return None
-        self._doomed = [doomed for doomed in self._doomed if doomed.due_ms > now_ms]
-        return Removal(self._disk, due)
+        self._doomed = [one for one in self._doomed if one not in due]
+        return Removal(self._disk, [one.segment for one in due])
 
     def truncate(self, offset: int) -> int:
         """Cut the log's end back to ``offset``, or to the start of the batch that holds it; waits for the disk.
@@ -387,14 +387,15 @@ class Log:
         segment = self.segments[at]
         position = segment.locate(offset) if offset > segment.base_offset else 0
         end = segment.base_offset_at(position) if position < segment.size else segment.next_offset
+        if end < self.start_offset:
+            return self._start_over()
         point = min(self._state.recovery_point, end)
         self.high_watermark = min(self.high_watermark, end)
         self.flushed_offset = min(self.flushed_offset, end)
         self.epochs.truncate_end(end)
         self._write_state(self._current_state(point, self.flushed_offset, True))
         for later in self.segments[at + 1 :]:
-            for path in later.paths():
-                self._disk.remove(path)
+            recovery.remove_segment(self._disk, later)
         del self.segments[at + 1 :], self._bases[at + 1 :]
         self._unfinished = [one for one in self._unfinished if one in self.segments[:at]]
         segment.truncate(position, end)
@@ -407,6 +408,24 @@ class Log:
         self._snapshots = [one for one in self._snapshots if one <= end]
         recovery.restore_producers(self._disk, self.path, self.producers, self._snapshots, self.segments, end)
         return end
+
+    def _start_over(self) -> int:
+        """Drop all batches; the log goes on, empty, at its start offset."""
+        start = self.start_offset
+        self.flushed_offset = self.high_watermark = self.end_offset = start
+        self.epochs.truncate_end(start)
+        self._write_state(self._current_state(start, start, False))
+        for segment in self.segments:
+            recovery.remove_segment(self._disk, segment)
+        for offset in self._snapshots:
+            self._disk.remove(self._snapshot_path(offset))
+        self._active = Segment(self._disk, self.path, start, self._active.changed_ms)
+        self.segments, self._bases, self._snapshots, self._unfinished = [self._active], [start], [], []
+        self._indexed = (0, 0)
+        self._flush_mark = (start, 0)
+        self.producers.clear()
+        self._disk.sync_directory(self.path)
+        return start
 
     def _write_state(self, state: State) -> None:
         self._disk.replace(f"{self.path}/{STATE_NAME}", pack_state(state), sync=True)

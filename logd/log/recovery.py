@@ -60,11 +60,24 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     if not segments:
         return empty(disk, path, topic_id, state, now_ms)
     if state.start_offset < segments[0].base_offset:
+        if state.flushed_offset > state.start_offset:
+            raise Corrupt(segments[0].log_path, 0, f"the segments from offset {state.start_offset} on are missing")
         state = _replaced(state, start_offset=segments[0].base_offset)
     snapshots = [_number(entry.name) for entry in entries if _is(entry.name, SNAPSHOT_SUFFIX)]
     trusted = state.clean_end_offset >= segments[-1].base_offset and state.clean_bytes == segments[-1].size
     recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots))
-    return recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
+    found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
+    if found.end_offset >= state.start_offset:
+        return found
+    for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
+        remove_segment(disk, segment)
+    return empty(disk, path, topic_id, state, now_ms)
+
+
+def remove_segment(disk: Disk, segment: Segment) -> None:
+    """Remove the files of a segment; the data goes last, so that no index is ever left alone."""
+    for name in reversed(segment.paths()):
+        disk.remove(name)
 
 
 def restore_producers(
@@ -332,8 +345,7 @@ class _Recovery:
             segment = self._segments[at]
             raise Corrupt(segment.log_path, segment.size, "flushed data is missing")
         for segment in self._segments[at + 1 :]:
-            for path in segment.paths():
-                self._disk.remove(path)
+            remove_segment(self._disk, segment)
         del self._segments[at + 1 :]
         self._segments[-1].sealed = False
         if self._segments[-1] in self._unfinished:

@@ -3,42 +3,41 @@
 The rules are Kafka's: whole segments from the oldest on, by ``retention.ms`` against a segment's largest timestamp (so
 that a timestamp in the future keeps it), by ``retention.bytes`` of what is left, or because all of it is below the log
 start offset; never beyond the high watermark. :class:`~logd.log.log.Log` takes the segments out; their files are
-renamed at once and removed after ``file.delete.delay.ms``, off the loop. When to look is decided by ``jobs``.
+removed after ``file.delete.delay.ms`` and once the new log start offset is on disk, off the loop. When to look is
+decided by ``jobs``.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from logd.errors import StorageFailed
 from logd.log.admission import LogConfig
 from logd.log.disk import Disk
 from logd.log.segment import Segment
 
-DELETED_SUFFIX: Final = ".deleted"
-
 
 class Doomed(NamedTuple):
-    """A file that is to be removed at a time."""
+    """A segment whose files are to be removed at a time."""
 
-    path: str
+    segment: Segment
     due_ms: int
 
 
 class Removal:
-    """Files to be removed, in a worker thread: unlinking a large file waits for the disk."""
+    """Segments whose files are to be removed, in a worker thread: unlinking a large file waits for the disk."""
 
-    def __init__(self, disk: Disk, paths: list[str]) -> None:
+    def __init__(self, disk: Disk, segments: list[Segment]) -> None:
         self._disk = disk
-        self.paths = paths
+        self.segments = segments
 
     def run(self) -> None:
-        """Remove them.
+        """Remove the files; the data goes last, so that no index is ever left alone.
 
-        :raises StorageFailed: some are left; the next start removes them.
+        :raises StorageFailed: some are left; after the next start they are released again.
         """
-        for path in self.paths:
-            self._disk.remove(path)
+        for segment in self.segments:
+            for path in reversed(segment.paths()):
+                self._disk.remove(path)
 
 
 def expired(
@@ -62,26 +61,3 @@ def expired(
 
 def _newest(segment: Segment) -> int:
     return segment.max_timestamp if segment.max_timestamp >= 0 else segment.changed_ms
-
-
-def put_aside(disk: Disk, segments: list[Segment], due_ms: int) -> list[Doomed]:
-    """Rename the files of segments that are in the log no more; a reader that has one open keeps it.
-
-    :raises StorageFailed: the disk refused.
-    """
-    doomed = []
-    for segment in segments:
-        for path in segment.paths():
-            if _rename(disk, path):
-                doomed.append(Doomed(path + DELETED_SUFFIX, due_ms))
-    return doomed
-
-
-def _rename(disk: Disk, path: str) -> bool:
-    try:
-        disk.rename(path, path + DELETED_SUFFIX)
-    except StorageFailed as failure:
-        if isinstance(failure.cause, FileNotFoundError):
-            return False
-        raise
-    return True

@@ -1,0 +1,55 @@
+"""Retention: forget old segments and silent producers, remember the log's offsets, remove files that are due.
+
+A stepped generator over logs: each step is short and decides on the event loop, and what it yields waits for the disk,
+to be run in a worker thread before the generator goes on. The node runs it every ``log.retention.check.interval.ms``,
+``logd-cli retention run`` on demand. It never looks at records and never touches a file itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from logd.log.log import Log
+
+
+class Held(Protocol):
+    """A partition whose log is to be kept short."""
+
+    @property
+    def log(self) -> Log: ...
+
+    @property
+    def high_watermark(self) -> int: ...
+
+
+def retain(held: Held, now_ms: int, *, delete: bool = True) -> Iterator[Callable[[], None]]:
+    """Bring one log up to date; yields what a worker thread has to run.
+
+    :param delete: False keeps old segments, for a topic whose ``cleanup.policy`` does not say ``delete``;
+        what DeleteRecords has released goes all the same.
+    :raises StorageFailed: the disk did; the log is offline.
+    """
+    log = held.log
+    log.producers.expire(now_ms, log.config.producer_id_expiration_ms)
+    released = log.expired(now_ms, held.high_watermark, delete=delete)
+    log.delete_segments(released, now_ms)
+    yield from remember(held)
+    removal = log.removal(now_ms)
+    if removal is not None:
+        yield removal.run
+
+
+def remember(held: Held) -> Iterator[Callable[[], None]]:
+    """Write what only the log knows, when it has changed; yields what a worker thread has to run."""
+    job = held.log.checkpoint(held.high_watermark)
+    if job is not None:
+        yield job.run
+        held.log.flushed(job)
+
+
+def retain_all(partitions: Iterable[Held], now_ms: int) -> Iterator[Callable[[], None]]:
+    """Bring many logs up to date, one after the other; logs that are offline are left alone."""
+    for held in partitions:
+        if held.log.failure is None:
+            yield from retain(held, now_ms)
