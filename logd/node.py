@@ -182,7 +182,7 @@ async def run_node(
 
 def _sentence(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return f"{error.strerror}: choose another address with --listen, or stop what listens there"
+        return f"{error.filename}: {error.strerror}: choose another address with --listen, or stop what listens there"
     return str(error)
 
 

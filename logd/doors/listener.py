@@ -120,8 +120,12 @@ class Listener:
     async def bind(
         cls, name: str, host: str, port: int, guests: Guests, make: Callable[[socket.socket, Connection], Guest]
     ) -> Listener:
-        """Bind and listen. Raises OSError when the address is taken or not ours."""
-        found = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        """Bind and listen. Raises OSError, with HOST:PORT as its file name, when the address is taken or not ours."""
+        where = f"{host}:{port}"
+        try:
+            found = await trio.socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, where) from error
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
         try:
@@ -131,9 +135,9 @@ class Listener:
             sock.setblocking(False)
             sock.bind(address)
             sock.listen(1024)
-        except OSError:
+        except OSError as error:
             sock.close()
-            raise
+            raise OSError(error.errno, error.strerror, where) from error
         return cls(name, sock, guests, make)
 
     async def run(self, connections: trio.Nursery) -> None:
