@@ -7,13 +7,22 @@ state.
 
 from importlib import import_module
 
-MODULES = ("configs", "fetch", "group_offsets", "groups", "logs", "metadata", "offsets", "produce", "producers", "topics", "versions")
+MODULES = (
+    "configs",
+    "fetch",
+    "group_offsets",
+    "groups",
+    "logs",
+    "metadata",
+    "offsets",
+    "produce",
+    "producers",
+    "topics",
+    "versions",
+)
 
 
 def register_all() -> None:
     """Import every module that has handlers."""
     for name in MODULES:
-        try:
-            import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError as e:
-            print("MISSING", e)
+        import_module(f"{__name__}.{name}")

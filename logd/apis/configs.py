@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import structs
+
 from logd.apis.registry import Call, api
 from logd.cluster.alter import Alteration, Operation, Resource, broker_id_of
-from logd.cluster.cluster import Cluster
 from logd.cluster.controller import check_topic_name, unknown_topic
-from logd.config.describe import Described, describe_all_brokers, describe_broker, describe_topic
+from logd.config.describe import Described, Source, describe_all_brokers, describe_broker, describe_topic
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas import alter_configs as replacing
 from logd.wire.schemas import incremental_alter_configs as incremental
@@ -44,7 +45,7 @@ def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeCon
     for resource in request.resources:
         result = DescribeConfigsResult(0, "", resource.resource_type, resource.resource_name)
         try:
-            described = _described(call.services.cluster, resource)
+            described = _described(call, resource)
         except Refused as refused:
             result.error_code, result.error_message = refused.code, refused.message
         else:
@@ -54,8 +55,8 @@ def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeCon
     return DescribeConfigsResponse(0, results)
 
 
-def _described(cluster: Cluster, resource: DescribeConfigsResource) -> list[Described]:
-    name = resource.resource_name
+def _described(call: Call, resource: DescribeConfigsResource) -> list[Described]:
+    cluster, name = call.services.cluster, resource.resource_name
     if resource.resource_type == Resource.TOPIC:
         check_topic_name(name)
         topic = cluster.image.topics.get(name)
@@ -65,13 +66,24 @@ def _described(cluster: Cluster, resource: DescribeConfigsResource) -> list[Desc
     if resource.resource_type == Resource.BROKER:
         if broker_id_of(name, cluster.static_settings.node_id) is None:
             return describe_all_brokers(cluster.layers())
-        return describe_broker(cluster.settings, cluster.layers())
+        described = describe_broker(cluster.settings, cluster.layers())
+        return described if cluster.settings.advertised_listeners else _advertised(call, described)
     known = resource.resource_type in Resource.__members__.values()
     shown = Resource(resource.resource_type).name if known else str(resource.resource_type)
     raise Refused(
         ErrorCode.INVALID_REQUEST,
         f"logd has no settings of resource type {shown}; only TOPIC (2) and BROKER (4) can be described.",
     )
+
+
+def _advertised(call: Call, described: list[Described]) -> list[Described]:
+    """Tell the address that this client is told, where none was set: it is where the client connected to."""
+    host, port = call.advertised(call.services.settings.node_id)
+    text = f"{call.connection.listener}://{f'[{host}]' if ':' in host else host}:{port}"
+    return [
+        structs.replace(item, value=text, source=Source.STATIC) if item.name == "advertised.listeners" else item
+        for item in described
+    ]
 
 
 def _told(item: Described, request: DescribeConfigsRequest) -> DescribeConfigsResourceResult:

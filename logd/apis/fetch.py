@@ -102,7 +102,7 @@ def _gather(call: Call, request: FetchRequest, wanted: Iterable[Followed]) -> Ga
 
 def row_size(row: PartitionData) -> int:
     """Bytes of records in one row."""
-    return sum(map(len, row.records)) if type(row.records) is list else 0  # type: ignore[arg-type]
+    return sum(map(len, row.records)) if type(row.records) is list else 0
 
 
 def _partition(table: PartitionTable, followed: Followed, by_id: bool) -> Partition:

@@ -18,7 +18,7 @@ from logd.errors import DecodeError, ErrorCode, Refused
 from logd.log.log import Appended
 from logd.partitions.partition import Partition
 from logd.wire.batches import check_crc, read_header, recompress, validate_records
-from logd.wire.message import ZERO_UUID
+from logd.wire.message import ZERO_UUID, Buffer, Records
 from logd.wire.schemas.produce import (
     PartitionProduceData,
     PartitionProduceResponse,
@@ -94,13 +94,19 @@ def _append(
         )
     if data.records is None:
         raise Refused(ErrorCode.INVALID_RECORD, f"no records for {partition!r}: send one batch for each partition")
-    appended = partition.append(data.records)  # type: ignore[arg-type]
+    appended = partition.append(one_buffer(data.records))
     answer = PartitionProduceResponse(
         data.index, 0, appended.base_offset, appended.log_append_time_ms, appended.start_offset
     )
     if acks and partition.must_wait_for(appended, acks):
         waiting.append((partition, appended, answer))
     return answer
+
+
+def one_buffer(records: Records) -> Buffer:
+    """The records of a decoded request: one view of its frame."""
+    assert isinstance(records, Buffer)
+    return records
 
 
 def _unknown(topic: TopicProduceData, index: int, by_id: bool) -> Refused:
@@ -161,7 +167,7 @@ def _fail(row: PartitionProduceResponse, refused: Refused) -> None:
     row.log_append_time_ms = row.log_start_offset = -1
 
 
-def _prepared(records: bytes | memoryview, config: TopicConfig) -> bytes | memoryview:
+def _prepared(records: Buffer, config: TopicConfig) -> Buffer:
     """Check what only the records tell, and bring the batch into the topic's codec; runs in a thread."""
     try:
         header = read_header(records)
@@ -193,7 +199,7 @@ async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | 
             continue
         config = partition.config
         try:
-            data.records = await trio.to_thread.run_sync(_prepared, data.records, config)
+            data.records = await trio.to_thread.run_sync(_prepared, one_buffer(data.records), config)
         except Refused as refused:
             data.records = None
             refusals[id(data), data.index] = refused
@@ -201,8 +207,8 @@ async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | 
     named = [topic for topic in request.topic_data if topic.partition_data]
     for topic, topic_answer in zip(named, answer.responses, strict=True):
         for data, row in zip(topic.partition_data, topic_answer.partition_responses, strict=True):
-            if (refused := refusals.get((id(data), data.index))) is not None:
-                _fail(row, refused)
+            if (id(data), data.index) in refusals:
+                _fail(row, refusals[id(data), data.index])
     if request.acks == 0:
         return _unanswered(call, answer)
     return await _settle(request, answer, waiting)

@@ -41,6 +41,10 @@ from logd.wire.schemas.delete_topics import (
 CREATE_TOPICS, DELETE_TOPICS, CREATE_PARTITIONS = 19, 20, 37
 
 _TWICE = Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
+_ID_TWICE = Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic id.")
+_NEITHER = Refused(ErrorCode.INVALID_REQUEST, "Neither topic name nor id were specified.")
+_BOTH = Refused(ErrorCode.INVALID_REQUEST, "Give the topic's name or its id, not both.")
+_NAMED_TWICE = Refused(ErrorCode.INVALID_REQUEST, "The topic is given by its name and by its id.")
 
 
 # CreateTopics
@@ -108,7 +112,7 @@ async def delete_topics(call: Call, request: DeleteTopicsRequest) -> DeleteTopic
     states = _named(request, call.version)
     answers: list[DeletableTopicResult] = []
     found: list[Topic] = []
-    for state, refused in _duplicates(cluster, states):
+    for state, refused in _checked(cluster, states):
         topic = _found(cluster, state) if refused is None else refused
         if isinstance(topic, Refused):
             answers.append(_not_deleted(state, topic))
@@ -122,36 +126,25 @@ async def delete_topics(call: Call, request: DeleteTopicsRequest) -> DeleteTopic
     return DeleteTopicsResponse(0, answers)
 
 
-def _duplicates(cluster: Cluster, states: Sequence[DeleteTopicState]) -> list[tuple[DeleteTopicState, Refused | None]]:
-    """Each wish once; those that name a topic twice, or by name and by id, with the refusal."""
+def _checked(cluster: Cluster, states: Sequence[DeleteTopicState]) -> list[tuple[DeleteTopicState, Refused | None]]:
+    """Each wish once, with the refusal for those that are unclear or name a topic more than once."""
     names = Counter(state.name for state in states if state.name is not None)
     ids = Counter(state.topic_id for state in states if state.topic_id != ZERO_UUID)
-    checked: list[tuple[DeleteTopicState, Refused | None]] = []
-    seen: set[str | bytes] = set()
-    for state in states:
-        key = state.name if state.name is not None else state.topic_id
-        if key in seen and key != ZERO_UUID:
-            continue
-        seen.add(key)
-        checked.append((state, _contradiction(cluster, state, names, ids)))
-    return checked
-
-
-def _contradiction(
-    cluster: Cluster, state: DeleteTopicState, names: Counter[str], ids: Counter[bytes]
-) -> Refused | None:
-    if state.name is None and state.topic_id == ZERO_UUID:
-        return Refused(ErrorCode.INVALID_REQUEST, "Neither topic name nor id were specified.")
-    if state.name is not None and state.topic_id != ZERO_UUID:
-        return Refused(ErrorCode.INVALID_REQUEST, "Give the topic's name or its id, not both.")
-    if state.name is None:
-        return None if ids[state.topic_id] == 1 else Refused(ErrorCode.INVALID_REQUEST, "Duplicate topic id.")
-    if names[state.name] > 1:
-        return _TWICE
-    topic = cluster.image.topics.get(state.name)
-    if topic is not None and topic.id in ids:
-        return Refused(ErrorCode.INVALID_REQUEST, f"The topic '{state.name}' is given by its name and by its id.")
-    return None
+    both = {topic.name for name in names if (topic := cluster.image.topics.get(name)) is not None and topic.id in ids}
+    checked: dict[object, tuple[DeleteTopicState, Refused | None]] = {}
+    for position, state in enumerate(states):
+        topic = cluster.image.topics_by_id.get(state.topic_id)
+        if state.name is None and state.topic_id == ZERO_UUID:
+            checked[position] = (state, _NEITHER)
+        elif state.name is not None and state.topic_id != ZERO_UUID:
+            checked[position] = (state, _BOTH)
+        elif topic is not None and topic.name in both:
+            checked[topic.name] = (DeleteTopicState(topic.name, topic.id), _NAMED_TWICE)
+        elif state.name is None:
+            checked[state.topic_id] = (state, _ID_TWICE if ids[state.topic_id] > 1 else None)
+        elif state.name not in both:
+            checked[state.name] = (state, _TWICE if names[state.name] > 1 else None)
+    return list(checked.values())
 
 
 def _found(cluster: Cluster, state: DeleteTopicState) -> Topic | Refused:
