@@ -30,6 +30,7 @@ def consumer(bootstrap: str, group: str = "unused", **options: Any) -> Consumer:
         "heartbeat.interval.ms": 200,
         "fetch.wait.max.ms": 100,
         "reconnect.backoff.ms": 10,
+        "reconnect.backoff.max.ms": 200,
     }
     return Consumer(settings | dotted(options))
 
