@@ -228,10 +228,10 @@ class ModuleWriter:
 
 
 def _default(field: Spec, otherwise: str) -> str:
-    if "default" not in field:
+    value = field.get("default")
+    if value is None:  # for Kafka's own generator, null without quotes is no default
         return otherwise
-    value = field["default"]
-    if value is None or value == "null":
+    if value == "null":
         return "None"
     if field["type"] == "bool":
         return str(str(value).lower() == "true")

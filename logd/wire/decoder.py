@@ -186,7 +186,7 @@ class DecoderSource:
         self.run.append(("b", marker))
         self.flush()
         self.emit(f"{target} = None")
-        self.emit(f"if {marker} >= 0:")
+        self.emit(f"if {marker} {'> 0' if field.tag >= 0 else '>= 0'}:")
         self.indent += 1
         self.emit_into(target, field.struct, where)
         self.indent -= 1

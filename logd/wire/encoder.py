@@ -145,7 +145,7 @@ class EncoderSource:
         if not field.nullable:
             self.struct(field.struct, target)
             return
-        self.run.append(("b", f"-1 if {target} is None else 1"))
+        self.run.append(("b", f"{0 if field.tag >= 0 else -1} if {target} is None else 1"))
         self.flush()
         self.emit(f"if {target} is not None:")
         self.indent += 1

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import msgspec
+
 from logd.wire.message import ZERO_UUID, FieldFacts, Message
 
 
@@ -24,7 +26,7 @@ class ConsumerGroupCurrentMemberAssignmentKey(Message):
 class ConsumerGroupCurrentMemberAssignmentValueTopicPartitions(Message):
     topic_id: bytes = ZERO_UUID
     partitions: list[int] = []
-    assignment_epochs: list[int] | None = None
+    assignment_epochs: list[int] | None = []
 
     FIELDS: ClassVar[tuple[FieldFacts, ...]] = (
         ("topic_id", "uuid", "0+", "none", -1),
@@ -97,7 +99,7 @@ class ConsumerGroupMemberMetadataValue(Message):
     subscribed_topic_regex: str | None = ""
     rebalance_timeout_ms: int = -1
     server_assignor: str | None = ""
-    classic_member_metadata: ClassicMemberMetadata | None = None
+    classic_member_metadata: ClassicMemberMetadata | None = msgspec.field(default_factory=ClassicMemberMetadata)
 
     FIELDS: ClassVar[tuple[FieldFacts, ...]] = (
         ("instance_id", "string", "0+", "0+", -1),
@@ -545,7 +547,7 @@ class StreamsGroupCurrentMemberAssignmentKey(Message):
 class StreamsGroupCurrentMemberAssignmentValueTaskIds(Message):
     subtopology_id: str = ""
     partitions: list[int] = []
-    assignment_epochs: list[int] | None = None
+    assignment_epochs: list[int] | None = []
 
     FIELDS: ClassVar[tuple[FieldFacts, ...]] = (
         ("subtopology_id", "string", "0+", "none", -1),
@@ -658,7 +660,7 @@ class StreamsGroupMetadataValue(Message):
     epoch: int = 0
     metadata_hash: int = 0
     validated_topology_epoch: int = -1
-    last_assignment_configs: list[LastAssignmentConfig] | None = None
+    last_assignment_configs: list[LastAssignmentConfig] | None = []
 
     FIELDS: ClassVar[tuple[FieldFacts, ...]] = (
         ("epoch", "int32", "0+", "none", -1),
