@@ -36,7 +36,7 @@ from logd.wire.schemas.delete_groups import DeletableGroupResult, DeleteGroupsRe
 from logd.wire.schemas.describe_groups import DescribeGroupsRequest
 from logd.wire.schemas.group_records import GroupMetadataKey, GroupMetadataValue, OffsetCommitKey, OffsetCommitValue
 from logd.wire.schemas.heartbeat import HeartbeatRequest
-from logd.wire.schemas.join_group import JoinGroupRequest, JoinGroupResponse
+from logd.wire.schemas.join_group import JoinGroupRequest
 from logd.wire.schemas.leave_group import LeaveGroupRequest
 from logd.wire.schemas.list_groups import ListGroupsRequest
 from logd.wire.schemas.offset_commit import OffsetCommitRequest
@@ -172,8 +172,7 @@ class GroupMachine:
         if group is not None:
             yield from joining.join(group, request, event, self.limits, now_ms)
         elif request.member_id:
-            code = int(ErrorCode.UNKNOWN_MEMBER_ID)
-            yield Reply(event.to, JoinGroupResponse(error_code=code, member_id=request.member_id))
+            yield Reply(event.to, rebalance.not_joined(ErrorCode.UNKNOWN_MEMBER_ID, request.member_id))
         else:
             group = self.groups[request.group_id] = Group(request.group_id, now_ms)
             effects = list(joining.join(group, request, event, self.limits, now_ms))

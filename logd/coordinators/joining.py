@@ -18,12 +18,13 @@ from logd.coordinators.rebalance import (
     group_record,
     heard_of,
     joined,
+    not_joined,
     prepare,
     rebalance_or_complete,
     session_key,
 )
 from logd.errors import ErrorCode, Refused
-from logd.wire.schemas.join_group import JoinGroupRequest, JoinGroupResponse
+from logd.wire.schemas.join_group import JoinGroupRequest
 from logd.wire.schemas.sync_group import SyncGroupResponse
 
 ID_FIRST_VERSION = 4
@@ -55,7 +56,7 @@ def new_member_id(request: JoinGroupRequest, event: Asked) -> str:
 
 
 def _refusal(event: Asked, code: ErrorCode, member_id: str = "") -> Reply:
-    return Reply(event.to, JoinGroupResponse(error_code=int(code), member_id=member_id))
+    return Reply(event.to, not_joined(code, member_id))
 
 
 def _has_room(group: Group, member_id: str, size_max: int) -> bool:
@@ -154,12 +155,12 @@ def _join_static(
 
 def _take_place(group: Group, old: Member, member_id: str) -> Generator[Effect, None, Member]:
     """Fence whoever held the instance, and give its place to `member_id`; returns the member."""
-    fenced = int(ErrorCode.FENCED_INSTANCE_ID)
+    fenced = ErrorCode.FENCED_INSTANCE_ID
     call = group.take_join(old)
     if call is not None:
-        yield Reply(call, JoinGroupResponse(error_code=fenced, member_id=old.member_id))
+        yield Reply(call, not_joined(fenced, old.member_id))
     if old.syncing is not None:
-        yield Reply(old.syncing, SyncGroupResponse(error_code=fenced))
+        yield Reply(old.syncing, SyncGroupResponse(error_code=int(fenced)))
     yield Disarm(session_key(group, old.member_id))
     member = group.replace(old, member_id)
     yield heard_of(group, member)
@@ -180,13 +181,13 @@ def _resume(group: Group, member: Member, event: Asked, leader_before: str) -> I
 def _park(group: Group, member: Member, event: Asked) -> Iterator[Effect]:
     older = group.park_join(member, event.to)
     if older is not None:
-        yield Reply(
-            older, JoinGroupResponse(error_code=int(ErrorCode.REBALANCE_IN_PROGRESS), member_id=member.member_id)
-        )
+        yield Reply(older, not_joined(ErrorCode.REBALANCE_IN_PROGRESS, member.member_id))
 
 
 def _protocols(request: JoinGroupRequest) -> Protocols:
-    return tuple((protocol.name, protocol.metadata) for protocol in request.protocols)
+    """A protocol that is named twice counts once, or no vote could ever find it shared by all."""
+    named = {protocol.name: protocol.metadata for protocol in reversed(request.protocols)}
+    return tuple((name, named[name]) for name in dict.fromkeys(protocol.name for protocol in request.protocols))
 
 
 def _timeouts_ms(request: JoinGroupRequest) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from logd.wire.schemas.describe_groups import (
 )
 from logd.wire.schemas.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 
-CLASSIC = "Classic"
+CLASSIC = "classic"
 DEAD = "Dead"
 GROUP_NOT_FOUND_VERSION = 6
 """From DescribeGroups 6 a missing group is an error (KIP-1043); before, it was shown as a dead one."""
@@ -24,7 +24,7 @@ def list_groups(groups: Iterable[Group], request: ListGroupsRequest) -> ListGrou
     """The groups whose state and type the filters name; an empty filter names all (KIP-518, KIP-848)."""
     states = {state.strip().lower() for state in request.states_filter}
     types = {kind.strip().lower() for kind in request.types_filter}
-    if types and CLASSIC.lower() not in types:
+    if types and CLASSIC not in types:
         return ListGroupsResponse()
     return ListGroupsResponse(
         groups=[

@@ -74,6 +74,11 @@ def joined(group: Group, member: Member, *, skip_assignment: bool = False) -> Jo
     )
 
 
+def not_joined(code: ErrorCode, member_id: str = "") -> JoinGroupResponse:
+    """The answer to a JoinGroup that failed."""
+    return JoinGroupResponse(error_code=int(code), protocol_name=None, member_id=member_id)
+
+
 def member_list(group: Group) -> list[JoinGroupResponseMember]:
     return [
         JoinGroupResponseMember(member.member_id, member.instance_id, member.metadata(group.protocol))
@@ -161,13 +166,13 @@ def expel_unsynced(group: Group, event: SyncExpired, limits: GroupLimits, now_ms
 
 def remove_member(group: Group, member: Member) -> Iterator[Effect]:
     """Take a member out; calls of its own that still wait are told that it is unknown now."""
-    unknown = int(ErrorCode.UNKNOWN_MEMBER_ID)
+    unknown = ErrorCode.UNKNOWN_MEMBER_ID
     joining, syncing = group.take_join(member), member.syncing
     member.syncing = None
     if joining is not None:
-        yield Reply(joining, JoinGroupResponse(error_code=unknown))
+        yield Reply(joining, not_joined(unknown))
     if syncing is not None:
-        yield Reply(syncing, SyncGroupResponse(error_code=unknown))
+        yield Reply(syncing, SyncGroupResponse(error_code=int(unknown)))
     group.remove(member.member_id)
     yield Disarm(session_key(group, member.member_id))
 
