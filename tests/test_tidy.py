@@ -75,9 +75,16 @@ def test_modules_are_imported() -> None:
 
 
 def named_in_tables(source: Source) -> set[str]:
-    """Modules of logd that the file names in strings, dotted or with a colon, to import them when they are needed."""
-    constants = (node.value for node in ast.walk(source.tree) if isinstance(node, ast.Constant))
-    return {value.partition(":")[0] for value in constants if isinstance(value, str) and value.startswith("logd.")}
+    """Modules of logd that the file names in strings, to import them when they are needed.
+
+    Dotted names count, up to a colon; in a package's own file the bare names of its modules count too.
+    """
+    constants = [node.value for node in ast.walk(source.tree) if isinstance(node, ast.Constant)]
+    strings = [value for value in constants if isinstance(value, str)]
+    named = {value.partition(":")[0] for value in strings if value.startswith("logd.")}
+    if source.path.endswith("__init__.py"):
+        named.update(f"{source.module}.{value}" for value in strings)
+    return named
 
 
 def test_names_say_something() -> None:
