@@ -5,7 +5,6 @@ Prints one line on stdout when it serves; logs go to stderr. Nothing but this mo
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import resource
@@ -37,6 +36,8 @@ class JsonLines(logging.Formatter):
     """One JSON object for each log record."""
 
     def format(self, record: logging.LogRecord) -> str:
+        import json
+
         line: dict[str, Any] = {
             "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S") + f".{int(record.msecs):03d}",
             "level": record.levelname,
@@ -102,8 +103,8 @@ def _refuse_unbuilt(http: str, nodes: int, metadata: str | None) -> None:
     if metadata is not None:
         fail(
             USAGE,
-            f"--metadata {metadata}: metadata is kept in an SQLite file in the data directory, and nothing else is built yet; "
-            "leave the option out",
+            f"--metadata {metadata}: metadata is kept in an SQLite file in the data directory, nothing else is built "
+            "yet; leave the option out",
         )
 
 

@@ -38,7 +38,9 @@ TURN_REQUESTS_MAX = 32
 PENDING_MAX = 64
 """Parked answers of one connection: a producer has 5 requests in flight, the rest is patience."""
 
-PRODUCE_KEY = b"\0\0"
+PRODUCE = 0
+PRODUCE_HEAD = b"\0\0"
+"""How the frame of a Produce request begins."""
 
 
 class Peer:
@@ -152,7 +154,8 @@ class Peer:
             self.frames.limit = self.request_bytes_max
             turn += 1
             if isinstance(result, Pending):
-                self.frames.detach()
+                if result.head.api_key == PRODUCE and not result.in_order:
+                    self.frames.detach()  # its records are views of the frame; all else was copied by the decoder
                 self._park(result)
             elif self.pending:
                 self._park(Ready(result))
@@ -179,7 +182,7 @@ class Peer:
             frame = self.frames.next_frame()
         if frame is None or not self.pending:
             return frame
-        if frame[:2] == PRODUCE_KEY and len(self.pending) < PENDING_MAX and self.pending[-1].in_order:
+        if frame[:2] == PRODUCE_HEAD and len(self.pending) < PENDING_MAX and self.pending[-1].in_order:
             return frame
         self.frames.detach()
         self.held = frame
