@@ -14,7 +14,7 @@ import msgspec
 from logd.cli.failures import NOT_FOUND, USAGE, Failure
 from logd.cli.options import FORMATS, Settings, common_options
 from logd.cli.output import chosen, escaped, note, to_json
-from logd.cli.records import TOKENS, as_object, as_text, compile_format
+from logd.cli.records import TOKENS, as_field, as_object, as_text, compile_format
 from logd.cli.session import client_settings, existing_topic, run_async
 from logd.cli.where import END, FORMS, RANGE, START, TAIL, TIME, Where, parse_where
 
@@ -56,7 +56,7 @@ def consume(settings: Settings, /, **options: Any) -> None:
     """Print the records of topics, and those that come, until Ctrl-C, --count or --exit.
 
     In a pipe: one line for each record, with topic, partition, offset, timestamp, key, value and headers. The offset
-    -10 is the last ten of each partition, 100:200 stops before 200, @ is a time.
+    -10 is the last ten of each partition; 100:200 is what is there of that range, without 200; @ is a time.
     """
     plan = _plan(settings, **options)
     if plan.count != 0:
@@ -146,11 +146,10 @@ class Run:
         first = {at: found.offset for at, found in starts.items()}
         last = {at: found.offset for at, found in nexts.items()}
         positions = await self._positions(admin, first, last)
-        ends = last if self._plan.stop_at_end else {}
         limit = self._plan.where.end
-        if limit is not None:
-            ends = {at: min(limit, ends.get(at, limit)) for at in partitions}
-        return positions, ends
+        if limit is not None:  # a range is what is there of it now
+            return positions, {at: min(limit, last[at]) for at in partitions}
+        return positions, last if self._plan.stop_at_end else {}
 
     async def _partitions(self, admin: Admin, name: str) -> list[TopicPartition]:
         from logd.client import TopicPartition
@@ -193,17 +192,9 @@ class Run:
 
 
 def _tsv(record: Received) -> bytes:
-    headers = ",".join(f"{name}={as_text(value)}" for name, value in record.headers)
-    cells = (
-        record.topic,
-        str(record.partition),
-        str(record.offset),
-        str(record.timestamp_ms),
-        as_text(record.key),
-        as_text(record.value),
-        headers,
-    )
-    return ("\t".join(map(escaped, cells)) + "\n").encode()
+    headers = ",".join(f"{escaped(name)}={as_field(value)}" for name, value in record.headers)
+    place = f"{record.topic}\t{record.partition}\t{record.offset}\t{record.timestamp_ms}"
+    return f"{place}\t{as_field(record.key)}\t{as_field(record.value)}\t{headers}\n".encode()
 
 
 def _table(record: Received) -> bytes:

@@ -66,6 +66,14 @@ def as_text(data: bytes | None) -> str:
     return "" if data is None else data.decode("utf-8", "backslashreplace")
 
 
+def as_field(data: bytes | None) -> str:
+    """Bytes as one field of a tab-separated line: \\t, \\n, \\r, \\\\ for what would break it, bad UTF-8 as \\xNN."""
+    if data is None:
+        return ""
+    text = data.replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+    return text.replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")
+
+
 _TOKENS: dict[str, Callable[[Received], bytes]] = {
     "t": lambda record: record.topic.encode(),
     "p": lambda record: b"%d" % record.partition,
