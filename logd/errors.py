@@ -163,6 +163,17 @@ class Refused(Exception):
         self.message = message
 
 
+class RecordsRefused(Refused):
+    """Some records of a batch are wrong, so the whole batch is refused (KIP-467).
+
+    :param records: index within the batch and what is wrong, for each of them.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, records: list[tuple[int, str]]) -> None:
+        super().__init__(code, message)
+        self.records = records
+
+
 class DecodeError(ValueError):
     """Bytes that are not what they claim to be: the only exception that decoding raises."""
 

@@ -14,12 +14,13 @@ import trio
 
 from logd.apis.registry import HANGUP, Call, Parked, api
 from logd.config import TopicConfig
-from logd.errors import DecodeError, ErrorCode, Refused
+from logd.errors import DecodeError, ErrorCode, RecordsRefused, Refused
 from logd.log.log import Appended
 from logd.partitions.partition import Partition
 from logd.wire.batches import check_crc, read_header, recompress, validate_records
 from logd.wire.message import ZERO_UUID, Buffer, Records
 from logd.wire.schemas.produce import (
+    BatchIndexAndErrorMessage,
     PartitionProduceData,
     PartitionProduceResponse,
     ProduceRequest,
@@ -165,6 +166,8 @@ async def _settle(request: ProduceRequest, answer: ProduceResponse, waiting: Wai
 def _fail(row: PartitionProduceResponse, refused: Refused) -> None:
     row.error_code, row.error_message, row.base_offset = refused.code, refused.message, -1
     row.log_append_time_ms = row.log_start_offset = -1
+    if isinstance(refused, RecordsRefused):
+        row.record_errors = [BatchIndexAndErrorMessage(index, message) for index, message in refused.records]
 
 
 def _prepared(records: Buffer, config: TopicConfig) -> Buffer:

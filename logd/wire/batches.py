@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from logd.errors import DecodeError, ErrorCode, Refused
+from logd.errors import DecodeError, ErrorCode, RecordsRefused, Refused
 from logd.wire.checksum import crc32c
 from logd.wire.compression import BadCompression, compress, decompress
 from logd.wire.message import Buffer
@@ -305,6 +305,10 @@ def validate_records(
             f"{len(records)} records but a last offset delta of {header.last_offset_delta}: offsets must have no gaps",
         )
     if keys_required:
-        for index, record in enumerate(records):
-            if record.key is None:
-                raise Refused(ErrorCode.INVALID_RECORD, f"record {index} has no key; a compacted topic needs one")
+        bad = [
+            (index, "no key, and a compacted topic needs one") for index, one in enumerate(records) if one.key is None
+        ]
+        if bad:
+            raise RecordsRefused(
+                ErrorCode.INVALID_RECORD, f"{len(bad)} records have no key, and a compacted topic needs one", bad
+            )
