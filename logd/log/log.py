@@ -67,7 +67,7 @@ class Log:
         self._active = found.segments[-1]
         self._bases = [segment.base_offset for segment in found.segments]
         self._unfinished: list[Segment] = found.unfinished
-        self._new_names = bool(found.unfinished)
+        self._new_names = self.flushed_offset < self.end_offset or bool(found.unfinished)
         self._state = found.state
         self._state_job: FlushJob | None = None
         self._since_point_bytes = 0

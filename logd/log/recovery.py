@@ -227,12 +227,11 @@ class _Recovery:
         """Check one segment from an offset on; say whether the log goes on behind it."""
         file_bytes = segment.size
         segment.sealed = not last
-        position = self._position(segment, start_offset)
-        if position == 0:
-            segment.start_again()
-        else:
-            segment.index.cut(position, start_offset - segment.base_offset)
-            segment.next_offset = start_offset
+        position, reached = segment.resume(start_offset, self._config.index_interval_bytes)
+        if reached < start_offset and not self._config.compacted:
+            why = f"the data ends at offset {reached} and was flushed up to {start_offset}"
+            raise Corrupt(segment.log_path, position, why)
+        segment.next_offset = start_offset
         why = "the file ends"
         while position < file_bytes:
             data = self._disk.read(segment.file, min(SCAN_BYTES, file_bytes - position), position)
@@ -248,27 +247,6 @@ class _Recovery:
         if not last:
             self._unfinished.append(segment)
         return not why or why == _ZEROS
-
-    def _position(self, segment: Segment, offset: int) -> int:
-        """Return where the batch at ``offset`` begins or would begin; what is before it is not checked again."""
-        if offset == segment.base_offset or segment.size == 0:
-            return 0
-        last, position = segment.index.floor(offset - 1 - segment.base_offset)
-        reached = segment.base_offset
-        try:
-            for place in segment.walk(position, segment.size):
-                if last >= 0 and place.last_offset != last + segment.base_offset:
-                    segment.start_again()  # the index lies
-                    return self._position(segment, offset)
-                last = -1
-                if place.base_offset >= offset:
-                    return place.position
-                position, reached = place.position + place.size, place.last_offset + 1
-        except Corrupt as end:
-            position = end.position
-        if reached < offset and not self._config.compacted:
-            raise Corrupt(segment.log_path, position, f"the log ends at offset {reached}, flushed was {offset}")
-        return position
 
     def _take(self, segment: Segment, data: bytes, position: int, file_bytes: int) -> tuple[int, str]:
         """Take the batches of a piece read at ``position``; return how many bytes, and why no more, if so."""

@@ -119,15 +119,16 @@ class Segment:
     def max_timestamp(self) -> int:
         """The largest timestamp of any record, -1 when there is none."""
         if self._max_timestamp is None:
-            self._load_max_timestamp()
+            index = self.index  # rebuilding it finds the timestamp too
+            if self._max_timestamp is None:
+                self._load_max_timestamp(index)
         assert self._max_timestamp is not None
         return self._max_timestamp
 
     @property
     def max_timestamp_offset(self) -> int:
         """The last offset of the first batch that holds :attr:`max_timestamp`."""
-        if self._max_timestamp is None:
-            self._load_max_timestamp()
+        _ = self.max_timestamp
         return self._max_timestamp_offset
 
     def append(self, data: Buffer, last_offset: int, max_timestamp: int, now_ms: int, interval_bytes: int) -> None:
@@ -162,18 +163,20 @@ class Segment:
     def _note(self, position: int, size: int, last_offset: int, max_timestamp: int, interval_bytes: int) -> None:
         if position == 0:
             self.first_timestamp = max_timestamp
-        if self._max_timestamp is None:
-            self._load_max_timestamp()
-        assert self._max_timestamp is not None
-        if max_timestamp > self._max_timestamp:
-            self._max_timestamp = max_timestamp
-            self._max_timestamp_offset = last_offset
+        self._note_time(max_timestamp, last_offset)
         if self._since_index_bytes > interval_bytes:
             index = self.index
             index.add(last_offset - self.base_offset, position)
             index.add_time(self.max_timestamp, self._max_timestamp_offset - self.base_offset)
             self._since_index_bytes = 0
         self._since_index_bytes += size
+
+    def _note_time(self, max_timestamp: int, last_offset: int) -> None:
+        if self._max_timestamp is None:
+            self._load_max_timestamp(self.index)
+        if self._max_timestamp is None or max_timestamp > self._max_timestamp:
+            self._max_timestamp = max_timestamp
+            self._max_timestamp_offset = last_offset
 
     def _grow(self, size: int) -> None:
         step = min(max(GROW_BYTES_MIN, self.allocated), GROW_BYTES_MAX)
@@ -312,10 +315,54 @@ class Segment:
             self._index = None
 
     def _load_index(self) -> Index:
+        index = self._parse_index()
+        return index if index is not None else self.rebuild_index()
+
+    def _parse_index(self) -> Index | None:
         offsets = self._disk.load(self.path + INDEX_SUFFIX)
         times = self._disk.load(self.path + TIME_INDEX_SUFFIX)
-        index = parse(offsets, times, self.size) if offsets is not None and times is not None else None
-        return index if index is not None else self.rebuild_index()
+        return parse(offsets, times, self.size) if offsets is not None and times is not None else None
+
+    def resume(self, offset: int, interval_bytes: int) -> tuple[int, int]:
+        """Find where ``offset`` begins or would begin, in a file whose end may be torn; index what is before it.
+
+        :return: the position, and the offset that was reached, which is lower when the data ends too early.
+        """
+        index = self._parse_index()
+        self.start_again()
+        if index is not None and len(index):
+            last, position = index.floor(offset - 1 - self.base_offset)
+            if last < 0 or self._last_offset_at(position) == last + self.base_offset:
+                index.cut(position + 1, last + 1)
+                self._index = index
+                self._load_max_timestamp(index)
+        return self._walk_to(offset, interval_bytes)
+
+    def _walk_to(self, offset: int, interval_bytes: int) -> tuple[int, int]:
+        assert self._index is not None
+        indexed = len(self._index) > 0
+        position = self._index.positions[-1] if indexed else 0
+        reached = self.base_offset
+        try:
+            for place in self.walk(position, self.size):
+                if place.base_offset >= offset:
+                    return place.position, reached
+                if indexed:
+                    self._note_time(place.max_timestamp, place.last_offset)
+                else:
+                    self.note_loaded(place, interval_bytes)
+                position, reached = place.position + place.size, place.last_offset + 1
+        except Corrupt as end:
+            position = end.position
+        return position, reached
+
+    def _last_offset_at(self, position: int) -> int:
+        head = self._disk.read(self.file, HEADER_BYTES, position)
+        if len(head) < HEADER_BYTES:
+            return -1
+        base: int = _PLACE.unpack_from(head)[0]
+        delta: int = _LAST_DELTA.unpack_from(head, 23)[0]
+        return base + delta
 
     def rebuild_index(self, interval_bytes: int = 4096) -> Index:
         """Make the index again from the headers of all batches."""
@@ -330,10 +377,7 @@ class Segment:
             self.write_index()
         return self._index
 
-    def _load_max_timestamp(self) -> None:
-        index = self.index  # rebuilding it finds the timestamp too
-        if self._max_timestamp is not None:
-            return
+    def _load_max_timestamp(self, index: Index) -> None:
         self._max_timestamp = index.times[-1] if index.times else NO_TIMESTAMP
         self._max_timestamp_offset = self.base_offset + (index.time_offsets[-1] if index.times else 0)
 

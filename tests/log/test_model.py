@@ -91,7 +91,8 @@ class LogMachine(RuleBasedStateMachine):
     @rule(fraction=st.floats(0, 1))
     def delete_records(self, fraction: float) -> None:
         start, end = self.log.start_offset, self.log.flushed_offset
-        self.log.advance_start(start + int(max(0, end - start) * fraction))
+        target = start + int(max(0, end - start) * fraction)
+        self.log.advance_start(max([base for base, _ in self.batches if start <= base <= target], default=start))
         checkpoint(self.log)
         self.disk.sync_directory(PATH)
 
@@ -111,8 +112,6 @@ class LogMachine(RuleBasedStateMachine):
         reached = self.log.truncate(target)
         assert reached <= max(target, start)
         self.batches = [(base, data) for base, data in self.batches if base + read_header(data).count <= reached]
-        if reached == self.log.start_offset == self.log.segments[0].base_offset:
-            self.batches = []
         self._resume_producers()
         self.epoch += 1
 
