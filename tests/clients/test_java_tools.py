@@ -7,25 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tools import apache_kafka
+from tests.clients.java import NEEDS_JAVA, run_java
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which("java") is None, reason="java is not installed (apt install default-jre-headless)"),
-    pytest.mark.skipif(
-        apache_kafka.installed_libs() is None, reason="Kafka's jars are not here (python tools/apache_kafka.py fetch)"
-    ),
-]
-
-# A tool runs for a second: a small heap and no second compiler make it start in half of the time.
-JVM_OPTIONS = ("-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
-TOOLS = "org.apache.kafka.tools"
+pytestmark = NEEDS_JAVA
 
 Tool = Callable[..., str]
 
@@ -33,15 +22,9 @@ Tool = Callable[..., str]
 @pytest.fixture
 def tool(bootstrap: str) -> Tool:
     """Run a tool's class on the broker and return its stdout: ``tool("TopicCommand", "--list", stdin="")``."""
-    libs = apache_kafka.installed_libs()
-    assert libs is not None
 
-    def run(name: str, *arguments: str, stdin: str = "", option: str = "--bootstrap-server") -> str:
-        main_class = name if name.startswith("kafka.") else f"{TOOLS}.{name}"
-        command = apache_kafka.java_command(main_class, [option, bootstrap, *arguments], libs=libs, options=JVM_OPTIONS)
-        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=100, check=False)
-        assert done.returncode == 0, f"{name} {arguments} failed:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
+    def run(name: str, *arguments: str, stdin: str = "") -> str:
+        return run_java(name, "--bootstrap-server", bootstrap, *arguments, stdin=stdin)
 
     return run
 
