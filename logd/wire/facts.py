@@ -7,9 +7,10 @@ a path that runs more than once for a (class, version).
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+import msgspec
 
 from logd.wire.message import Message
 
@@ -32,8 +33,7 @@ STRING_BYTES_MAX = 32767
 """Kafka refuses longer strings, compact ones too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(msgspec.Struct, frozen=True):
     """One field as it is in one version."""
 
     name: str

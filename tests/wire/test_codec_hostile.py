@@ -96,7 +96,7 @@ def test_counts_take_no_memory(case: Case) -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for position in range(0, len(data), 1 + len(data) // 100):
+        for position in range(0, len(data), 1 + len(data) // 40):
             for value in (b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff\x0f"):
                 survives(case.cls, version, data[:position] + value + data[position + 4 :])
         _, peak = tracemalloc.get_traced_memory()
@@ -131,7 +131,7 @@ def swollen(cls: type[Message], version: int, flexible: bool) -> Iterator[Any]:
     """Messages in which one array, at whatever depth, has many elements of the smallest size."""
     for field in fields_of(cls, version, flexible):
         if field.present and field.array and field.struct is not None:
-            yield cls(**{field.name: [field.struct()] * 500})
+            yield cls(**{field.name: [field.struct()] * 200})
             for inner in swollen(field.struct, version, flexible):
                 yield cls(**{field.name: [inner]})
 
