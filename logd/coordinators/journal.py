@@ -39,6 +39,7 @@ class Batch(msgspec.Struct, frozen=True):
     """What one batch of the log holds.
 
     :param offsets: the offset of each record.
+    :param records: empty for a marker.
     :param producer: of a transactional batch, else None.
     :param committed: for the marker that ends a transaction: how; None for data.
     """
@@ -173,6 +174,6 @@ def _batch(data: bytes, at: int, header: BatchHeader) -> Batch:
     producer = (header.producer_id, header.producer_epoch) if header.is_transactional else None
     if header.is_control:
         types = [int.from_bytes(record.key[2:4], "big") for record in records if record.key is not None]
-        return Batch((), (), producer, COMMIT_MARKER in types)
+        return Batch([record.offset for record in records], (), producer, COMMIT_MARKER in types)
     offsets = [record.offset for record in records]
     return Batch(offsets, [(record.key or b"", record.value) for record in records], producer)
