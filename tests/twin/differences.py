@@ -1,0 +1,73 @@
+"""What may differ between logd's answers and Kafka's, each with its reason. Everything else is a bug or a decision.
+
+Two kinds stand here: fields whose values are each server's own (`OWN_VALUES`, `OWN_IDS`, ...), and answers that are
+different on purpose (`ON_PURPOSE`). A case may add its own (`differs=` in the corpus) with the same form.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+UNKNOWN_SERVER_ERROR = -1
+
+OWN_VALUES = {
+    "host": "each server has its own address",
+    "port": "each server has its own address",
+    "cluster_id": "made at random by each server; both must have one where the other has",
+    "log_dir": "where the data lies",
+    "total_bytes": "the disk's, and it changes",
+    "usable_bytes": "the disk's, and it changes",
+    "throttle_time_ms": "nobody throttles here; Kafka's quota code may round up",
+    "finalized_features_epoch": "each server counts its own metadata changes",
+    "supported_features": "a feature only where it is served (transactions, share groups, ... are not yet)",
+    "finalized_features": "a level only where it is served",
+    "documentation": "our own words",
+}
+"""Only the type and whether it is null, empty, negative or zero are compared."""
+
+OWN_IDS = {
+    "session_id": "fetch sessions get random ids; 0 is none",
+    "member_id": "the client id or instance id and a random UUID",
+    "leader": "a member id",
+}
+
+MESSAGES = {
+    "error_message": "our own words; compared (null or empty) only beside error_code 0",
+    "batch_index_error_message": "our own words",
+}
+
+NOW_MS_MIN = 1_780_000_000_000
+"""A time from here on is 'now': every time that a test chooses lies before it, or far beyond the next."""
+NOW_MS_MAX = 2_500_000_000_000
+
+UNORDERED = "lists of things with a name, an id or an index are compared in the order of that key: Kafka's is a hash's"
+
+CUT_TAIL = "Kafka may cut the last batch of a Fetch in the middle; what is cut is no batch and is not compared"
+
+
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """An answer that differs on purpose.
+
+    :param path: pattern (fnmatch) of `case/Api vN/path` of the difference.
+    """
+
+    path: str
+    reason: str
+
+
+ON_PURPOSE = (
+    Purpose(
+        "describe-*configs*/*min.insync.replicas*",
+        "Kafka's eligible-leader-replicas feature sets it as a dynamic default of the cluster; logd has no such feature",
+    ),
+    Purpose(
+        "create-topics*/*min.insync.replicas*",
+        "Kafka's eligible-leader-replicas feature sets it as a dynamic default of the cluster; logd has no such feature",
+    ),
+)
+
+KAFKA_FELL_OVER = (
+    "where Kafka's handler falls over (UNKNOWN_SERVER_ERROR), any error of logd's will do: the reliability table "
+    "asks for a code that names the mistake"
+)

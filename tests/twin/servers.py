@@ -1,0 +1,72 @@
+"""Starts the two servers of the twin with settings that make them alike."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools import apache_kafka
+
+from .peer import Connection, address_of
+from .ready import make_ready
+from .specs import Specs
+
+KAFKA_PROPERTIES = {
+    "offsets.topic.num.partitions": "16",
+    # so many replicas cannot be had: transactional ids have no coordinator, as in logd today
+    "transaction.state.log.replication.factor": "3",
+    "num.network.threads": "1",
+    "num.io.threads": "2",
+    "log.cleaner.enable": "false",
+    "share.coordinator.state.topic.num.partitions": "1",
+}
+LOGD_SETTINGS: Mapping[str, str] = {}
+
+
+def missing() -> str:
+    """Why there can be no Kafka here; empty when there can."""
+    if shutil.which("java") is None:
+        return "no Java on this machine: the twin needs a real Apache Kafka"
+    if not apache_kafka.available():
+        return "no jars of Apache Kafka here (python tools/apache_kafka.py fetch)"
+    return ""
+
+
+def kafka_specs() -> Specs:
+    """The message specifications out of the jars that are run."""
+    libs = apache_kafka.installed_libs()
+    assert libs is not None
+    return Specs(next(Path(libs).glob(f"kafka-clients-{apache_kafka.VERSION}.jar")))
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Both servers, ready."""
+
+    specs: Specs
+    kafka: tuple[str, int]
+    logd: tuple[str, int]
+
+    def connection(self, address: tuple[str, int]) -> Connection:
+        return Connection(self.specs, address)
+
+
+@contextmanager
+def twins() -> Iterator[Twins]:
+    """Start both, stop both."""
+    from logd.testing import Broker
+
+    specs = kafka_specs()
+    with (
+        Broker(LOGD_SETTINGS) as logd,
+        apache_kafka.ApacheKafka(properties=KAFKA_PROPERTIES, heap="256m") as kafka,
+    ):
+        pair = Twins(specs, address_of(kafka.bootstrap), address_of(logd.bootstrap))
+        for address in (pair.kafka, pair.logd):
+            connection = pair.connection(address)
+            make_ready(connection)
+            connection.close()
+        yield pair
