@@ -30,6 +30,8 @@ PRODUCER_ID_BLOCK = 1000
 ATTEMPTS_MAX = 20
 """How often a write that met another node's is decided again."""
 
+WATCH_RETRY_MS = 1000
+
 NewId = Callable[[], bytes]
 ImageListener = Callable[[Image, Image], Awaitable[None]]
 
@@ -144,15 +146,20 @@ class Cluster:
     async def watch(self) -> None:
         """Follow what other nodes write, for ever; run by the node in a task of its own."""
         while True:
-            version = await self.store.changed(self.image.version)
-            async with self._writing:
-                if version <= self.image.version:
-                    continue
-                snapshot = await self.store.read()
-                if snapshot.version > self.image.version:
-                    old = self.image
-                    self._load(snapshot)
-                    await self._tell(old)
+            try:
+                version = await self.store.changed(self.image.version)
+                async with self._writing:
+                    if version > self.image.version:
+                        await self._reload()
+            except (StorageFailed, StoreUnusable) as error:
+                logger.error("can't follow the metadata store, the last image stays in force: %s", error)
+                await trio.sleep(WATCH_RETRY_MS / 1000)
+
+    async def _reload(self) -> None:
+        """Take over what the store holds."""
+        old, snapshot = self.image, await self.store.read()
+        self._load(snapshot)
+        await self._tell(old)
 
     async def aclose(self) -> None:
         """Close the store."""
@@ -192,8 +199,7 @@ class Cluster:
                     await self._tell(old)
                 return self.image
             except Conflict:
-                self._load(await self.store.read())
-                await self._tell(old)
+                await self._reload()
             except StorageFailed as error:
                 raise Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"The metadata could not be written: {error}") from error
         raise Refused(ErrorCode.REQUEST_TIMED_OUT, "Other nodes kept changing the same metadata; try again.")
@@ -204,8 +210,12 @@ class Cluster:
 
     def _load(self, snapshot: Snapshot) -> None:
         entries = {key: entry.value for key, entry in snapshot.entries.items() if key != records.FORMAT_KEY}
+        try:
+            image = records.image_of(entries, snapshot.version)
+        except records.BadRecord as error:
+            raise StoreUnusable(f"The metadata store is damaged: {error}; restore it from a backup.") from error
         self._versions = {key: entry.version for key, entry in snapshot.entries.items()}
-        self._become(records.image_of(entries, snapshot.version))
+        self._become(image)
 
     def _become(self, image: Image) -> None:
         old, self.image = self.image, image
@@ -233,10 +243,7 @@ async def open_cluster(store: Store, settings: Settings, new_id: NewId, new_clus
             logger.debug("another node made the cluster first")
         snapshot = await store.read()
     _check_format(snapshot)
-    try:
-        return Cluster(store, settings, new_id, snapshot)
-    except records.BadRecord as error:
-        raise StoreUnusable(f"The metadata store is damaged: {error}; restore it from a backup.") from error
+    return Cluster(store, settings, new_id, snapshot)
 
 
 def _check_format(snapshot: Snapshot) -> None:

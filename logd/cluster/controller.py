@@ -17,7 +17,7 @@ from logd.config.topics import validate_topic_configs
 from logd.errors import ErrorCode, Refused
 
 TOPIC_NAME_BYTES_MAX = 249
-PARTITIONS_PER_REQUEST_MAX = 10_000
+RECORDS_PER_REQUEST_MAX = 10_000
 """Kafka's controller refuses an operation of more records than this."""
 
 _NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -71,6 +71,8 @@ def check_topic_name(name: str) -> None:
 
 def create_topics(image: Image, settings: Settings, wanted: Sequence[NewTopic], ids: Sequence[bytes]) -> Decided:
     """Decide about `wanted`; `ids` has 16 fresh random bytes for each of them."""
+    if sum(_asked(settings, topic) for topic in wanted) > RECORDS_PER_REQUEST_MAX:
+        return Decided([_too_many()] * len(wanted), Changes())
     results: list[Topic | Refused] = []
     made: dict[str, Topic] = {}
     room = settings.partitions_max - image.partition_count
@@ -85,19 +87,23 @@ def create_topics(image: Image, settings: Settings, wanted: Sequence[NewTopic], 
             results.append(decided)
         except Refused as refused:
             results.append(refused)
-    if sum(len(topic.partitions) + 1 for topic in made.values()) > PARTITIONS_PER_REQUEST_MAX:
-        return _all_refused(results, _too_many(PARTITIONS_PER_REQUEST_MAX))
+    if sum(1 + len(topic.partitions) + len(topic.configs) for topic in made.values()) > RECORDS_PER_REQUEST_MAX:
+        return Decided([result if isinstance(result, Refused) else _too_many() for result in results], Changes())
     return Decided(results, Changes(topics=tuple(made.values())))
 
 
-def _all_refused(results: Sequence[Topic | Refused], refused: Refused) -> Decided:
-    return Decided([result if isinstance(result, Refused) else refused for result in results], Changes())
+def _asked(settings: Settings, topic: NewTopic) -> int:
+    """How many partitions a wish is for, were it granted."""
+    if topic.assignments:
+        return len(topic.assignments)
+    return settings.num_partitions if topic.num_partitions == -1 else max(topic.num_partitions, 0)
 
 
-def _too_many(most: int) -> Refused:
+def _too_many() -> Refused:
     return Refused(
         ErrorCode.POLICY_VIOLATION,
-        f"Excessively large number of partitions per request: at most {most - 1} can be made at once.",
+        "Excessively large number of partitions per request: a request can make fewer than "
+        f"{RECORDS_PER_REQUEST_MAX}, its topics and their configs counted too.",
     )
 
 
@@ -146,8 +152,6 @@ def _placed(image: Image, settings: Settings, topic: NewTopic) -> list[tuple[int
             ErrorCode.INVALID_PARTITIONS,
             f"Number of partitions {count} of topic '{topic.name}' must be larger than 0, or -1 for the default value.",
         )
-    if count > PARTITIONS_PER_REQUEST_MAX:
-        raise _too_many(PARTITIONS_PER_REQUEST_MAX)
     return place(list(image.brokers.values()), count, factor)
 
 
@@ -229,11 +233,11 @@ def _grow(image: Image, wanted: NewPartitions, room: int, settings: Settings) ->
             f"The topic {wanted.name} currently has {have} partition(s); {wanted.count} would not be an increase.",
         )
     added = wanted.count - have
-    if added > PARTITIONS_PER_REQUEST_MAX:
+    if added > RECORDS_PER_REQUEST_MAX:
         raise Refused(
             ErrorCode.INVALID_PARTITIONS,
             f"{added} new partitions of topic '{wanted.name}' are too many; "
-            f"at most {PARTITIONS_PER_REQUEST_MAX} can be added at once.",
+            f"at most {RECORDS_PER_REQUEST_MAX} can be added at once.",
         )
     if added > room:
         raise Refused(ErrorCode.POLICY_VIOLATION, _no_room(wanted.name, settings))
