@@ -197,8 +197,8 @@ async def _run_on(node: Node, data: DataDirectory, task_status: trio.TaskStatus[
         if not node.killed:
             with trio.CancelScope(shield=True):
                 await node.groups.close()
-                await trio.to_thread.run_sync(node.partitions.close)
-                data.mark_clean()
+                if await node.partitions.close():
+                    data.mark_clean()
     finally:
         with trio.CancelScope(shield=True):
             await store.aclose()

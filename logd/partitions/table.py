@@ -7,9 +7,10 @@ of use. Handlers look partitions up here. File work that may take long goes to a
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -30,6 +31,10 @@ logger = logging.getLogger("logd.partitions")
 DELETED_SUFFIX = "-delete"
 """A directory whose name ends so belongs to a deleted topic and waits for its removal, as in Kafka."""
 
+THREADS_MAX = 16
+"""Logs that are made or closed side by side."""
+
+T = TypeVar("T")
 ConfigOf = Callable[[str], "TopicConfig"]
 
 
@@ -117,7 +122,8 @@ class PartitionTable:
         """
         for topic in image.topics.values():
             for state in topic.partitions:
-                self._admit(self._open(topic, state))
+                if self._node_id in state.replicas:
+                    self._admit(self._open(topic, state))
         self._clean = True
 
     async def follow(self, old: Image, new: Image) -> None:
@@ -127,9 +133,10 @@ class PartitionTable:
                 current = new.topics.get(name)
                 if current is None or current.id != topic.id:
                     await trio.to_thread.run_sync(self._discard, self._take_out(topic))
-            for name, topic in new.topics.items():
-                if topic is not old.topics.get(name):
-                    await self._update(topic)
+            changed = [topic for name, topic in new.topics.items() if topic is not old.topics.get(name)]
+            added = [missing for topic in changed for missing in self._update(topic)]
+            for partition in await in_threads(added):
+                self._admit(partition)
         if (
             old.topics is not new.topics
             or old.broker_configs is not new.broker_configs
@@ -137,17 +144,14 @@ class PartitionTable:
         ):
             self._configure()
 
-    async def _update(self, topic: Topic) -> None:
-        added = []
+    def _update(self, topic: Topic) -> Iterator[Callable[[], Partition]]:
+        """Apply new epochs; give what opens the partitions that are not here yet."""
         for state in topic.partitions:
             known = self._by_id.get((topic.id, state.index))
-            if known is None:
-                added.append(state)
-            else:
+            if known is not None:
                 known.leader_epoch = state.leader_epoch
-        if added:
-            for partition in await trio.to_thread.run_sync(self._open_some, topic, added):
-                self._admit(partition)
+            elif self._node_id in state.replicas:
+                yield partial(self._open, topic, state)
 
     def _configure(self) -> None:
         self.some_open_batches = False
@@ -157,9 +161,6 @@ class PartitionTable:
                 partition.config = config
                 partition.log.config = log_config(config, self._producer_id_expiration_ms)
             self.some_open_batches = self.some_open_batches or (partition.opens_batches and not partition.internal)
-
-    def _open_some(self, topic: Topic, states: list[PartitionState]) -> list[Partition]:
-        return [self._open(topic, state) for state in states]
 
     def _open(self, topic: Topic, state: PartitionState) -> Partition:
         config = self._config_of(topic.name)
@@ -222,16 +223,35 @@ class PartitionTable:
             except StorageFailed as failure:
                 logger.error("the files of deleted %r can't be removed: %s", partition, failure)
 
-    def close(self) -> None:
-        """Flush and close every log; blocks. What fails is recovered at the next start."""
-        refused = Refused(ErrorCode.NOT_LEADER_OR_FOLLOWER, "this node has stopped: ask another for Metadata")
-        for partition in self:
-            failed = partition.failure is not None
-            partition.stop(refused)
-            try:
-                partition.log.close(clean=not failed)
-            except StorageFailed as failure:
-                logger.error("partition %r was not closed well: %s", partition, failure)
+    async def close(self) -> bool:
+        """Flush and close every log. What fails is recovered at the next start.
+
+        :returns: whether all went well, so that the next start may trust what it finds.
+        """
+        return all(await in_threads([partial(self._close, partition) for partition in self]))
+
+    def _close(self, partition: Partition) -> bool:
+        clean = partition.failure is None
+        try:
+            partition.log.close(clean=clean)
+        except StorageFailed as failure:
+            logger.error("partition %r was not closed well: %s", partition, failure)
+            return False
+        return clean
+
+
+async def in_threads(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Run jobs that wait for the disk side by side, so that the file system can join their flushes."""
+    results: dict[int, T] = {}
+    limiter = trio.CapacityLimiter(THREADS_MAX)
+
+    async def run(number: int, job: Callable[[], T]) -> None:
+        results[number] = await trio.to_thread.run_sync(job, limiter=limiter)
+
+    async with trio.open_nursery() as nursery:
+        for number, job in enumerate(jobs):
+            nursery.start_soon(run, number, job)
+    return [results[number] for number in range(len(jobs))]
 
 
 def remove_directory(disk: RealDisk, path: str) -> None:
