@@ -1,0 +1,192 @@
+"""CreateTopics, DeleteTopics and CreatePartitions in every version, answered as Apache Kafka 4.3.1 answers."""
+
+from __future__ import annotations
+
+import pytest
+
+from logd.apis import topics
+from logd.apis.topics import CREATE_PARTITIONS, CREATE_TOPICS, DELETE_TOPICS
+from logd.errors import ErrorCode
+from logd.wire.message import ZERO_UUID
+from logd.wire.schemas.create_partitions import (
+    CreatePartitionsAssignment,
+    CreatePartitionsRequest,
+    CreatePartitionsTopic,
+)
+from logd.wire.schemas.create_topics import (
+    CreatableReplicaAssignment,
+    CreatableTopic,
+    CreatableTopicConfig,
+    CreateTopicsRequest,
+)
+from logd.wire.schemas.delete_topics import DeleteTopicsRequest, DeleteTopicState
+from tests.apis.calls import Admin, admin, versions
+
+pytestmark = pytest.mark.trio
+assert topics
+
+
+def wanted(name: str, partitions: int = 1, factor: int = 1, **configs: str) -> CreatableTopic:
+    """A topic to make."""
+    items = [CreatableTopicConfig(key.replace("_", "."), value) for key, value in configs.items()]
+    return CreatableTopic(name, partitions, factor, [], items)
+
+
+async def create(node: Admin, *names: str) -> None:
+    """Make topics of one partition."""
+    await node.ask(CREATE_TOPICS, 7, CreateTopicsRequest([wanted(name) for name in names]))
+
+
+@pytest.mark.parametrize("version", versions(CREATE_TOPICS))
+async def test_create(version: int) -> None:
+    """Each topic is answered on its own; v5+ tells what was made, v7 the topic's id."""
+    node = await admin("num.partitions=3")
+    assigned = CreatableTopic("c", -1, -1, [CreatableReplicaAssignment(0, [0]), CreatableReplicaAssignment(1, [0])])
+    request = CreateTopicsRequest([wanted("a", -1, -1), wanted("b", 0), assigned, wanted("d", 1, 1, retention_ms="5")])
+    answer = await node.ask(CREATE_TOPICS, version, request)
+    assert [(topic.name, topic.error_code) for topic in answer.topics] == [("a", 0), ("b", 37), ("c", 0), ("d", 0)]
+    assert [topic.error_message is None for topic in answer.topics] == [True, False, True, True]
+    image = node.cluster.image
+    assert {name: len(topic.partitions) for name, topic in image.topics.items()} == {"a": 3, "c": 2, "d": 1}
+    if version >= 5:
+        assert [(topic.num_partitions, topic.replication_factor) for topic in answer.topics] == [
+            (3, 1),
+            (-1, -1),
+            (2, 1),
+            (1, 1),
+        ]
+        assert [len(topic.configs) for topic in answer.topics] == [33, 0, 33, 33]
+        (retention,) = [config for config in answer.topics[3].configs if config.name == "retention.ms"]
+        assert (retention.value, retention.config_source, retention.read_only) == ("5", 1, False)
+    if version >= 7:
+        assert [topic.topic_id for topic in answer.topics] == [
+            image.topics["a"].id,
+            ZERO_UUID,
+            image.topics["c"].id,
+            image.topics["d"].id,
+        ]
+
+
+@pytest.mark.parametrize("version", versions(CREATE_TOPICS))
+async def test_create_validate_only(version: int) -> None:
+    """The answer is as if it were made; nothing is."""
+    node = await admin()
+    answer = await node.ask(CREATE_TOPICS, version, CreateTopicsRequest([wanted("a"), wanted("/")], 1000, True))
+    assert [topic.error_code for topic in answer.topics] == [0, ErrorCode.INVALID_TOPIC_EXCEPTION]
+    assert node.cluster.image.topics == {}
+
+
+async def test_create_a_name_twice_in_one_request() -> None:
+    """INVALID_REQUEST once for the name, whatever the two say; the other topic is made."""
+    node = await admin()
+    answer = await node.ask(CREATE_TOPICS, 7, CreateTopicsRequest([wanted("a"), wanted("b"), wanted("a", 3)]))
+    assert [(topic.name, topic.error_code) for topic in answer.topics] == [("a", 42), ("b", 0)]
+    assert list(node.cluster.image.topics) == ["b"]
+
+
+async def test_create_nothing() -> None:
+    """An empty request gets an empty answer."""
+    assert (await (await admin()).ask(CREATE_TOPICS, 7, CreateTopicsRequest())).topics == []
+
+
+@pytest.mark.parametrize("version", versions(DELETE_TOPICS))
+async def test_delete_by_name(version: int) -> None:
+    """Topics that are there go, internal ones too; the others are unknown; a name given twice deletes nothing."""
+    node = await admin()
+    await create(node, "a", "b", "__consumer_offsets")
+    names = ["a", "none", "b", "b", "__consumer_offsets"]
+    request = DeleteTopicsRequest([DeleteTopicState(name) for name in names], [])
+    if version < 6:
+        request = DeleteTopicsRequest([], names)
+    answer = await node.ask(DELETE_TOPICS, version, request)
+    assert {result.name: result.error_code for result in answer.responses} == {
+        "a": 0,
+        "none": ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        "b": ErrorCode.INVALID_REQUEST,
+        "__consumer_offsets": 0,
+    }
+    assert len(answer.responses) == 4
+    assert list(node.cluster.image.topics) == ["b"]
+    if version >= 5:
+        assert all((result.error_message is None) == (result.error_code == 0) for result in answer.responses)
+
+
+async def test_delete_by_id() -> None:
+    """v6 deletes by id and tells the name; an unknown id, both, neither, and two ways at once are refused."""
+    node = await admin()
+    await create(node, "a", "b", "c", "d")
+    ids = {name: topic.id for name, topic in node.cluster.image.topics.items()}
+    states = [
+        DeleteTopicState(None, ids["a"]),
+        DeleteTopicState(None, bytes(15) + b"\xff"),
+        DeleteTopicState(None, ZERO_UUID),
+        DeleteTopicState("b", ids["b"]),
+        DeleteTopicState("c"),
+        DeleteTopicState(None, ids["c"]),
+        DeleteTopicState(None, ids["d"]),
+        DeleteTopicState(None, ids["d"]),
+    ]
+    answer = await node.ask(DELETE_TOPICS, 6, DeleteTopicsRequest(states))
+    assert {(result.name, result.topic_id): result.error_code for result in answer.responses} == {
+        ("a", ids["a"]): 0,
+        (None, bytes(15) + b"\xff"): ErrorCode.UNKNOWN_TOPIC_ID,
+        (None, ZERO_UUID): ErrorCode.INVALID_REQUEST,
+        ("b", ids["b"]): ErrorCode.INVALID_REQUEST,
+        ("c", ids["c"]): ErrorCode.INVALID_REQUEST,
+        (None, ids["d"]): ErrorCode.INVALID_REQUEST,
+    }
+    assert sorted(node.cluster.image.topics) == ["b", "c", "d"]
+
+
+@pytest.mark.parametrize("version", versions(DELETE_TOPICS))
+async def test_delete_where_it_is_not_allowed(version: int) -> None:
+    """delete.topic.enable=false: every topic is refused with the code that the version knows."""
+    node = await admin("delete.topic.enable=false")
+    await create(node, "a")
+    request = DeleteTopicsRequest([DeleteTopicState("a")] if version >= 6 else [], [] if version >= 6 else ["a"])
+    answer = await node.ask(DELETE_TOPICS, version, request)
+    code = ErrorCode.TOPIC_DELETION_DISABLED if version >= 3 else ErrorCode.INVALID_REQUEST
+    assert [result.error_code for result in answer.responses] == [code]
+    assert "a" in node.cluster.image.topics
+
+
+@pytest.mark.parametrize("version", versions(CREATE_PARTITIONS))
+async def test_grow(version: int) -> None:
+    """Each topic is answered on its own: grown, unknown, not larger, given twice."""
+    node = await admin()
+    await create(node, "a", "b", "c", "d")
+    assigned = [CreatePartitionsAssignment([0]), CreatePartitionsAssignment([0])]
+    request = CreatePartitionsRequest(
+        [
+            CreatePartitionsTopic("a", 3, None),
+            CreatePartitionsTopic("b", 3, assigned),
+            CreatePartitionsTopic("none", 3, None),
+            CreatePartitionsTopic("c", 1, None),
+            CreatePartitionsTopic("d", 2, None),
+            CreatePartitionsTopic("d", 3, None),
+        ]
+    )
+    answer = await node.ask(CREATE_PARTITIONS, version, request)
+    assert {result.name: result.error_code for result in answer.results} == {
+        "a": 0,
+        "b": 0,
+        "none": ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        "c": ErrorCode.INVALID_PARTITIONS,
+        "d": ErrorCode.INVALID_REQUEST,
+    }
+    assert all((result.error_message is None) == (result.error_code == 0) for result in answer.results)
+    assert {name: len(topic.partitions) for name, topic in node.cluster.image.topics.items()} == {
+        "a": 3,
+        "b": 3,
+        "c": 1,
+        "d": 1,
+    }
+
+
+async def test_grow_validate_only() -> None:
+    """The answer is as if it were done; nothing is."""
+    node = await admin()
+    await create(node, "a")
+    request = CreatePartitionsRequest([CreatePartitionsTopic("a", 3, None)], 1000, True)
+    assert [result.error_code for result in (await node.ask(CREATE_PARTITIONS, 3, request)).results] == [0]
+    assert len(node.cluster.image.topics["a"].partitions) == 1
