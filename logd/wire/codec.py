@@ -33,8 +33,9 @@ def decode(cls: type[M], version: int, data: Buffer, start: int = 0) -> tuple[M,
 
     :raises DecodeError: for bytes that are no such message, and for a version that `cls` has not.
     """
-    decoder = _decoders.get((cls, version))
-    if decoder is None:
+    try:
+        decoder = _decoders[cls, version]
+    except KeyError:
         decoder = _decoder(cls, version)
     view = data if type(data) is memoryview else memoryview(data)
     try:
@@ -72,8 +73,9 @@ def encode_parts(message: Message, version: int) -> list[Buffer]:
 
     :raises EncodeError: as :func:`encode` does.
     """
-    encoder = _encoders.get((type(message), version))
-    if encoder is None:
+    try:
+        encoder = _encoders[type(message), version]
+    except KeyError:
         encoder = _encoder(type(message), version)
     pieces: list[Buffer] = []
     parts: list[Buffer] = []

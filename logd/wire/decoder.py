@@ -204,10 +204,18 @@ class DecoderSource:
         self.flush()
         if field.compact:
             self.emit(f"if {length} > 127:")
-            self.emit(f"    {length}, p = uvarint_tail(b, {length}, p)")
             if short:
+                self.emit(f"    {length}, p = uvarint_tail(b, {length}, p)")
                 self.emit(f"    if {length} > {STRING_BYTES_MAX + 1}:")
                 self.emit(f"        raise bad_length('a string', {length} - 1, {STRING_BYTES_MAX})")
+            else:
+                second = self.new("k")
+                self.emit(f"    {second} = b[p]")
+                self.emit(f"    if {second} < 128:")
+                self.emit(f"        {length} = {length} & 127 | {second} << 7")
+                self.emit("        p += 1")
+                self.emit("    else:")
+                self.emit(f"        {length}, p = uvarint_tail(b, {length}, p)")
         return length
 
     def null_check(self, field: Field, length: str, target: str, where: str) -> None:

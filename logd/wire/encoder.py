@@ -89,7 +89,7 @@ class EncoderSource:
     def packed(self, run: list[tuple[str, str]]) -> str:
         """The expression that packs `run`."""
         formats = "".join(form for form, _ in run)
-        if formats == "x":
+        if formats == "x" or run == [("B", "0")]:
             return "b'\\0'"
         writer = self.constant("write_" + formats.replace("?", "t"), struct.Struct(">" + formats).pack)
         return f"{writer}({', '.join(value for form, value in run if form != 'x')})"
@@ -153,16 +153,25 @@ class EncoderSource:
         self.flush()
         self.indent -= 1
 
+    def null(self, field: Field, value: str) -> None:
+        """Writes a null with the pending run, and leaves the source inside ``else``."""
+        if field.nullable:
+            form, null = ("B", "0") if field.compact else ("h" if self.is_short(field) else "i", "-1")
+            self.emit(f"if {value} is None:")
+            self.emit(f"    {self.add}({self.packed([*self.run, (form, null)])})")
+            self.emit("else:")
+            self.indent += 1
+
+    @staticmethod
+    def is_short(field: Field) -> bool:
+        """Whether the length takes two bytes where it is not compact."""
+        return field.kind == "string" and not field.array
+
     def sized(self, field: Field, value: str) -> None:
         """A string, bytes or records."""
         target, length = self.new("v"), self.new("l")
         self.emit(f"{target} = {value}")
-        if field.nullable:
-            self.emit(f"if {target} is None:")
-            self.emit(f"    {length} = {0 if field.compact else -1}")
-            self.emit(f"    {target} = b''")
-            self.emit("else:")
-            self.indent += 1
+        self.null(field, target)
         if field.kind == "string":
             self.emit(f"{target} = {target}.encode()")
         size = f"len({target})"
@@ -170,8 +179,6 @@ class EncoderSource:
             size = f"len({target}) if type({target}) in plain else sum(map(len, {target}))"
             size = f"({size})" if field.compact else size
         self.emit(f"{length} = {size}{' + 1' if field.compact else ''}")
-        if field.nullable:
-            self.indent -= 1
         self.flush_length(length, field.compact, "h" if field.kind == "string" else "i")
         if field.kind == "records":
             self.emit(f"if {length} < {PART_BYTES_MIN} and type({target}) in plain:")
@@ -180,18 +187,14 @@ class EncoderSource:
             self.emit(f"    put_records({target}, {length}, w, parts)")
         else:
             self.emit(f"{self.add}({target})")
+        if field.nullable:
+            self.indent -= 1
 
     def array(self, field: Field, value: str) -> None:
         target, length = self.new("v"), self.new("l")
         self.emit(f"{target} = {value}")
-        if field.nullable:
-            self.emit(f"if {target} is None:")
-            self.emit(f"    {length} = {0 if field.compact else -1}")
-            self.emit(f"    {target} = ()")
-            self.emit("else:")
-            self.emit(f"    {length} = len({target}){' + 1' if field.compact else ''}")
-        else:
-            self.emit(f"{length} = len({target}){' + 1' if field.compact else ''}")
+        self.null(field, target)
+        self.emit(f"{length} = len({target}){' + 1' if field.compact else ''}")
         self.flush_length(length, field.compact, "i")
         if field.kind == "uuid":
             self.emit(f"{self.add}(join({target}))")
@@ -200,6 +203,8 @@ class EncoderSource:
             self.emit(f"    {self.add}(pack(f'>{{len({target})}}{FORMATS[field.kind]}', *{target}))")
         else:
             self.items(field, target)
+        if field.nullable:
+            self.indent -= 1
 
     def items(self, field: Field, target: str) -> None:
         item = self.new("x")
