@@ -117,14 +117,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             at_least(1024),
         ),
     ] = 65_536
-    socket_listen_backlog_size: Annotated[int, _int("Connections that may wait to be accepted.", "", at_least(1))] = 50
-    socket_send_buffer_bytes: Annotated[
-        int, _int("Kernel send buffer of a connection; -1 keeps the system's.", "bytes", at_least(-1))
-    ] = 102_400
-    socket_receive_buffer_bytes: Annotated[
-        int, _int("Kernel receive buffer of a connection; -1 keeps the system's.", "bytes", at_least(-1))
-    ] = 102_400
-    request_timeout_ms: Annotated[int, _int("How long a request between brokers may take.", "ms", at_least(1))] = 30_000
 
     # Topics
     auto_create_topics_enable: Annotated[bool, _bool("Make a topic when a client first asks for its metadata.")] = True
@@ -319,9 +311,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_flush_offset_checkpoint_interval_ms: Annotated[
         int, _int("How often recovery points are written down.", "ms", at_least(1))
     ] = 60_000
-    replica_high_watermark_checkpoint_interval_ms: Annotated[
-        int, _long("How often high watermarks are written down.", "ms", at_least(1))
-    ] = 5_000
 
     # Fetching
     fetch_max_bytes: Annotated[int, _int("The largest answer to one Fetch request.", "bytes", at_least(1024))] = (

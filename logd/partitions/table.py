@@ -7,6 +7,7 @@ of use. Handlers look partitions up here. File work that may take long goes to a
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -38,11 +39,17 @@ T = TypeVar("T")
 ConfigOf = Callable[[str], "TopicConfig"]
 
 
-def log_config(config: TopicConfig, producer_id_expiration_ms: int) -> LogConfig:
-    """What the log needs to know of a topic's settings."""
+def spread(topic_id: bytes, index: int) -> float:
+    """A share from 0 to 1 that differs between partitions and is always the same for one of them."""
+    return zlib.crc32(index.to_bytes(4, "big"), zlib.crc32(topic_id)) / (1 << 32)
+
+
+def log_config(config: TopicConfig, producer_id_expiration_ms: int, share: float = 0.0) -> LogConfig:
+    """What the log needs to know of a topic's settings; `share` of segment.jitter.ms is taken off segment.ms."""
+    jitter_ms = int(min(config.segment_jitter_ms, config.segment_ms) * share)
     return LogConfig(
         segment_bytes=config.segment_bytes,
-        segment_ms=config.segment_ms,
+        segment_ms=max(config.segment_ms - jitter_ms, 1),
         index_interval_bytes=config.index_interval_bytes,
         segment_index_bytes=config.segment_index_bytes,
         retention_ms=config.retention_ms,
@@ -159,12 +166,13 @@ class PartitionTable:
             config = self._config_of(partition.topic)
             if config is not partition.config:
                 partition.config = config
-                partition.log.config = log_config(config, self._producer_id_expiration_ms)
+                share = spread(partition.topic_id, partition.index)
+                partition.log.config = log_config(config, self._producer_id_expiration_ms, share)
             self.some_open_batches = self.some_open_batches or (partition.opens_batches and not partition.internal)
 
     def _open(self, topic: Topic, state: PartitionState) -> Partition:
         config = self._config_of(topic.name)
-        settings = log_config(config, self._producer_id_expiration_ms)
+        settings = log_config(config, self._producer_id_expiration_ms, spread(topic.id, state.index))
         path = str(self.directory / f"{topic.name}-{state.index}")
         log = self._open_log(path, topic.id, settings)
         return Partition(
