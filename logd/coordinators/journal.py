@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import trio
 
+from logd.errors import ErrorCode, Refused
 from logd.wire.batches import BatchHeader, build_batch, read_headers, read_records
 from logd.wire.records import Record
 
@@ -140,6 +141,12 @@ class PartitionJournal:
 
     def append(self, records: Sequence[RecordBytes], now_ms: int) -> int:
         batch = build_batch([Record(timestamp=now_ms, key=key, value=value) for key, value in records])
+        limit = self._partition.config.max_message_bytes
+        if len(batch) > limit:
+            raise Refused(
+                ErrorCode.MESSAGE_TOO_LARGE,
+                f"the records are {len(batch)} bytes and one batch of {self._partition!r} may be {limit}",
+            )
         return self._partition.append(batch, origin="coordinator").next_offset
 
     async def wait_committed(self, offset: int) -> None:
