@@ -20,7 +20,7 @@ from logd.wire.schemas.leave_group import LeaveGroupRequest, MemberIdentity
 from logd.wire.schemas.list_groups import ListGroupsRequest
 from logd.wire.schemas.offset_delete import OffsetDeleteRequest
 from logd.wire.schemas.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
-from tests.apis.groups_house import House, house, join
+from tests.apis.groups_house import house, join
 
 FIND, JOIN, BEAT, LEAVE, SYNC, DESCRIBE, LIST, DELETE, OFFSET_DELETE = 10, 11, 12, 13, 14, 15, 16, 42, 47
 
