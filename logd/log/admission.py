@@ -25,8 +25,11 @@ from logd.wire.batches import (
 from logd.wire.checksum import crc32c
 
 MAGIC: Final = 2
+MAGIC_AT: Final = 16
 CODEC_MAX: Final = 4
-_UNUSUAL: Final = CONTROL | CODEC_MASK
+OLD_MESSAGE_BYTES_MIN: Final = 14
+"""What Kafka holds any batch to, also those of magic 0 and 1, before it looks at the magic."""
+_UNUSUAL: Final = CONTROL | CODEC_MASK | LOG_APPEND_TIME
 
 LOG_APPEND_TIME_CONFIG: Final = "LogAppendTime"
 
@@ -92,14 +95,16 @@ def admit(data: memoryview, config: LogConfig, now_ms: int, *, client: bool) -> 
 def _refuse_short(data: memoryview) -> NoReturn:
     if len(data) == 0:
         raise Refused(ErrorCode.INVALID_RECORD, "The partition's records are empty: send one record batch")
-    if len(data) >= 17 and data[16] != MAGIC:
-        _refuse_shape(data[16], 0, len(data))
-    raise Refused(ErrorCode.CORRUPT_MESSAGE, f"{len(data)} bytes are too few for a record batch")
+    if len(data) > MAGIC_AT and data[MAGIC_AT] != MAGIC:
+        _refuse_shape(int.from_bytes(data[MAGIC_AT : MAGIC_AT + 1], signed=True), HEADER_BYTES, len(data))
+    raise Refused(ErrorCode.INVALID_RECORD, f"{len(data)} bytes are too few for a record batch")
 
 
 def _refuse_shape(magic: int, length: int, size: int) -> NoReturn:
-    if length < HEADER_BYTES - LOG_OVERHEAD_BYTES and magic == MAGIC:
+    if length < HEADER_BYTES - LOG_OVERHEAD_BYTES and (magic == MAGIC or length < OLD_MESSAGE_BYTES_MIN):
         raise Refused(ErrorCode.CORRUPT_MESSAGE, f"A record batch length of {length} cannot be")
+    if not 0 <= magic <= MAGIC:
+        raise Refused(ErrorCode.CORRUPT_MESSAGE, f"There is no record batch of magic {magic}: it must be {MAGIC}")
     if magic != MAGIC:
         raise Refused(
             ErrorCode.INVALID_RECORD, f"Record batches must have magic 2, this one has {magic}: use a newer client"
@@ -107,7 +112,7 @@ def _refuse_shape(magic: int, length: int, size: int) -> NoReturn:
     if length + LOG_OVERHEAD_BYTES < size:
         raise Refused(ErrorCode.INVALID_RECORD, "More than one record batch for one partition: send exactly one")
     raise Refused(
-        ErrorCode.CORRUPT_MESSAGE,
+        ErrorCode.INVALID_RECORD,
         f"The record batch states a length of {length} bytes and {size - LOG_OVERHEAD_BYTES} are there",
     )
 
@@ -126,11 +131,11 @@ def _refuse_content(header: BatchHeader, client: bool) -> None:
         raise Refused(ErrorCode.CORRUPT_MESSAGE, f"Compression type {header.codec} is not known")
     if header.is_control and client:
         raise Refused(ErrorCode.INVALID_RECORD, "Clients may not write control records")
+    if header.log_append_time and client:
+        raise Refused(ErrorCode.INVALID_TIMESTAMP, "The producer set timestamp type LogAppendTime: use CreateTime")
 
 
 def _check_timestamps(header: BatchHeader, config: LogConfig, now_ms: int) -> None:
-    if header.attributes & LOG_APPEND_TIME:
-        raise Refused(ErrorCode.INVALID_TIMESTAMP, "The producer set timestamp type LogAppendTime: use CreateTime")
     base_ms, max_ms = header.base_timestamp, header.max_timestamp
     if max_ms - now_ms > config.timestamp_after_max_ms or (
         now_ms - base_ms > config.timestamp_before_max_ms and base_ms != -1

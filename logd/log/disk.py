@@ -145,6 +145,7 @@ class RealDisk:
 
     def __init__(self, *, durable: bool = True) -> None:
         self._durable = durable
+        self._tells_cached = True
 
     def open(self, path: str, *, create: bool = False) -> File:
         """See :meth:`Disk.open`."""
@@ -181,6 +182,8 @@ class RealDisk:
 
     def read_cached(self, file: File, size: int, position: int) -> bytes | None:
         """See :meth:`Disk.read_cached`. A file system that cannot tell (tmpfs) keeps its data in memory."""
+        if not self._tells_cached:
+            return self.read(file, size, position)
         data = bytearray(size)
         try:
             count = os.preadv(file.fd, (data,), position, os.RWF_NOWAIT)
@@ -188,6 +191,7 @@ class RealDisk:
             return None
         except OSError as cause:
             if cause.errno in (errno.EOPNOTSUPP, errno.EINVAL):
+                self._tells_cached = False
                 return self.read(file, size, position)
             raise StorageFailed(file.path, cause) from cause
         return bytes(data) if count == size else bytes(data[:count])

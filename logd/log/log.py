@@ -25,14 +25,15 @@ from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.producers import Producers
 from logd.log.retention import Doomed, Removal
 from logd.log.search import Scan, piece_of
-from logd.log.segment import INDEX_SUFFIX, NO_TIMESTAMP, RELATIVE_OFFSET_MAX, TIME_INDEX_SUFFIX, Segment
-from logd.log.slices import Slice
+from logd.log.segment import INDEX_SUFFIX, NO_TIMESTAMP, RELATIVE_OFFSET_MAX, TIME_INDEX_SUFFIX, Cold, Segment
+from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
 from logd.wire.batches import BatchHeader, check_crc, read_headers, stamp, stamp_append_time
 
 RECOVERY_POINT_BYTES: Final = 32 * 1024 * 1024
 SNAPSHOT_SUFFIX: Final = ".snapshot"
 SNAPSHOTS_KEPT: Final = 3
+SEALED_OPEN_MAX: Final = 4
 
 _KEEP_ALL: Final = LogConfig(retention_ms=-1, retention_bytes=-1)
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -76,6 +77,7 @@ class Log:
         self._last_flush_ms = -1
         self._doomed: list[Doomed] = []
         self._snapshots = found.snapshots
+        self._opened: list[Segment] = []  # sealed segments that were read, the latest last
 
     @classmethod
     def create(
@@ -276,25 +278,49 @@ class Log:
         if offset >= end:
             return []
         at = bisect_right(self._bases, offset) - 1
-        while at < len(self.segments):
+        while at < len(self.segments) and self._bases[at] < end:
             segment = self.segments[at]
-            start = segment.locate(offset) if offset > segment.base_offset else 0
-            stop = self._stop(segment, end)
-            if start < stop:
-                stop = segment.cut(start, stop, bytes_max, at_least_one)
-                base = offset if start == 0 and offset == segment.base_offset else segment.base_offset_at(start)
-                return [Slice(self._disk, segment, base, start, stop)] if stop > start else []
-            if start < segment.size:
-                break
+            piece = Slice(self._disk, segment, Wanted(offset, end, bytes_max, at_least_one))
+            self._touch(segment)
+            try:
+                piece.locate(wait=False)
+            except Cold:
+                return [piece]
+            if piece.size:
+                piece.map()
+                return [piece]
+            if piece.base_offset < end and piece.next_offset < segment.next_offset:
+                return []  # not even one batch fits
             at += 1
         return []
 
-    def _stop(self, segment: Segment, end: int) -> int:
-        if end >= segment.next_offset:
-            return segment.size
-        if segment is self._active and self._flush_mark[0] == end:
-            return self._flush_mark[1]
-        return segment.locate(end) if end > segment.base_offset else 0
+    def _touch(self, segment: Segment) -> None:
+        """Keep few sealed segments open: those that were read last."""
+        if segment is self._active:
+            return
+        segment.touched = True
+        opened = self._opened
+        if segment in opened:
+            if opened[-1] is not segment:
+                opened.remove(segment)
+                opened.append(segment)
+            return
+        opened.append(segment)
+        if len(opened) > SEALED_OPEN_MAX:
+            self._let_go(opened.pop(0))
+
+    def _let_go(self, segment: Segment) -> None:
+        if segment is not self._active and segment not in self._unfinished:
+            segment.release()
+
+    def release_unused(self) -> None:
+        """Close and unmap sealed segments that nobody has read since the last call; called now and then."""
+        for segment in self._opened:
+            if not segment.touched:
+                self._let_go(segment)
+        self._opened = [segment for segment in self._opened if segment.touched]
+        for segment in self._opened:
+            segment.touched = False
 
     def end_offset_for(self, epoch: int) -> EpochEnd:
         """Say where a leader epoch ends (OffsetForLeaderEpoch)."""
@@ -477,7 +503,7 @@ class Log:
         """Take note, on the loop, that a job's ``run`` has returned."""
         self.flushed_offset = max(self.flushed_offset, min(job.next_offset, self.end_offset))
         for segment in job.sealed:
-            if segment is not self._active:
+            if segment is not self._active and segment not in self._opened:
                 segment.release()
         if job is self._state_job:
             assert job.state is not None

@@ -198,7 +198,7 @@ class _Recovery:
         point = max(state.recovery_point, segments[0].base_offset)
         if state.has_snapshot:
             self._restore(point)
-        first = max((at for at, one in enumerate(segments) if one.base_offset <= point), default=0)
+        first = max((at for at, one in enumerate(segments) if one.base_offset < point), default=0)
         self._expected = point
         self._epoch = self._epochs.epoch_at(point - 1)
         for at in range(first, len(segments)):
@@ -241,10 +241,12 @@ class _Recovery:
                 break
         else:
             why = ""
+        unfinished = not last and (position < file_bytes or self._expected > start_offset)
         segment.size = position
+        segment.close()
         if why:
             self._end_at(segment, position, file_bytes, why)
-        if not last:
+        if unfinished:
             self._unfinished.append(segment)
         return not why or why == _ZEROS
 

@@ -34,6 +34,10 @@ _LAST_DELTA: Final = Struct(">i")  # at 23
 _TIMES: Final = Struct(">qq")  # base and max timestamp, at 27
 
 
+class Cold(Exception):
+    """The answer is not in memory: ask again in a worker thread, where the disk may be waited for."""
+
+
 class BatchPlace(NamedTuple):
     """Where a batch lies in a segment and what it spans."""
 
@@ -65,6 +69,7 @@ class Segment:
         "path",
         "sealed",
         "size",
+        "touched",
     )
 
     def __init__(self, disk: Disk, directory: str, base_offset: int, now_ms: int) -> None:
@@ -78,6 +83,7 @@ class Segment:
         self.created_ms = now_ms
         self.first_timestamp: int | None = None  # the largest of the first batch; None when not known yet
         self.sealed = False
+        self.touched = False  # read since the last look for unused ones
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
         self._since_index_bytes = 0
@@ -199,17 +205,24 @@ class Segment:
             self._mapped_bytes = mapped_bytes
         return self._mapping
 
-    def locate(self, offset: int) -> int:
-        """Return the position of the first batch that ends at or after ``offset``; the size when there is none."""
+    def locate(self, offset: int, *, wait: bool = True) -> int:
+        """Return the position of the first batch that ends at or after ``offset``; the size when there is none.
+
+        :raises Cold: without ``wait``, when the disk would have to be waited for.
+        """
+        if self._index is None and not wait:
+            raise Cold
         last, position = self.index.floor(offset - self.base_offset)
         while position < self.size:
-            chunk = self._disk.read(self.file, min(WALK_BYTES, self.size - position), position)
+            chunk = self._read(min(WALK_BYTES, self.size - position), position, wait)
             at = 0
             while at + HEADER_BYTES <= len(chunk):
                 base, length = _PLACE.unpack_from(chunk, at)
                 last_offset = base + _LAST_DELTA.unpack_from(chunk, at + 23)[0]
                 if last >= 0 and last_offset - self.base_offset != last:
-                    self.rebuild_index()
+                    if not wait:
+                        raise Cold
+                    self.rebuild_index()  # it lies
                     return self.locate(offset)
                 last = -1
                 if last_offset >= offset:
@@ -218,16 +231,21 @@ class Segment:
             position += at
         return self.size
 
-    def cut(self, start: int, stop: int, bytes_max: int, at_least_one: bool) -> int:
-        """Return the end, between ``start`` and ``stop``, of the whole batches that fit into ``bytes_max``."""
+    def cut(self, start: int, stop: int, bytes_max: int, at_least_one: bool, *, wait: bool = True) -> int:
+        """Return the end, between ``start`` and ``stop``, of the whole batches that fit into ``bytes_max``.
+
+        :raises Cold: without ``wait``, when the disk would have to be waited for.
+        """
         if stop - start <= bytes_max:
             return stop
+        if self._index is None and not wait:
+            raise Cold
         end = self.index.batch_start(start + bytes_max)
         if end > start:
             return end
         end = start
         while end < stop:
-            chunk = self._disk.read(self.file, min(WALK_BYTES, stop - end), end)
+            chunk = self._read(min(WALK_BYTES, stop - end), end, wait)
             at = 0
             while at + HEADER_BYTES <= len(chunk):
                 size = self._checked(_PLACE.unpack_from(chunk, at)[1], end + at)
@@ -238,11 +256,22 @@ class Segment:
             end += at
         return min(end, stop)
 
-    def base_offset_at(self, position: int) -> int:
-        """Return the base offset of the batch at ``position``, or the next offset at the end."""
+    def _read(self, size: int, position: int, wait: bool) -> bytes:
+        if wait:
+            return self._disk.read(self.file, size, position)
+        found = self._disk.read_cached(self.file, size, position)
+        if found is None:
+            raise Cold
+        return found
+
+    def base_offset_at(self, position: int, *, wait: bool = True) -> int:
+        """Return the base offset of the batch at ``position``, or the next offset at the end.
+
+        :raises Cold: without ``wait``, when the disk would have to be waited for.
+        """
         if position >= self.size:
             return self.next_offset
-        base: int = _PLACE.unpack_from(self._disk.read(self.file, _PLACE.size, position))[0]
+        base: int = _PLACE.unpack_from(self._read(_PLACE.size, position, wait))[0]
         return base
 
     def walk(self, start: int, stop: int) -> Iterator[BatchPlace]:
@@ -298,7 +327,6 @@ class Segment:
         self.sealed = False
         self.next_offset = next_offset
         self.rebuild_index()
-        self.next_offset = next_offset
 
     def write_index(self) -> None:
         """Write both index files, unflushed: they can be rebuilt."""
@@ -306,12 +334,16 @@ class Segment:
         self._disk.replace(self.path + INDEX_SUFFIX, index.offset_bytes(), sync=False)
         self._disk.replace(self.path + TIME_INDEX_SUFFIX, index.time_bytes(), sync=False)
 
+    def close(self) -> None:
+        """Close and unmap, as far as nobody else uses them; the next who needs them opens again."""
+        self._file = None
+        self._mapping = None
+        self._mapped_bytes = 0
+
     def release(self) -> None:
-        """Close and unmap, as far as nobody else uses them; the next reader opens again."""
+        """Close, unmap and forget what can be read again."""
+        self.close()
         if self.sealed:
-            self._file = None
-            self._mapping = None
-            self._mapped_bytes = 0
             self._index = None
 
     def _load_index(self) -> Index:
@@ -366,16 +398,18 @@ class Segment:
 
     def rebuild_index(self, interval_bytes: int = 4096) -> Index:
         """Make the index again from the headers of all batches."""
-        next_offset = self.next_offset
-        self.start_again()
-        for place in self.walk(0, self.size):
-            self.note_loaded(place, interval_bytes)
-        self.next_offset = next_offset
-        assert self._index is not None
+        again = Segment.found(self._disk, self.path.rpartition("/")[0], self.base_offset, self.size, self.changed_ms)
+        again._file = self.file
+        again.start_again()
+        for place in again.walk(0, self.size):
+            again.note_loaded(place, interval_bytes)
         if self.sealed:
-            self.seal()
-            self.write_index()
-        return self._index
+            again.seal()
+        index = again.index
+        self._max_timestamp, self._max_timestamp_offset = again.max_timestamp, again.max_timestamp_offset
+        self._since_index_bytes = again._since_index_bytes
+        self._index = index  # in one step: a worker thread may be here while the loop looks
+        return index
 
     def _load_max_timestamp(self, index: Index) -> None:
         self._max_timestamp = index.times[-1] if index.times else NO_TIMESTAMP

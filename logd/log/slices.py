@@ -7,49 +7,90 @@ deleted or released meanwhile. Python must not look into the view: it is for ``s
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from logd.errors import Corrupt
 from logd.log.disk import Disk, File, Mapping
 from logd.log.segment import Segment
 
+_NOTHING = memoryview(b"")
+
+
+class Wanted(NamedTuple):
+    """What a read asked of one segment."""
+
+    offset: int
+    end: int
+    bytes_max: int
+    at_least_one: bool
+
 
 class Slice:
-    """The bytes ``start`` to ``stop`` of one segment's file: batches from ``base_offset`` to ``next_offset``."""
+    """The batches from ``base_offset`` to ``next_offset``, ``size`` bytes of one segment's file.
 
-    __slots__ = ("_disk", "_file", "_mapping", "_next_offset", "_segment", "base_offset", "size", "start", "stop")
+    Where even finding them would have waited for the disk, all three are estimates until :meth:`load` has run.
+    """
 
-    def __init__(self, disk: Disk, segment: Segment, base_offset: int, start: int, stop: int) -> None:
+    __slots__ = ("_disk", "_file", "_mapping", "_segment", "_start", "_wanted", "base_offset", "next_offset", "size")
+
+    def __init__(self, disk: Disk, segment: Segment, wanted: Wanted) -> None:
         self._disk = disk
         self._segment = segment
+        self._wanted = wanted
         self._file: File = segment.file
-        self._mapping: Mapping = segment.mapping(stop)
-        self._next_offset = segment.next_offset if stop == segment.size else -1
-        self.base_offset = base_offset
-        self.start = start
-        self.stop = stop
+        self._mapping: Mapping | None = None
+        self._start = 0
+        self.base_offset = wanted.offset
+        self.next_offset = segment.next_offset
+        self.size = min(wanted.bytes_max, segment.size)
+
+    def locate(self, *, wait: bool) -> None:
+        """Find the bytes.
+
+        :raises Cold: without ``wait``, when that would wait for the disk.
+        """
+        offset, end, bytes_max, at_least_one = self._wanted
+        segment = self._segment
+        start = segment.locate(offset, wait=wait) if offset > segment.base_offset else 0
+        stop = segment.size
+        if end < segment.next_offset:
+            stop = segment.locate(end, wait=wait) if end > segment.base_offset else 0
+        self.settle(
+            start, segment.cut(start, stop, bytes_max, at_least_one, wait=wait) if start < stop else start, wait
+        )
+
+    def settle(self, start: int, stop: int, wait: bool) -> None:
+        """Take the bytes ``start`` to ``stop``."""
+        segment = self._segment
+        if start < segment.size:
+            self.base_offset = segment.base_offset_at(start, wait=wait)
+        self.next_offset = segment.base_offset_at(stop, wait=wait)
+        self._start = start
         self.size = stop - start
 
-    @property
-    def next_offset(self) -> int:
-        """The offset after the last record."""
-        if self._next_offset < 0:
-            self._next_offset = self._segment.base_offset_at(self.stop)
-        return self._next_offset
+    def map(self) -> None:
+        """Map the bytes that were found."""
+        self._mapping = self._segment.mapping(self._start + self.size)
 
     def resident(self) -> bool:
         """Say whether all of it is in the page cache."""
-        return self._mapping.resident(self.start, self.stop)
+        return self._mapping is not None and self._mapping.resident(self._start, self._start + self.size)
 
     def view(self) -> memoryview:
-        """Return the mapped bytes, to be sent and never read."""
-        return self._mapping.view[self.start : self.stop]
+        """Return the mapped bytes, to be sent and never read; nothing for what must be loaded."""
+        if self._mapping is None:
+            return _NOTHING
+        return self._mapping.view[self._start : self._start + self.size]
 
     def load(self) -> bytes:
         """Read the bytes from the disk; waits, so for a worker thread.
 
         :raises StorageFailed: the disk failed.
-        :raises Corrupt: the file ends too early.
+        :raises Corrupt: the file is not what it was.
         """
-        data = self._disk.read(self._file, self.size, self.start)
+        if self._mapping is None:
+            self.locate(wait=True)
+        data = self._disk.read(self._file, self.size, self._start)
         if len(data) != self.size:
-            raise Corrupt(self._file.path, self.start + len(data), "the file is shorter than it was")
+            raise Corrupt(self._file.path, self._start + len(data), "the file is shorter than it was")
         return data
