@@ -18,6 +18,7 @@ from logd.log.slices import Slice
 from logd.partitions.partition import Partition, Watcher
 from logd.partitions.table import PartitionTable
 from logd.wire.schemas.fetch import (
+    AbortedTransaction,
     EpochEndOffset,
     FetchableTopicResponse,
     FetchRequest,
@@ -26,7 +27,9 @@ from logd.wire.schemas.fetch import (
 )
 
 TOPIC_IDS_FROM = 13
-READ_COMMITTED = 1
+READ_UNCOMMITTED, READ_COMMITTED = 0, 1
+REPLICA_STATE_FROM = 15
+UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 CONSUMER = -1
 DEBUG_CONSUMER = -2
 """A consumer that says so may read as a replica would; here that makes no difference."""
@@ -53,6 +56,8 @@ def _refuse(request: FetchRequest, version: int, refused: Refused) -> FetchRespo
 @api(1, refuse=_refuse)
 def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchResponse]:
     """Versions 4-18. Long poll by max_wait_ms and min_bytes; isolation level; topic ids from 13 on."""
+    if request.max_bytes < 0 or request.isolation_level not in (READ_UNCOMMITTED, READ_COMMITTED):
+        return _nonsense(request)
     session, wanted = _session(call, request)
     found = _gather(call, request, wanted)
     enough = min(request.min_bytes, call.services.settings.fetch_max_bytes)
@@ -63,6 +68,20 @@ def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchR
     return _wait(call, request, session, wanted, enough)
 
 
+def _nonsense(request: FetchRequest) -> FetchResponse:
+    """INVALID_REQUEST for the whole and for each partition: older versions have no other place for it."""
+    code = ErrorCode.INVALID_REQUEST
+    rows = [
+        FetchableTopicResponse(
+            topic.topic,
+            topic.topic_id,
+            [PartitionData(part.partition, code, -1, records=b"") for part in topic.partitions],
+        )
+        for topic in request.topics
+    ]
+    return FetchResponse(error_code=code, responses=rows)
+
+
 def _session(call: Call, request: FetchRequest) -> tuple[Session | None, Iterable[Followed]]:
     """The session that the request belongs to or begins, and the partitions to look at."""
     sessions = call.services.fetch_sessions
@@ -70,6 +89,9 @@ def _session(call: Call, request: FetchRequest) -> tuple[Session | None, Iterabl
     by_id = call.version >= TOPIC_IDS_FROM
     if request.session_epoch not in (FINAL_EPOCH, FIRST_EPOCH):
         session = sessions.resume(request, by_id, now_ms)
+        if not session.followed:
+            sessions.close(session.id)
+            return None, ()
         return session, list(session.followed.values())
     if request.session_id != SESSIONLESS:
         sessions.close(request.session_id)
@@ -86,14 +108,18 @@ def _gather(call: Call, request: FetchRequest, wanted: Iterable[Followed]) -> Ga
     by_id = call.version >= TOPIC_IDS_FROM
     left = min(request.max_bytes, call.services.settings.fetch_max_bytes)
     read_committed = request.isolation_level == READ_COMMITTED
+    replica_id = request.replica_id if call.version < REPLICA_STATE_FROM else request.replica_state.replica_id
     found = Gathered()
     for followed in wanted:
         try:
             partition = _partition(table, followed, by_id)
+            if replica_id >= 0:
+                raise Refused(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"broker {replica_id} has no replica of {partition!r}")
             row = _read(partition, followed, left, read_committed, found)
             found.partitions.append(partition)
         except Refused as refused:
-            row = PartitionData(followed.index, refused.code, -1, records=b"")
+            aborted: list[AbortedTransaction] | None = [] if refused.code in UNKNOWN else None
+            row = PartitionData(followed.index, refused.code, -1, aborted_transactions=aborted, records=b"")
             found.settled = True
         found.rows.append((followed, row))
         left = left - row_size(row)
@@ -121,6 +147,8 @@ def _partition(table: PartitionTable, followed: Followed, by_id: bool) -> Partit
 
 def _read(partition: Partition, followed: Followed, left: int, read_committed: bool, found: Gathered) -> PartitionData:
     partition.check_epoch(followed.epoch)
+    if followed.bytes_max < 0:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"a limit of {followed.bytes_max} bytes: give 0 or more")
     row = PartitionData(
         followed.index,
         0,
@@ -138,7 +166,7 @@ def _read(partition: Partition, followed: Followed, left: int, read_committed: b
         followed.offset,
         bytes_max=max(min(followed.bytes_max, left), 0),
         end=partition.readable_end(read_committed),
-        at_least_one=found.size_bytes == 0 and left > 0 and followed.bytes_max > 0,
+        at_least_one=found.size_bytes == 0,
     )
     if slices:
         row.records = [piece.view() for piece in slices]
@@ -151,7 +179,11 @@ def _read(partition: Partition, followed: Followed, left: int, read_committed: b
 def _diverging(partition: Partition, followed: Followed) -> EpochEndOffset | None:
     """Where the log of the peer and ours part (KIP-320), if before its fetch offset."""
     epoch, end_offset = partition.end_of_epoch(followed.fetched_epoch)
-    if end_offset >= 0 and epoch == followed.fetched_epoch and end_offset >= followed.offset:
+    if end_offset < 0:
+        raise Refused(
+            ErrorCode.OFFSET_OUT_OF_RANGE, f"{partition!r} knows nothing of leader epoch {followed.fetched_epoch}"
+        )
+    if epoch == followed.fetched_epoch and end_offset >= followed.offset:
         return None
     return EpochEndOffset(epoch, end_offset)
 

@@ -136,8 +136,8 @@ class Sessions:
         self._sessions.pop(number, None)
 
     def begin(self, request: FetchRequest, by_id: bool, now_ms: int) -> Session | None:
-        """A new session for a full request, or None when there is no room or nothing to follow."""
-        if not request.topics or not self._make_room(now_ms):
+        """A new session for a full request, or None when there is no room."""
+        if not self._make_room(now_ms):
             return None
         self._last_id = self._last_id % EPOCH_MAX + 1
         while self._last_id in self._sessions:

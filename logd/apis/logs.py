@@ -9,6 +9,7 @@ from operator import attrgetter
 import trio
 
 from logd.apis.registry import Call, api
+from logd.cluster.controller import check_topic_name
 from logd.errors import ErrorCode, Refused
 from logd.partitions.partition import Partition
 from logd.wire.schemas.describe_log_dirs import (
@@ -58,6 +59,7 @@ def describe_producers(call: Call, request: DescribeProducersRequest) -> Describ
         rows = []
         for index in topic.partition_indexes:
             try:
+                check_topic_name(topic.name)
                 partition = call.services.partitions.find(topic.name, index)
                 rows.append(PartitionResponse(index, active_producers=_producers(partition)))
             except Refused as refused:

@@ -5,6 +5,7 @@ A look-up by time reads the index at once and then scans at most one stretch of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Awaitable
 
 import trio
@@ -38,21 +39,24 @@ SINCE = {LATEST: 1, EARLIEST: 1, MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIE
 """The special timestamps and the version from which each may be asked."""
 
 READ_COMMITTED = 1
+NO_EPOCH = -1
 
 
 @api(2)
 def list_offsets(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse | Awaitable[ListOffsetsResponse]:
     """Versions 1-11: by special value (earliest, latest, max timestamp, tiers) or the first offset at a time."""
     scans: list[tuple[Partition, ListOffsetsPartitionResponse, Scan]] = []
-    asked = [(topic.name, part.partition_index) for topic in request.topics for part in topic.partitions]
-    twice = {key for key in asked if asked.count(key) > 1} if len(set(asked)) < len(asked) else set()
+    asked = Counter((topic.name, part.partition_index) for topic in request.topics for part in topic.partitions)
     topics = []
     for topic in request.topics:
         rows = []
         for part in topic.partitions:
             row = ListOffsetsPartitionResponse(part.partition_index)
+            times = asked.pop((topic.name, part.partition_index), 0)
+            if not times:
+                continue
             try:
-                if (topic.name, part.partition_index) in twice:
+                if times > 1:
                     raise Refused(ErrorCode.INVALID_REQUEST, f"{topic.name}-{part.partition_index} is asked for twice")
                 partition = call.services.partitions.find(topic.name, part.partition_index)
                 scan = _look_up(call, request, partition, part, row)
@@ -61,7 +65,8 @@ def list_offsets(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse
             except Refused as refused:
                 row.error_code = refused.code
             rows.append(row)
-        topics.append(ListOffsetsTopicResponse(topic.name, rows))
+        if rows:
+            topics.append(ListOffsetsTopicResponse(topic.name, rows))
     answer = ListOffsetsResponse(topics=topics)
     return _scanned(answer, scans) if scans else answer
 
@@ -76,7 +81,7 @@ def _look_up(
     """Fill the row, or say what must be scanned for it."""
     if partition.failure is not None:
         raise partition.failure
-    partition.check_epoch(asked.current_leader_epoch)
+    _check_epoch(partition, asked.current_leader_epoch)
     end = partition.readable_end(request.isolation_level == READ_COMMITTED)
     kind = asked.timestamp
     if kind >= 0:
@@ -91,6 +96,13 @@ def _look_up(
         row.offset = partition.log.start_offset
         row.leader_epoch = partition.log.epochs.epoch_at(row.offset)
     return None
+
+
+def _check_epoch(partition: Partition, epoch: int) -> None:
+    """As in Fetch, but here Kafka takes only -1 for "no epoch"; other negative ones are older than ours."""
+    if epoch < NO_EPOCH:
+        raise Refused(ErrorCode.FENCED_LEADER_EPOCH, f"leader epoch {epoch} of {partition!r} is over: ask for Metadata")
+    partition.check_epoch(epoch)
 
 
 async def _scanned(
@@ -118,7 +130,7 @@ def offset_for_leader_epoch(call: Call, request: OffsetForLeaderEpochRequest) ->
             row = EpochEndOffset(partition=asked.partition)
             try:
                 partition = call.services.partitions.find(topic.topic, asked.partition)
-                partition.check_epoch(asked.current_leader_epoch)
+                _check_epoch(partition, asked.current_leader_epoch)
                 row.leader_epoch, row.end_offset = partition.end_of_epoch(asked.leader_epoch)
             except Refused as refused:
                 row.error_code = refused.code
@@ -130,9 +142,9 @@ def offset_for_leader_epoch(call: Call, request: OffsetForLeaderEpochRequest) ->
 @api(21)
 async def delete_records(call: Call, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
     """Versions 0-2 (KIP-107): move the start of a log forward; -1 means to its high watermark."""
-    topics = []
+    topics: dict[str, list[DeleteRecordsPartitionResult]] = {}
     for topic in request.topics:
-        rows = []
+        rows = topics.setdefault(topic.name, [])
         for asked in topic.partitions:
             row = DeleteRecordsPartitionResult(asked.partition_index, -1)
             try:
@@ -146,5 +158,4 @@ async def delete_records(call: Call, request: DeleteRecordsRequest) -> DeleteRec
             except Refused as refused:
                 row.error_code = refused.code
             rows.append(row)
-        topics.append(DeleteRecordsTopicResult(topic.name, rows))
-    return DeleteRecordsResponse(topics=topics)
+    return DeleteRecordsResponse(topics=[DeleteRecordsTopicResult(name, rows) for name, rows in topics.items()])

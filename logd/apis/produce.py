@@ -34,6 +34,10 @@ logger = logging.getLogger("logd.api.produce")
 ALL = -1
 CODECS = {"uncompressed": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 TOPIC_IDS_FROM = 13
+ZSTD_FROM = 7
+ATTRIBUTES_AT = 22
+"""The low byte of a batch's attributes."""
+TRANSACTIONAL, CODEC_MASK = 0x10, 0x07
 
 Waiting = list[tuple[Partition, Appended, PartitionProduceResponse]]
 
@@ -77,7 +81,9 @@ def _append_all(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, W
             partition = table.get_by_id(topic.topic_id, data.index) if by_id else table.get(topic.name, data.index)
             try:
                 if partition is None:
-                    raise _unknown(topic, data.index, by_id)
+                    raise _unknown(topic, data.index, by_id and not table.knows_id(topic.topic_id))
+                if data.records is not None and len(data.records) > ATTRIBUTES_AT:
+                    _check_attributes(call, request, one_buffer(data.records)[ATTRIBUTES_AT])
                 rows.append(_append(call, request.acks, partition, data, waiting))
             except Refused as refused:
                 rows.append(_refused(data.index, refused))
@@ -110,14 +116,30 @@ def _append(
     return answer
 
 
+def _check_attributes(call: Call, request: ProduceRequest, attributes: int) -> None:
+    """What the request as a whole says about the batches that it may carry."""
+    if attributes & TRANSACTIONAL:
+        if request.transactional_id is None:
+            raise Refused(
+                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+                "a batch is transactional and the request has no transactional.id: give one",
+            )
+        raise Refused(
+            ErrorCode.NOT_ENOUGH_REPLICAS,
+            "can't verify that the partition belongs to the transaction: logd has no transaction coordinator yet",
+        )
+    if call.version < ZSTD_FROM and attributes & CODEC_MASK == CODECS["zstd"]:
+        raise Refused(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"zstd needs Produce {ZSTD_FROM}, this is {call.version}")
+
+
 def one_buffer(records: Records) -> Buffer:
     """The records of a decoded request: one view of its frame."""
     assert isinstance(records, Buffer)
     return records
 
 
-def _unknown(topic: TopicProduceData, index: int, by_id: bool) -> Refused:
-    if by_id:
+def _unknown(topic: TopicProduceData, index: int, unknown_id: bool) -> Refused:
+    if unknown_id:
         if topic.topic_id == ZERO_UUID:
             return Refused(ErrorCode.UNKNOWN_TOPIC_ID, "the topic id is zero: ask for Metadata first")
         return Refused(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has the id {topic.topic_id.hex()}, partition {index}")
@@ -127,7 +149,9 @@ def _unknown(topic: TopicProduceData, index: int, by_id: bool) -> Refused:
 
 
 def _refused(index: int, refused: Refused) -> PartitionProduceResponse:
-    return PartitionProduceResponse(index, refused.code, -1, error_message=refused.message)
+    row = PartitionProduceResponse(index)
+    _fail(row, refused)
+    return row
 
 
 def _all_refused(request: ProduceRequest, code: ErrorCode) -> ProduceResponse:

@@ -107,6 +107,7 @@ class Partition:
 
     def begin(self) -> None:
         """Called on the event loop once the partition is in use: what recovery found is flushed before it is served."""
+        self.log.epochs.assign(self.leader_epoch, self.log.end_offset)
         if self.durable and self.log.flushed_offset < self.log.end_offset:
             self.want_flush()
 
@@ -290,7 +291,8 @@ class Partition:
             )
         try:
             self.log.advance_start(target)
-            self.log.delete_segments(self.log.expired(self._clock.now_ms(), self.high_watermark), self._clock.now_ms())
+            now_ms = self._clock.now_ms()
+            self.log.delete_segments(self.log.expired(now_ms, self.high_watermark, delete=False), now_ms)
         except StorageFailed as failure:
             raise self.fail(failure) from failure
         self.want_checkpoint()

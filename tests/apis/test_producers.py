@@ -33,7 +33,9 @@ async def test_ids_are_new_each_time_and_after_a_restart(version: int) -> None:
 @pytest.mark.parametrize(
     ("request_", "code"),
     [
-        (InitProducerIdRequest("tx", 1000), ErrorCode.COORDINATOR_NOT_AVAILABLE),
+        (InitProducerIdRequest("tx", 1000), ErrorCode.NOT_COORDINATOR),
+        (InitProducerIdRequest("tx", 0), ErrorCode.INVALID_TRANSACTION_TIMEOUT),
+        (InitProducerIdRequest("tx", 900_001), ErrorCode.INVALID_TRANSACTION_TIMEOUT),
         (InitProducerIdRequest("", 1000), ErrorCode.INVALID_REQUEST),
         (InitProducerIdRequest(None, 0, 5, -1), ErrorCode.INVALID_REQUEST),
         (InitProducerIdRequest(None, 0, -1, 5), ErrorCode.INVALID_REQUEST),
