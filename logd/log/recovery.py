@@ -15,7 +15,7 @@ from logd.log.admission import MAGIC, LogConfig
 from logd.log.disk import PAGE_BYTES, TEMPORARY_SUFFIX, Disk, Entry
 from logd.log.epochs import Epochs
 from logd.log.producers import Producers
-from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, BatchPlace, Segment
+from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPlace, Segment
 from logd.log.state import META_NAME, STATE_NAME, State, parse_meta, parse_state
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
@@ -147,7 +147,9 @@ def _number(name: str) -> int:
 def _segments(disk: Disk, path: str, entries: list[Entry]) -> list[Segment]:
     found = sorted((entry for entry in entries if _is(entry.name, LOG_SUFFIX)), key=lambda entry: entry.name)
     segments = [Segment.found(disk, path, _number(entry.name), entry.size, entry.modified_ms) for entry in found]
+    sizes = {entry.name: entry.size for entry in entries if _is(entry.name, TIME_INDEX_SUFFIX)}
     for segment, following in pairwise(segments):
+        segment.read_max_timestamp(sizes.get(f"{segment.base_offset:020d}{TIME_INDEX_SUFFIX}", 0))
         segment.sealed = True
         segment.next_offset = following.base_offset
     return segments

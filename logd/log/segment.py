@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from logd.errors import Corrupt
 from logd.log.disk import Buffer, Disk, File, Mapping
-from logd.log.index import Index, parse
+from logd.log.index import TIME_ENTRY_BYTES, Index, parse
 from logd.wire.batches import HEADER_BYTES, LOG_OVERHEAD_BYTES
 
 LOG_SUFFIX: Final = ".log"
@@ -32,6 +32,7 @@ NO_TIMESTAMP: Final = -1
 _PLACE: Final = Struct(">qi")  # base offset, length, at 0
 _LAST_DELTA: Final = Struct(">i")  # at 23
 _TIMES: Final = Struct(">qq")  # base and max timestamp, at 27
+_TIME_ENTRY: Final = Struct(">qi")
 
 
 class Cold(Exception):
@@ -348,7 +349,7 @@ class Segment:
 
     def _load_index(self) -> Index:
         index = self._parse_index()
-        return index if index is not None else self.rebuild_index()
+        return index if index is not None and (index.times or self.size == 0) else self.rebuild_index()
 
     def _parse_index(self) -> Index | None:
         offsets = self._disk.load(self.path + INDEX_SUFFIX)
@@ -362,7 +363,7 @@ class Segment:
         """
         index = self._parse_index()
         self.start_again()
-        if index is not None and len(index):
+        if index is not None and len(index) and index.times:
             last, position = index.floor(offset - 1 - self.base_offset)
             if last < 0 or self._last_offset_at(position) == last + self.base_offset:
                 index.cut(position + 1, last + 1)
@@ -410,6 +411,16 @@ class Segment:
         self._since_index_bytes = again._since_index_bytes
         self._index = index  # in one step: a worker thread may be here while the loop looks
         return index
+
+    def read_max_timestamp(self, time_index_bytes: int) -> None:
+        """Take the largest timestamp from the end of the ``.timeindex`` file of a sealed segment, if it is there."""
+        if time_index_bytes < TIME_ENTRY_BYTES or time_index_bytes % TIME_ENTRY_BYTES or not self.size:
+            return
+        file = self._disk.open(self.path + TIME_INDEX_SUFFIX)
+        entry = self._disk.read(file, TIME_ENTRY_BYTES, time_index_bytes - TIME_ENTRY_BYTES)
+        timestamp, offset = _TIME_ENTRY.unpack(entry)
+        if timestamp > 0 and offset >= 0:
+            self._max_timestamp, self._max_timestamp_offset = timestamp, self.base_offset + offset
 
     def _load_max_timestamp(self, index: Index) -> None:
         self._max_timestamp = index.times[-1] if index.times else NO_TIMESTAMP

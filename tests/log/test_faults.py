@@ -1,0 +1,129 @@
+"""A disk that fails: what was refused changed nothing, a failed flush is final, a full disk is not."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from logd.errors import Corrupt, StorageFailed
+from logd.log.log import Log, LogConfig
+from tests.fakes.disks import FaultyDisk, MemoryDisk
+from tests.log.batches import TOPIC_ID, append, batch, content, flush
+
+PATH = "/data/t-0"
+CONFIG = LogConfig(segment_bytes=2000, index_interval_bytes=100)
+
+
+@pytest.fixture
+def faulty(disk: MemoryDisk) -> FaultyDisk:
+    return FaultyDisk(disk)
+
+
+@pytest.fixture
+def log(faulty: FaultyDisk) -> Log:
+    return Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=faulty)
+
+
+def test_full_disk_refuses_and_goes_on(log: Log, faulty: FaultyDisk) -> None:
+    """With no space for the next step an append fails, changes nothing, and a later one succeeds; reads are served."""
+    faulty.arm("allocate", number=errno.ENOSPC)
+    with pytest.raises(StorageFailed):
+        append(log, batch(producer=1))
+    assert (log.end_offset, len(log.producers), log.failure) == (0, 0, None)
+    assert content(log) == []
+    assert append(log, batch(producer=1)).base_offset == 0
+    assert content(log) == [(0, b"v")]
+
+
+def test_full_disk_at_a_roll(log: Log, faulty: FaultyDisk, disk: MemoryDisk) -> None:
+    """Space that ends with a segment full leaves a log that still opens and takes the batch later."""
+    for _ in range(5):
+        append(log, batch(value=bytes(300)))
+    faulty.arm("allocate", number=errno.ENOSPC)
+    with pytest.raises(StorageFailed):
+        append(log, batch(value=bytes(900)))
+    assert log.failure is None
+    assert append(log, batch(value=bytes(900))).base_offset == 5
+    log.close()
+    assert len(content(Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk))) == 6
+
+
+def test_failed_write_takes_the_log_offline(log: Log, faulty: FaultyDisk) -> None:
+    """After EIO of a write every call raises, and nothing of the write counts."""
+    append(log, batch())
+    faulty.arm("write")
+    with pytest.raises(StorageFailed):
+        append(log, batch())
+    assert log.end_offset == 1
+    for call in (
+        lambda: append(log, batch()),
+        lambda: log.read(0, bytes_max=100, end=1),
+        log.flush_job,
+        lambda: log.checkpoint(0),
+        lambda: log.truncate(0),
+        lambda: log.roll(0),
+        lambda: log.find_timestamp(0, 1),
+    ):
+        with pytest.raises(StorageFailed):
+            call()
+
+
+def test_failed_flush_is_final(log: Log, faulty: FaultyDisk) -> None:
+    """A failed flush is not tried again: the flushed offset stays and the log is offline."""
+    append(log, batch())
+    faulty.arm("sync")
+    job = log.flush_job()
+    assert job is not None
+    with pytest.raises(StorageFailed):
+        job.run()
+    assert log.flushed_offset == 0
+    with pytest.raises(StorageFailed):
+        log.flush_job()
+    log.close()
+    assert faulty.calls["sync"] == 1
+
+
+WORK = ("open", "write", "allocate", "resize", "sync", "replace", "sync_directory", "remove", "load", "read", "entries")
+
+
+@pytest.mark.parametrize("name", WORK)
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC])
+def test_every_call_fails_once(name: str, number: int) -> None:
+    """Whichever call fails, for every n: StorageFailed and nothing else, and nothing flushed is lost at the next start."""
+    for nth in range(1, 200):
+        disk = MemoryDisk()
+        faulty = FaultyDisk(disk, name, nth, number)
+        flushed: list[int] = []
+        try:
+            _work(faulty, flushed)
+        except StorageFailed as failure:
+            assert failure.cause.errno == number
+        except Corrupt as corrupt:
+            pytest.fail(f"{name} {nth}: {corrupt}")
+        else:
+            if faulty.calls[name] < nth:
+                return
+        if f"{PATH}/partition.meta" in disk.names:
+            after = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+            assert after.end_offset >= max(flushed, default=0), (name, nth)
+            assert [offset for offset, _ in content(after)] == list(range(after.start_offset, after.end_offset))
+    pytest.fail("the work has no end")
+
+
+def _work(disk: FaultyDisk, flushed: list[int]) -> None:
+    log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=disk)
+    for at in range(12):
+        append(log, batch(value=bytes(200), producer=1, sequence=at), epoch=at // 4)
+        if at % 3 == 0:
+            flush(log)
+            flushed.append(log.flushed_offset)
+    log.advance_start(3)
+    job = log.checkpoint(9)
+    if job is not None:
+        job.run()
+        log.flushed(job)
+    content(log)
+    log.close()
+    flushed.append(12)
+    Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk)

@@ -1,0 +1,208 @@
+"""Opening after a crash: the torn end goes, everything else stays or is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from logd.errors import Corrupt
+from logd.log.log import Log, LogConfig
+from tests.fakes.disks import FaultyDisk, MemoryDisk
+from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush
+
+PATH = "/data/t-0"
+SMALL = LogConfig(segment_bytes=1000, index_interval_bytes=100)
+
+
+def reopen(disk: MemoryDisk | FaultyDisk, config: LogConfig = SMALL) -> Log:
+    return Log.open(PATH, config, clean=False, now_ms=0, disk=disk)
+
+
+def filled(disk: MemoryDisk, batches: int, config: LogConfig = SMALL) -> Log:
+    log = Log.create(PATH, TOPIC_ID, config, now_ms=0, disk=disk)
+    for at in range(batches):
+        append(log, batch(value=b"%04d" % at * 20, timestamp=1000 + at, producer=1, sequence=at), epoch=at // 5)
+    return log
+
+
+def data(disk: MemoryDisk, log: Log, segment: int) -> bytearray:
+    file = disk.names[log.segments[segment].log_path]
+    assert file is not None
+    return file.data
+
+
+def test_nothing_is_lost_by_a_dead_process(disk: MemoryDisk) -> None:
+    """All that was written is there, with epochs, producers and timestamps."""
+    before = filled(disk, 23)
+    after = reopen(disk)
+    assert content(after) == content(before)
+    assert after.epochs.entries == before.epochs.entries
+    assert after.producers.snapshot(0) == before.producers.snapshot(0)
+    assert [one.max_timestamp for one in after.segments] == [one.max_timestamp for one in before.segments]
+
+
+def test_every_torn_length_of_the_last_batch(disk: MemoryDisk) -> None:
+    """However much of the last batch was written, exactly it is cut, and the log goes on."""
+    log = filled(disk, 5)
+    start = log.segments[0].locate(4)
+    whole = bytes(data(disk, log, 0))
+    for kept in range(start, log.segments[0].size - 1):  # its last byte is a zero
+        data(disk, log, 0)[:] = whole[:kept] + bytes(len(whole) - kept)
+        after = reopen(disk)
+        assert after.end_offset == 4, kept
+        assert append(after, batch(producer=1, sequence=4)).base_offset == 4
+        data(disk, log, 0)[:] = whole
+
+
+def test_garbage_behind_the_end(disk: MemoryDisk) -> None:
+    """Bytes behind a gap of zeros are no part of the log and are gone before anything is appended."""
+    log = filled(disk, 2)
+    data(disk, log, 0)[30_000:30_010] = b"x" * 10
+    assert reopen(disk).end_offset == 2
+    assert not any(data(disk, log, 0)[log.segments[0].size :])
+
+
+def test_old_batches_behind_new_ones(disk: MemoryDisk) -> None:
+    """A valid batch of a lower epoch or an unexpected offset ends the log."""
+    log = filled(disk, 6)
+    position = log.segments[0].size
+    stale = bytes(data(disk, log, 0)[:position])
+    data(disk, log, 0)[position : 2 * position] = stale
+    assert reopen(disk).end_offset == 6
+
+
+@pytest.mark.parametrize("where", [0, 7, 8, 11, 16, 17, 23, 61, 80])
+def test_damage_below_the_flushed_point(disk: MemoryDisk, where: int) -> None:
+    """A wrong byte in flushed data is named with file and position; nothing is cut."""
+    log = filled(disk, 5)
+    flush(log)
+    checkpoint(log)
+    position = log.segments[0].locate(2)
+    data(disk, log, 0)[position + where] ^= 0x40
+    before = bytes(data(disk, log, 0))
+    with pytest.raises(Corrupt, match="flushed") as corrupt:
+        reopen(disk)
+    assert corrupt.value.position == position
+    assert corrupt.value.path == log.segments[0].log_path
+    assert data(disk, log, 0) == before
+
+
+def test_missing_flushed_segment(disk: MemoryDisk) -> None:
+    """A file that is gone is no end of the log."""
+    log = filled(disk, 23)
+    flush(log)
+    checkpoint(log)
+    del disk.names[log.segments[-1].log_path]
+    with pytest.raises(Corrupt):
+        reopen(disk)
+
+
+def test_reads_only_after_the_recovery_point(disk: MemoryDisk) -> None:
+    """What is before the recovery point is not read again, however much it is."""
+    log = filled(disk, 40)
+    log.roll(0)
+    flush(log)
+    checkpoint(log)
+    append(log, batch(producer=1, sequence=40), epoch=9)
+    counting = FaultyDisk(disk)
+    after = reopen(counting)
+    assert after.end_offset == 41
+    assert len(after.segments) > 4
+    assert counting.calls["read"] < 20
+
+
+@pytest.mark.parametrize("suffix", [".index", ".timeindex"])
+@pytest.mark.parametrize("damage", ["missing", "short", "zeros", "lies", "empty"])
+def test_damaged_index(disk: MemoryDisk, suffix: str, damage: str) -> None:
+    """A missing or damaged index of a sealed or closed segment is made again; reads and searches stay right."""
+    log = filled(disk, 23)
+    expected = content(log)
+    log.close()
+    for name in [one for one in disk.names if one.endswith(suffix)]:
+        file = disk.names[name]
+        assert file is not None
+        if damage == "missing":
+            del disk.names[name]
+        elif damage == "short":
+            del file.data[-1:]
+        elif damage == "zeros":
+            file.data[:] = bytes(len(file.data))
+        elif damage == "empty":
+            file.data.clear()
+        elif suffix == ".index" and len(file.data) >= 8:
+            file.data[7] ^= 1
+    after = reopen(disk)
+    assert content(after) == expected
+    for offset in range(after.end_offset):
+        (piece,) = after.read(offset, bytes_max=1, end=after.end_offset)
+        piece.load()
+        assert piece.base_offset == offset
+    scan = after.find_timestamp(1011, after.end_offset)
+    assert scan is not None
+    assert scan.run() == (1011, 11, 2)
+
+
+def test_damaged_snapshot(disk: MemoryDisk) -> None:
+    """Without its newest snapshot the producer state comes from an older one and the headers behind it."""
+    log = filled(disk, 10)
+    flush(log)
+    for at in range(10, 23):
+        append(log, batch(producer=1, sequence=at), epoch=4)
+    expected = log.producers.snapshot(0)
+    log.close()
+    newest = max(name for name in disk.names if name.endswith(".snapshot"))
+    file = disk.names[newest]
+    assert file is not None
+    file.data[20] ^= 1
+    assert reopen(disk).producers.snapshot(0) == expected
+
+
+def test_damaged_state_file(disk: MemoryDisk) -> None:
+    """Without its state file a log is read whole."""
+    log = filled(disk, 23)
+    expected = content(log)
+    log.close()
+    file = disk.names[f"{PATH}/partition.state"]
+    assert file is not None
+    file.data[12] ^= 1
+    after = reopen(disk)
+    assert content(after) == expected
+    assert after.epochs.entries == log.epochs.entries
+
+
+@pytest.mark.parametrize("damage", [b"", None])
+def test_damaged_meta(disk: MemoryDisk, damage: bytes | None) -> None:
+    """A directory that does not say whose data it holds is not opened."""
+    filled(disk, 2).close()
+    if damage is None:
+        del disk.names[f"{PATH}/partition.meta"]
+    else:
+        disk.replace(f"{PATH}/partition.meta", damage, sync=True)
+    with pytest.raises(Corrupt, match="meta"):
+        reopen(disk)
+
+
+def test_idempotence_over_roll_retention_and_restart(disk: MemoryDisk) -> None:
+    """A retry is known when its batch is long deleted and the server was killed."""
+    log = filled(disk, 23)
+    log.roll(10**9)
+    flush(log)
+    log.delete_segments(log.expired(10**12, log.end_offset), 10**12)
+    checkpoint(log)
+    removal = log.removal(10**13)
+    assert removal is not None
+    removal.run()
+    after = reopen(disk)
+    assert (after.start_offset, after.end_offset) == (23, 23)
+    again = append(after, batch(value=b"%04d" % 22 * 20, timestamp=1022, producer=1, sequence=22))
+    assert (again.duplicate, again.base_offset) == (True, 22)
+
+
+def test_start_offset_beyond_what_is_left(disk: MemoryDisk) -> None:
+    """When a power cut took all that DeleteRecords had left, the log goes on, empty, at its start offset."""
+    log = filled(disk, 3)
+    log.advance_start(2)
+    checkpoint(log)
+    del data(disk, log, 0)[:]
+    after = reopen(disk)
+    assert (after.start_offset, after.end_offset) == (2, 2)
+    assert append(after, batch()).base_offset == 2
