@@ -14,7 +14,7 @@ from msgspec import structs
 from logd.apis.registry import Call, api
 from logd.cluster.alter import Alteration, Operation, Resource, broker_id_of
 from logd.cluster.controller import check_topic_name, unknown_topic
-from logd.config.describe import Described, Source, describe_all_brokers, describe_broker, describe_topic
+from logd.config.describe import Described, Source, describe_all_brokers, describe_broker
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas import alter_configs as replacing
 from logd.wire.schemas import incremental_alter_configs as incremental
@@ -62,7 +62,7 @@ def _described(call: Call, resource: DescribeConfigsResource) -> list[Described]
         topic = cluster.image.topics.get(name)
         if topic is None:
             raise unknown_topic(name)
-        return describe_topic(topic.configs, cluster.topic_config(name), cluster.layers())
+        return cluster.describe_topic(topic.configs)
     if resource.resource_type == Resource.BROKER:
         if broker_id_of(name, cluster.static_settings.node_id) is None:
             return describe_all_brokers(cluster.layers())

@@ -14,8 +14,6 @@ from logd.apis.registry import Call, api
 from logd.cluster.cluster import Cluster
 from logd.cluster.controller import NewPartitions, NewTopic, unknown_topic, unknown_topic_id
 from logd.cluster.image import Topic
-from logd.config.describe import describe_topic
-from logd.config.topics import topic_config
 from logd.errors import ErrorCode, Refused
 from logd.wire.message import ZERO_UUID
 from logd.wire.schemas.create_partitions import (
@@ -83,10 +81,9 @@ def _not_created(name: str, refused: Refused) -> CreatableTopicResult:
 def _created(cluster: Cluster, name: str, result: Topic | Refused) -> CreatableTopicResult:
     if isinstance(result, Refused):
         return _not_created(name, result)
-    config = topic_config(result.configs, cluster.settings)
     configs = [
         CreatableTopicConfigs(setting.name, setting.value, setting.read_only, setting.source)
-        for setting in describe_topic(result.configs, config, cluster.layers())
+        for setting in cluster.describe_topic(result.configs)
     ]
     return CreatableTopicResult(name, result.id, 0, None, 0, len(result.partitions), result.replication_factor, configs)
 

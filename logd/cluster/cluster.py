@@ -18,7 +18,7 @@ from logd.cluster.controller import Decided, NewPartitions, NewTopic
 from logd.cluster.image import Broker, Changes, Image, Topic
 from logd.cluster.store import ABSENT, Conflict, Snapshot, Store, StoreUnusable, Transaction
 from logd.config import Settings, TopicConfig, with_overrides
-from logd.config.describe import Layers
+from logd.config.describe import Described, Layers, describe_topic, describe_topic_defaults
 from logd.config.topics import topic_config, topic_defaults
 from logd.errors import ErrorCode, Refused, StorageFailed
 
@@ -48,6 +48,7 @@ class Cluster:
         self._ids = range(0)
         self._versions: dict[str, int] = {}
         self._topic_configs: dict[str, tuple[Mapping[str, str], TopicConfig]] = {}
+        self._described: tuple[Described, ...] | None = None
         self.image = Image()
         self.settings = settings
         self._load(snapshot)
@@ -64,6 +65,17 @@ class Cluster:
             known = (topic.configs, topic_config(topic.configs, self.settings))
             self._topic_configs[name] = known
         return known[1]
+
+    def layers(self) -> Layers:
+        """This broker's settings by where they come from."""
+        own = self.image.broker_configs.get(self.static_settings.node_id, {})
+        return Layers(self.static_settings, self.image.default_broker_configs, own)
+
+    def describe_topic(self, configs: Mapping[str, str]) -> list[Described]:
+        """All settings of a topic whose own ones are `configs`, as DescribeConfigs tells them."""
+        if self._described is None:
+            self._described = describe_topic_defaults(topic_defaults(self.settings), self.layers())
+        return describe_topic(configs, topic_config(configs, self.settings), self._described)
 
     # Changing
 
@@ -105,11 +117,6 @@ class Cluster:
 
         await self.change(changes)
         return results
-
-    def layers(self) -> Layers:
-        """This broker's settings by where they come from."""
-        own = self.image.broker_configs.get(self.static_settings.node_id, {})
-        return Layers(self.static_settings, self.image.default_broker_configs, own)
 
     async def ensure_topic(
         self, name: str, *, num_partitions: int = -1, configs: Mapping[str, str | None] | None = None
@@ -223,6 +230,7 @@ class Cluster:
         if default is not old.default_broker_configs or own is not old.broker_configs.get(self.static_settings.node_id):
             self.settings = with_overrides(self.static_settings, default, own or {})
             self._topic_configs.clear()
+            self._described = None
         if len(self._topic_configs) > len(image.topics):
             self._topic_configs = {n: known for n, known in self._topic_configs.items() if n in image.topics}
 

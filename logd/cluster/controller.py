@@ -47,6 +47,10 @@ class NewPartitions(msgspec.Struct, frozen=True):
     assignments: Sequence[Sequence[int]] | None = None
 
 
+CLUSTER_METADATA = "__cluster_metadata"
+"""The name of Kafka's metadata log, which no topic may take."""
+
+
 class Decided(msgspec.Struct, frozen=True):
     """One answer for each thing asked, in its order, and the changes that make the answers true."""
 
@@ -120,6 +124,8 @@ def _folded(name: str) -> str:
 
 def _create(image: Image, settings: Settings, topic: NewTopic, topic_id: bytes, folded: Mapping[str, str]) -> Topic:
     check_topic_name(topic.name)
+    if topic.name == CLUSTER_METADATA:
+        raise Refused(ErrorCode.INVALID_REQUEST, f"Topic '{topic.name}' is Kafka's own and cannot be created.")
     if topic.name in image.topics:
         raise Refused(ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{topic.name}' already exists.")
     other = folded.get(_folded(topic.name))

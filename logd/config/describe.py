@@ -95,15 +95,29 @@ def _broker_synonyms(layers: Layers, names: Iterable[str]) -> list[Synonym]:
     return found + defaults if any(synonym.source is not Source.DEFAULT for synonym in found) else found
 
 
-def describe_topic(overrides: Mapping[str, str], config: TopicConfig, layers: Layers) -> list[Described]:
-    """All settings of a topic whose own ones are `overrides` and whose effective ones are `config`."""
+def describe_topic_defaults(defaults: TopicConfig, layers: Layers) -> tuple[Described, ...]:
+    """All settings of a topic that sets nothing; `defaults` are what it gets."""
     described = []
     for name, definition in TOPIC_DEFINITIONS.items():
-        own = [Synonym(name, topic_shown(config, name), Source.TOPIC)] if name in overrides else []
-        synonyms = (*own, *_broker_synonyms(layers, (broker for broker, _ in SYNONYMS.get(name, ()))))
+        synonyms = tuple(_broker_synonyms(layers, (broker for broker, _ in SYNONYMS.get(name, ()))))
         source = synonyms[0].source if synonyms else Source.DEFAULT
-        described.append(Described(name, topic_shown(config, name), source, False, definition, synonyms))
-    return described
+        described.append(Described(name, topic_shown(defaults, name), source, False, definition, synonyms))
+    return tuple(described)
+
+
+def describe_topic(
+    overrides: Mapping[str, str], config: TopicConfig, defaults: tuple[Described, ...]
+) -> list[Described]:
+    """All settings of a topic whose own ones are `overrides` and whose effective ones are `config`.
+
+    :param defaults: what `describe_topic_defaults` made, shared by all topics of the broker.
+    """
+    return [_overridden(item, config) if item.name in overrides else item for item in defaults]
+
+
+def _overridden(item: Described, config: TopicConfig) -> Described:
+    own = Synonym(item.name, topic_shown(config, item.name), Source.TOPIC)
+    return Described(item.name, own.value, Source.TOPIC, False, item.definition, (own, *item.synonyms))
 
 
 _SAME = {
