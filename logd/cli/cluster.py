@@ -41,7 +41,7 @@ async def _gathered(admin: Admin) -> dict[str, Any]:
     partitions = [part for topic in topics.values() for part in topic.partitions.values()]
     return {
         "cluster": found.cluster_id,
-        "server": "logd" if found.is_logd else "Kafka",
+        "server": "logd" if found.is_logd else None,
         "controller": found.controller_id,
         "topics": sum(not topic.internal for topic in topics.values()),
         "partitions": len(partitions),

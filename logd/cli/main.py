@@ -70,6 +70,9 @@ def guarded(run: Callable[[], Any]) -> int:
     try:
         result = run()
         return result if isinstance(result, int) else DONE
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx is not None else error.message, err=True)
+        return USAGE
     except click.UsageError as error:
         show(_usage(error))
         return USAGE
@@ -93,8 +96,6 @@ def guarded(run: Callable[[], Any]) -> int:
 
 def _usage(error: click.UsageError) -> Failure:
     path = error.ctx.command_path if error.ctx is not None else "logd-cli"
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        return Failure(f"{path} needs a command", "none was given", f"{path} --help", USAGE)
     what = "the command line is wrong"
     why = error.format_message()
     if isinstance(error, click.exceptions.NoSuchCommand):

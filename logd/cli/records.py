@@ -95,15 +95,15 @@ TOKENS = "%t topic, %p partition, %o offset, %T timestamp in ms, %k key, %v valu
 def compile_format(text: str) -> Callable[[Received], bytes]:
     """A function that writes a record as `-f` says. :raises ValueError: for an unknown token."""
     parts: list[bytes | Callable[[Received], bytes]] = []
-    for plain, escape, token in re.findall(r"([^%\\]+)|\\(.?)|%(.?)", text, re.DOTALL):
-        if plain:
-            parts.append(plain.encode())
-        elif escape:
-            parts.append(_ESCAPES.get(escape, b"\\" + escape.encode()))
-        elif token in _TOKENS:
-            parts.append(_TOKENS[token])
+    for part in re.findall(r"[^%\\]+|\\.?|%.?", text, re.DOTALL):
+        if part.startswith("\\"):
+            parts.append(_ESCAPES.get(part[1:], part.encode()))
+        elif not part.startswith("%"):
+            parts.append(part.encode())
+        elif part[1:] in _TOKENS:
+            parts.append(_TOKENS[part[1:]])
         else:
-            raise ValueError(f"{'%' + token!r} means nothing here; there are {TOKENS}")
+            raise ValueError(f"{part!r} means nothing here; there are {TOKENS}")
     return lambda record: b"".join(part if isinstance(part, bytes) else part(record) for part in parts)
 
 

@@ -62,7 +62,9 @@ def run_async(settings: Settings, action: Callable[[], Awaitable[T]]) -> T:
 
 
 def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group, or the group when there are several."""
+    """The one error in a group, or the group when there are several; Ctrl-C goes before all others."""
+    if group.subgroup(KeyboardInterrupt) is not None:
+        return KeyboardInterrupt()
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

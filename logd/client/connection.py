@@ -195,13 +195,14 @@ class Connection:
 
     def _answered(self, frame: memoryview) -> None:
         correlation = int.from_bytes(frame[:4], "big", signed=True)
-        waiting = self._waiting.pop(correlation, None)
+        waiting = self._waiting.get(correlation)
         if waiting is None:
             raise DecodeError(f"answer number {correlation} was never asked for")
         call, version, answer = waiting
         if call.key == API_VERSIONS.key and frame[4:6] == ErrorCode.UNSUPPORTED_VERSION.to_bytes(2, "big"):
             version = 0  # KIP-511: a server that does not know the version answers in version 0
-        answer.message = decode_response(call.key, version, frame)[1]
+        answer.message = decode_response(call.key, version, frame)[1]  # raises while its waiter still is one
+        del self._waiting[correlation]
         if call.key == FETCH.key:
             self._frames.detach()  # the records in the message are views of what was received
         answer.arrived.set()

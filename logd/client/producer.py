@@ -165,6 +165,11 @@ class Producer(Lifetime):
         finally:
             self._accumulator.flushing -= 1
 
+    @property
+    def pending_bytes(self) -> int:
+        """About how much is accepted and not acknowledged yet."""
+        return self._accumulator.pending_bytes
+
     def _has_room(self) -> bool:
         return self._accumulator.pending_bytes < self.settings.buffer_bytes_max
 
