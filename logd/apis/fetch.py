@@ -56,8 +56,8 @@ def _refuse(request: FetchRequest, version: int, refused: Refused) -> FetchRespo
 @api(1, refuse=_refuse)
 def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchResponse]:
     """Versions 4-18. Long poll by max_wait_ms and min_bytes; isolation level; topic ids from 13 on."""
-    if request.max_bytes < 0 or request.isolation_level not in (READ_UNCOMMITTED, READ_COMMITTED):
-        return _nonsense(request)
+    if request.isolation_level not in (READ_UNCOMMITTED, READ_COMMITTED):
+        return _nonsense(request, call.version)
     session, wanted = _session(call, request)
     found = _gather(call, request, wanted)
     enough = min(request.min_bytes, call.services.settings.fetch_max_bytes)
@@ -68,7 +68,7 @@ def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchR
     return _wait(call, request, session, wanted, enough)
 
 
-def _nonsense(request: FetchRequest) -> FetchResponse:
+def _nonsense(request: FetchRequest, version: int) -> FetchResponse:
     """INVALID_REQUEST for the whole and for each partition: older versions have no other place for it."""
     code = ErrorCode.INVALID_REQUEST
     rows = [
@@ -78,6 +78,7 @@ def _nonsense(request: FetchRequest) -> FetchResponse:
             [PartitionData(part.partition, code, -1, records=b"") for part in topic.partitions],
         )
         for topic in request.topics
+        if version < TOPIC_IDS_FROM
     ]
     return FetchResponse(error_code=code, responses=rows)
 
@@ -115,6 +116,8 @@ def _gather(call: Call, request: FetchRequest, wanted: Iterable[Followed]) -> Ga
             partition = _partition(table, followed, by_id)
             if replica_id >= 0:
                 raise Refused(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"broker {replica_id} has no replica of {partition!r}")
+            if request.max_bytes < 0 or followed.bytes_max < 0:
+                raise Refused(ErrorCode.INVALID_REQUEST, "a limit of less than 0 bytes: give 0 or more")
             row = _read(partition, followed, left, read_committed, found)
             found.partitions.append(partition)
         except Refused as refused:
@@ -147,8 +150,6 @@ def _partition(table: PartitionTable, followed: Followed, by_id: bool) -> Partit
 
 def _read(partition: Partition, followed: Followed, left: int, read_committed: bool, found: Gathered) -> PartitionData:
     partition.check_epoch(followed.epoch)
-    if followed.bytes_max < 0:
-        raise Refused(ErrorCode.INVALID_REQUEST, f"a limit of {followed.bytes_max} bytes: give 0 or more")
     row = PartitionData(
         followed.index,
         0,

@@ -15,6 +15,7 @@ import trio
 from logd.apis.registry import HANGUP, Call, Parked, api
 from logd.config import TopicConfig
 from logd.errors import DecodeError, ErrorCode, RecordsRefused, Refused
+from logd.log.admission import MAGIC, MAGIC_AT
 from logd.log.log import Appended
 from logd.partitions.partition import Partition
 from logd.wire.batches import check_crc, read_header, recompress, validate_records
@@ -38,6 +39,7 @@ ZSTD_FROM = 7
 ATTRIBUTES_AT = 22
 """The low byte of a batch's attributes."""
 TRANSACTIONAL, CODEC_MASK = 0x10, 0x07
+UNCOMMON = TRANSACTIONAL | CODEC_MASK
 
 Waiting = list[tuple[Partition, Appended, PartitionProduceResponse]]
 
@@ -83,7 +85,7 @@ def _append_all(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, W
                 if partition is None:
                     raise _unknown(topic, data.index, by_id and not table.knows_id(topic.topic_id))
                 if data.records is not None and len(data.records) > ATTRIBUTES_AT:
-                    _check_attributes(call, request, one_buffer(data.records)[ATTRIBUTES_AT])
+                    _check_attributes(call, request, one_buffer(data.records))
                 rows.append(_append(call, request.acks, partition, data, waiting))
             except Refused as refused:
                 rows.append(_refused(data.index, refused))
@@ -111,8 +113,11 @@ def _append(
     return answer
 
 
-def _check_attributes(call: Call, request: ProduceRequest, attributes: int) -> None:
+def _check_attributes(call: Call, request: ProduceRequest, records: Buffer) -> None:
     """What the request as a whole says about the batches that it may carry."""
+    attributes = records[ATTRIBUTES_AT]
+    if attributes & UNCOMMON == 0 or records[MAGIC_AT] != MAGIC:
+        return
     if attributes & TRANSACTIONAL:
         if request.transactional_id is None:
             raise Refused(
