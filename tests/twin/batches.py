@@ -56,7 +56,7 @@ _COMPRESS: dict[int, Callable[[bytes], bytes]] = {
     0: bytes,
     1: lambda data: bytes(cramjam.gzip.compress(data)),
     2: _xerial,
-    3: lambda data: _lz4(data),
+    3: _lz4,
     4: lambda data: bytes(cramjam.zstd.compress(data)),
 }
 

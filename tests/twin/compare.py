@@ -87,8 +87,8 @@ def _plain(symbols: Symbols, api: str, name: str, value: Any, api_keys: Sequence
     if isinstance(value, Mapping):
         fields = {key: _plain(symbols, api, key, inner, api_keys) for key, inner in value.items()}
         if fields.get("error_code", 0) != 0:
-            for message in differences.MESSAGES:
-                fields.pop(message, None)
+            for own in (*differences.MESSAGES, *differences.BESIDE_AN_ERROR):
+                fields.pop(own, None)
         fields.pop("batch_index_error_message", None)
         return fields
     if name == "api_keys" and api == "ApiVersions":

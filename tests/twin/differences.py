@@ -29,11 +29,18 @@ OWN_IDS = {
     "session_id": "fetch sessions get random ids; 0 is none",
     "member_id": "the client id or instance id and a random UUID",
     "leader": "a member id",
+    "topic_id": "random; compared by the name of the topic that it was given to",
+    "producer_id": "of InitProducerId: each server's own blocks",
 }
+"""Named in the order of their appearance, so that the same id must stand in the same places."""
 
 MESSAGES = {
     "error_message": "our own words; compared (null or empty) only beside error_code 0",
     "batch_index_error_message": "our own words",
+}
+
+BESIDE_AN_ERROR = {
+    "log_start_offset": "Produce: Kafka tells it or -1, by which of its layers refused; no client reads it",
 }
 
 NOW_MS_MIN = 1_780_000_000_000
@@ -43,6 +50,21 @@ NOW_MS_MAX = 2_500_000_000_000
 UNORDERED = "lists of things with a name, an id or an index are compared in the order of that key: Kafka's is a hash's"
 
 CUT_TAIL = "Kafka may cut the last batch of a Fetch in the middle; what is cut is no batch and is not compared"
+
+KAFKA_FELL_OVER = (
+    "where Kafka's handler falls over (UNKNOWN_SERVER_ERROR), any error of logd's will do: the reliability table "
+    "asks for a code that names the mistake"
+)
+
+
+NOT_ASKED = {
+    "DescribeConfigs of types 16 and 32": "client metrics and group configs come with the features they belong to",
+    "broker loggers (type 8)": "logd has no log levels that are set from outside",
+    "local.retention.*, other than the default": "no tiered storage: logd refuses what it does not obey",
+    "null records in Produce; AlterConfigs of one resource twice": "Kafka 4.3.1 never answers",
+    "a subscription that is rubbish": "Kafka 4.3.1 allocates what its bytes claim and never answers",
+}
+"""What the corpus leaves out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +78,31 @@ class Purpose:
     reason: str
 
 
-ON_PURPOSE = (
-    Purpose(
-        "describe-*configs*/*min.insync.replicas*",
-        "Kafka's eligible-leader-replicas feature sets it as a dynamic default of the cluster; logd has no such feature",
-    ),
-    Purpose(
-        "create-topics*/*min.insync.replicas*",
-        "Kafka's eligible-leader-replicas feature sets it as a dynamic default of the cluster; logd has no such feature",
-    ),
-)
+_ELR = "Kafka's eligible-leader-replicas feature makes it a dynamic default of the cluster; logd has no such feature"
+_TIERS = "no tiered storage: there is no such broker setting, and only the default is accepted on a topic"
 
-KAFKA_FELL_OVER = (
-    "where Kafka's handler falls over (UNKNOWN_SERVER_ERROR), any error of logd's will do: the reliability table "
-    "asks for a code that names the mistake"
+ON_PURPOSE = (
+    Purpose("describe-*configs*/*min.insync.replicas*", _ELR),
+    Purpose("create-topics*/*min.insync.replicas*", _ELR),
+    Purpose("describe-*configs*/*[[]log[.]local.retention.*", _TIERS),
+    Purpose("describe-*configs*/*[[]local.retention.*", _TIERS),
+    Purpose("create-topics-configs-v?/*.configs[[]*.value", "values are kept in logd's own spelling (TRUE, ' 1000 ')"),
+    Purpose("fetch-unknown*/Fetch v1?/.error_code", "a zero topic id is told for its partition; Kafka falls over"),
+    Purpose("fetch-unknown*/Fetch v1?/.responses", "a zero topic id is told for its partition; Kafka falls over"),
+    Purpose(
+        "delete-records*/ListOffsets*",
+        "the greatest timestamp (-3) is looked for in what is left; Kafka also finds records that are deleted already",
+    ),
+    Purpose(
+        "list-offsets-equal-times*/*",
+        "-3 with no record that has a timestamp: nothing, while Kafka gives the first offset without one",
+    ),
+    Purpose(
+        "produce-timestamp-window/*.record_errors",
+        "batches are not opened: a wrong time is told for the batch, not for each record",
+    ),
+    Purpose(
+        "produce-log-append-time/*.record_errors",
+        "batches are not opened: a wrong time is told for the batch, not for each record",
+    ),
 )

@@ -23,7 +23,7 @@ KAFKA_PROPERTIES = {
     "log.cleaner.enable": "false",
     "share.coordinator.state.topic.num.partitions": "1",
 }
-LOGD_SETTINGS: Mapping[str, str] = {}
+LOGD_SETTINGS: Mapping[str, str] = {"node.id": "0"}
 
 
 def missing() -> str:

@@ -94,7 +94,7 @@ class Specs:
         return _covers(self._specs[message].get("flexibleVersions"), version)
 
     def encode(self, message: str, version: int, values: Message) -> bytes:
-        """The bytes of a message; a field that the version does not have is left out, a missing one gets its default."""
+        """The bytes of a message; what the version does not have is left out, what is missing gets its default."""
         spec = self._specs[message]
         out = bytearray()
         _Writer(spec, version, self.flexible(message, version), out).struct(spec["fields"], values)

@@ -126,8 +126,6 @@ BAD_BATCHES: dict[str, bytes] = {
     "rubbish": b"\xff" * 100,
     "short": GOOD[:30],
     "cut": GOOD[:-1],
-    "trailing": GOOD + b"\0",
-    "trailing-header": GOOD + b"\0" * 12,
     "bad-crc": batch(b"x", crc=7),
     "magic-0": old_message(0, b"x"),
     "magic-1": old_message(1, b"x", b"k"),
@@ -150,34 +148,39 @@ BAD_BATCHES: dict[str, bytes] = {
     "deltas-backward": bytes(Batch(records=[(None, b"a"), (None, b"b")], offset_deltas=(1, 0))),
     "codec-5": batch(b"x", attributes=5),
     "codec-7": batch(b"x", attributes=7),
-    "broken-gzip": batch(codec=1, body=b"nonsense"),
-    "broken-zstd": batch(codec=4, body=b"nonsense"),
-    "broken-snappy": batch(codec=2, body=b"nonsense"),
-    "broken-lz4": batch(codec=3, body=b"nonsense"),
     "control": control_batch(),
     "control-not-transactional": bytes(Batch(attributes=0x20)),
     "transactional": bytes(Batch(attributes=0x10, producer_id=5, producer_epoch=0, base_sequence=0)),
-    "log-append-time-attribute": batch(b"x", attributes=8),
     "delete-horizon-attribute": batch(b"x", attributes=0x40),
     "unknown-attribute": batch(b"x", attributes=0x80),
     "base-offset-7": batch(b"x", base_offset=7),
     "base-offset-negative": batch(b"x", base_offset=-5),
     "leader-epoch-9": batch(b"x", leader_epoch=9),
     "timestamp-none": batch(b"x", base_timestamp=-1),
-    "timestamp-negative": batch(b"x", base_timestamp=-7),
     "timestamp-0": batch(b"x", base_timestamp=0),
-    "max-timestamp-wrong": batch(b"x", max_timestamp=BASE_TIMESTAMP_MS + 99),
-    "max-timestamp-lower": batch(b"x", max_timestamp=5),
-    "timestamp-backward": batch(b"a", b"b", timestamp_step=-10),
     "producer-without-sequence": batch(b"x", producer_id=5, producer_epoch=0),
     "producer-negative-epoch": batch(b"x", producer_id=5, producer_epoch=-1, base_sequence=0),
     "sequence-without-producer": batch(b"x", base_sequence=3),
     "producer-negative": batch(b"x", producer_id=-5, producer_epoch=0, base_sequence=0),
     "null-key-and-value": bytes(Batch(records=[(None, None)])),
+}
+UNOPENED: dict[str, bytes] = {
+    "trailing": GOOD + b"\0",
+    "trailing-header": GOOD + b"\0" * 12,
+    "broken-gzip": batch(codec=1, body=b"nonsense"),
+    "broken-zstd": batch(codec=4, body=b"nonsense"),
+    "broken-snappy": batch(codec=2, body=b"nonsense"),
+    "broken-lz4": batch(codec=3, body=b"nonsense"),
+    "log-append-time-attribute": batch(b"x", attributes=8),
+    "timestamp-negative": batch(b"x", base_timestamp=-7),
+    "max-timestamp-wrong": batch(b"x", max_timestamp=BASE_TIMESTAMP_MS + 99),
+    "max-timestamp-lower": batch(b"x", max_timestamp=5),
+    "timestamp-backward": batch(b"a", b"b", timestamp_step=-10),
     "varint-overflow": batch(body=b"\xff" * 10 + b"\x01" + b"\0" * 20),
     "record-length-beyond": batch(body=b"\x7e" + b"\0" * 8),
     "record-trailing": batch(body=bytes.fromhex("0e00000001027600") + b"\0\0"),
 }
+"""What only the records tell; logd does not open batches on the hot path (reliability, section 5)."""
 
 
 @case("produce-bad", versions=(3, 9, 12))
@@ -190,6 +193,16 @@ def produce_bad(t: Tale, version: int) -> None:
         _produce(t, version, "a", records, partition=number)
         _log(t, "a", number)
         _produce(t, version, "a", GOOD, partition=number)
+
+
+@case("produce-unopened")
+def produce_unopened(t: Tale) -> None:
+    """Kafka opens each batch, refuses or corrects it; logd keeps it as it is. Both go on."""
+    t.create("a", len(UNOPENED))
+    for number, (label, records) in enumerate(UNOPENED.items()):
+        t.quiet("Produce", 9, **produce_body(t.name("a"), records, number))
+        answer = t.quiet("Produce", 9, **produce_body(t.name("a"), GOOD, number))
+        t.note(f"a good one after {label}", answer["responses"][0]["partition_responses"][0]["error_code"])
 
 
 @case("produce-codecs", versions=(3, 6, 7, 9))
