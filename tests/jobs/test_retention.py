@@ -1,0 +1,88 @@
+"""Which segments go: by time, by size, below the start, never beyond the high watermark."""
+
+from __future__ import annotations
+
+import pytest
+
+from logd.jobs.retention import retain
+from logd.log.log import Log, LogConfig
+from tests.fakes.disks import MemoryDisk
+from tests.log.batches import TOPIC_ID, append, batch, content, flush
+
+PATH = "/data/t-0"
+
+
+class Held:
+    def __init__(self, log: Log, high_watermark: int) -> None:
+        self.log = log
+        self.high_watermark = high_watermark
+
+
+def filled(disk: MemoryDisk, config: LogConfig, times: list[int]) -> Log:
+    """One batch, and so one offset, a segment."""
+    log = Log.create(PATH, TOPIC_ID, LogConfig(timestamp_after_max_ms=2**62), now_ms=0, disk=disk)
+    for time in times:
+        append(log, batch(value=bytes(100), timestamp=time), now_ms=50_000)
+        log.roll(50_000)
+    log.config = config
+    return log
+
+
+@pytest.mark.parametrize(
+    ("config", "times", "gone"),
+    [
+        (LogConfig(retention_ms=1000), [10_000, 20_000, 99_500], 2),
+        (LogConfig(retention_ms=-1), [0, 0, 0], 0),
+        (LogConfig(retention_ms=1000), [10_000, 10**15, 10_000], 1),  # the future keeps itself and what is behind it
+        (LogConfig(retention_ms=49_000), [-1, -1], 2),  # no times: when the file was last written
+        (LogConfig(retention_ms=50_000), [-1, -1], 0),
+        (LogConfig(retention_ms=-1, retention_bytes=400), [0] * 5, 2),
+        (LogConfig(retention_ms=-1, retention_bytes=0), [0] * 5, 5),
+        (LogConfig(retention_ms=-1, retention_bytes=10_000), [0] * 5, 0),
+    ],
+)
+def test_expired(disk: MemoryDisk, config: LogConfig, times: list[int], gone: int) -> None:
+    """retention.ms by a segment's largest time, retention.bytes as long as enough is left."""
+    log = filled(disk, config, times)
+    assert len(log.expired(100_000, log.end_offset)) == gone
+
+
+def test_not_beyond_the_high_watermark(disk: MemoryDisk) -> None:
+    """What is not committed is not deleted."""
+    log = filled(disk, LogConfig(retention_ms=0), [0] * 5)
+    assert len(log.expired(10**9, 3)) == 3
+
+
+def test_active_segment_expires_by_rolling(disk: MemoryDisk) -> None:
+    """When even the newest records are too old, the log is empty and goes on where it was."""
+    log = Log.create(PATH, TOPIC_ID, LogConfig(retention_ms=10), now_ms=0, disk=disk)
+    append(log, batch(3, timestamp=0))
+    log.delete_segments(log.expired(11, 3), 11)
+    assert (log.start_offset, log.end_offset, log.size_bytes) == (3, 3, 0)
+    after = Log.open(PATH, LogConfig(), clean=False, now_ms=0, disk=disk)
+    assert after.end_offset == 3
+
+
+def test_job(disk: MemoryDisk) -> None:
+    """One round forgets, remembers the new start, and a later round removes the files, data last."""
+    log = filled(disk, LogConfig(retention_ms=1000, file_delete_delay_ms=500), [0, 0, 99_900])
+    flush(log)
+    held = Held(log, log.end_offset)
+    for work in retain(held, 100_000):
+        work()
+    assert log.start_offset == 2
+    assert f"{PATH}/{0:020d}.log" in disk.names
+    for work in retain(held, 100_600):
+        work()
+    assert sorted(name[-4:] for name in disk.names if f"/{1:020d}" in name) == []
+    after = Log.open(PATH, LogConfig(), clean=False, now_ms=0, disk=disk)
+    assert content(after) == content(log) == [(2, bytes(100))]
+
+
+def test_kept_topic_still_forgets_what_delete_records_released(disk: MemoryDisk) -> None:
+    """Without cleanup.policy=delete only segments below the log's start go."""
+    log = filled(disk, LogConfig(retention_ms=0), [0, 0, 0])
+    log.advance_start(1)
+    for work in retain(Held(log, 3), 10**9, delete=False):
+        work()
+    assert [one.base_offset for one in log.segments] == [1, 2, 3]
