@@ -1,8 +1,9 @@
 """CreateTopics (v2-7), DeleteTopics (v1-6), CreatePartitions (v0-3).
 
 Answers code for code as Apache Kafka 4.3.1, with messages of our own. The rules are `cluster.controller`'s; this maps
-requests to them and results back. Called through the registry. What the timeouts bound is done before they could
-pass: a change is one write to the metadata store, and its partitions are open when the answer is sent.
+requests to them and results back. Called through the registry. A timeout of 0 or less is refused before anything is
+done, as Kafka's controller does; a longer one never passes: a change is one write to the metadata store, and its
+partitions are open when the answer is sent.
 """
 
 from __future__ import annotations
@@ -45,17 +46,22 @@ _BOTH = Refused(ErrorCode.INVALID_REQUEST, "Give the topic's name or its id, not
 _NAMED_TWICE = Refused(ErrorCode.INVALID_REQUEST, "The topic is given by its name and by its id.")
 
 
+def _check_timeout(timeout_ms: int) -> None:
+    if timeout_ms <= 0:
+        raise Refused(ErrorCode.REQUEST_TIMED_OUT, f"The timeout of {timeout_ms} ms has passed already; give more.")
+
+
 # CreateTopics
 
 
 def _create_topics_refused(request: CreateTopicsRequest, version: int, refused: Refused) -> CreateTopicsResponse:
-    names = dict.fromkeys(topic.name for topic in request.topics)
-    return CreateTopicsResponse(0, [_not_created(name, refused) for name in names])
+    return CreateTopicsResponse(0, [_not_created(topic.name, refused) for topic in request.topics])
 
 
 @api(CREATE_TOPICS, refuse=_create_topics_refused)
 async def create_topics(call: Call, request: CreateTopicsRequest) -> CreateTopicsResponse:
     """Make topics, each on its own: one that is refused does not hinder the others. A name given twice is refused."""
+    _check_timeout(request.timeout_ms)
     cluster = call.services.cluster
     counts = Counter(topic.name for topic in request.topics)
     wanted = [topic for topic in request.topics if counts[topic.name] == 1]
@@ -106,6 +112,7 @@ async def delete_topics(call: Call, request: DeleteTopicsRequest) -> DeleteTopic
     if not cluster.settings.delete_topic_enable:
         code = ErrorCode.TOPIC_DELETION_DISABLED if call.version >= 3 else ErrorCode.INVALID_REQUEST
         raise Refused(code, "Topics can't be deleted here: delete.topic.enable is false.")
+    _check_timeout(request.timeout_ms)
     states = _named(request, call.version)
     answers: list[DeletableTopicResult] = []
     found: list[Topic] = []
@@ -160,13 +167,13 @@ def _not_deleted(state: DeleteTopicState, refused: Refused) -> DeletableTopicRes
 def _create_partitions_refused(
     request: CreatePartitionsRequest, version: int, refused: Refused
 ) -> CreatePartitionsResponse:
-    names = dict.fromkeys(topic.name for topic in request.topics)
-    return CreatePartitionsResponse(0, [_grown(name, refused) for name in names])
+    return CreatePartitionsResponse(0, [_grown(topic.name, refused) for topic in request.topics])
 
 
 @api(CREATE_PARTITIONS, refuse=_create_partitions_refused)
 async def create_partitions(call: Call, request: CreatePartitionsRequest) -> CreatePartitionsResponse:
     """Make topics grow. A topic given twice is refused; fewer partitions than before are refused."""
+    _check_timeout(request.timeout_ms)
     counts = Counter(topic.name for topic in request.topics)
     wanted = [
         NewPartitions(topic.name, topic.count, _brokers(topic.assignments))

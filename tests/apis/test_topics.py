@@ -95,9 +95,9 @@ async def test_delete_by_name(version: int) -> None:
     node = await admin()
     await create(node, "a", "b", "__consumer_offsets")
     names = ["a", "none", "b", "b", "__consumer_offsets"]
-    request = DeleteTopicsRequest([DeleteTopicState(name) for name in names], [])
+    request = DeleteTopicsRequest([DeleteTopicState(name) for name in names], [], 1000)
     if version < 6:
-        request = DeleteTopicsRequest([], names)
+        request = DeleteTopicsRequest([], names, 1000)
     answer = await node.ask(DELETE_TOPICS, version, request)
     assert {result.name: result.error_code for result in answer.responses} == {
         "a": 0,
@@ -126,7 +126,7 @@ async def test_delete_by_id() -> None:
         DeleteTopicState(None, ids["d"]),
         DeleteTopicState(None, ids["d"]),
     ]
-    answer = await node.ask(DELETE_TOPICS, 6, DeleteTopicsRequest(states))
+    answer = await node.ask(DELETE_TOPICS, 6, DeleteTopicsRequest(states, [], 1000))
     assert {(result.name, result.topic_id): result.error_code for result in answer.responses} == {
         ("a", ids["a"]): 0,
         (None, bytes(15) + b"\xff"): ErrorCode.UNKNOWN_TOPIC_ID,
@@ -143,7 +143,7 @@ async def test_delete_where_it_is_not_allowed(version: int) -> None:
     """delete.topic.enable=false: every topic is refused with the code that the version knows."""
     node = await admin("delete.topic.enable=false")
     await create(node, "a")
-    request = DeleteTopicsRequest([DeleteTopicState("a")] if version >= 6 else [], [] if version >= 6 else ["a"])
+    request = DeleteTopicsRequest([DeleteTopicState("a")] if version >= 6 else [], [] if version >= 6 else ["a"], 1000)
     answer = await node.ask(DELETE_TOPICS, version, request)
     code = ErrorCode.TOPIC_DELETION_DISABLED if version >= 3 else ErrorCode.INVALID_REQUEST
     assert [result.error_code for result in answer.responses] == [code]
@@ -164,7 +164,8 @@ async def test_grow(version: int) -> None:
             CreatePartitionsTopic("c", 1, None),
             CreatePartitionsTopic("d", 2, None),
             CreatePartitionsTopic("d", 3, None),
-        ]
+        ],
+        1000,
     )
     answer = await node.ask(CREATE_PARTITIONS, version, request)
     assert {result.name: result.error_code for result in answer.results} == {
@@ -190,3 +191,29 @@ async def test_grow_validate_only() -> None:
     request = CreatePartitionsRequest([CreatePartitionsTopic("a", 3, None)], 1000, True)
     assert [result.error_code for result in (await node.ask(CREATE_PARTITIONS, 3, request)).results] == [0]
     assert len(node.cluster.image.topics["a"].partitions) == 1
+
+
+@pytest.mark.parametrize("timeout_ms", [0, -1])
+async def test_a_timeout_that_has_passed_does_nothing(timeout_ms: int) -> None:
+    """REQUEST_TIMED_OUT for every topic of the request, good or bad, and nothing is changed."""
+    node = await admin()
+    await create(node, "a")
+    before = node.cluster.image
+    for key, version, request, field in (
+        (CREATE_TOPICS, 7, CreateTopicsRequest([wanted("b"), wanted("/")], timeout_ms), "topics"),
+        (
+            DELETE_TOPICS,
+            6,
+            DeleteTopicsRequest([DeleteTopicState("a"), DeleteTopicState("a")], [], timeout_ms),
+            "responses",
+        ),
+        (
+            CREATE_PARTITIONS,
+            3,
+            CreatePartitionsRequest([CreatePartitionsTopic("a", 2, None), CreatePartitionsTopic("c", 2)], timeout_ms),
+            "results",
+        ),
+    ):
+        answers = getattr(await node.ask(key, version, request), field)
+        assert [answer.error_code for answer in answers] == [ErrorCode.REQUEST_TIMED_OUT] * 2
+    assert node.cluster.image is before
