@@ -1,0 +1,128 @@
+"""The real disk: what it must do on the file system that the tests run on; shared parts run on the memory twin too."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from logd.errors import StorageFailed
+from logd.log.disk import Disk, File, PageMapping, RealDisk, lock_file
+from tests.fakes.disks import MemoryDisk
+
+
+@pytest.fixture(params=["real", "memory"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Disk, str]:
+    """A disk and an empty directory on it."""
+    disk: Disk = RealDisk() if request.param == "real" else MemoryDisk()
+    disk.make_directory(f"{tmp_path}/d")
+    return disk, f"{tmp_path}/d"
+
+
+def test_write_read_map(place: tuple[Disk, str]) -> None:
+    """What is written is read and seen through a map made before; a read ends with the file."""
+    disk, path = place
+    file = disk.open(f"{path}/a", create=True)
+    disk.allocate(file, 0, 8192)
+    mapping = disk.map(file, 8192)
+    disk.write(file, b"hello", 4094)
+    assert bytes(mapping.view[4094:4099]) == b"hello"
+    assert mapping.resident(4000, 4200)
+    assert disk.read(file, 100, 8190) == b"\0\0"
+    assert disk.read_cached(file, 5, 4094) == b"hello"
+    assert disk.data_after(file, 0) is not None
+
+
+def test_allocate_and_resize(place: tuple[Disk, str]) -> None:
+    """Allocated bytes are zeros; a file can be cut and grown, and what was cut does not come back."""
+    disk, path = place
+    file = disk.open(f"{path}/a", create=True)
+    disk.allocate(file, 0, 100)
+    disk.write(file, b"x" * 100, 0)
+    disk.resize(file, 50)
+    disk.allocate(file, 50, 50)
+    assert disk.read(file, 200, 0) == b"x" * 50 + bytes(50)
+
+
+def test_replace_rename_remove(place: tuple[Disk, str]) -> None:
+    """Small files are replaced whole; what is not there is None, and removing it is no failure."""
+    disk, path = place
+    assert disk.load(f"{path}/a") is None
+    disk.replace(f"{path}/a", b"longer", sync=True)
+    disk.replace(f"{path}/a", b"one", sync=False)
+    assert disk.load(f"{path}/a") == b"one"
+    disk.rename(f"{path}/a", f"{path}/b")
+    disk.sync_directory(path)
+    assert [(one.name, one.size) for one in disk.entries(path)] == [("b", 3)]
+    disk.remove(f"{path}/b")
+    disk.remove(f"{path}/b")
+    assert disk.entries(path) == []
+    with pytest.raises(StorageFailed):
+        disk.open(f"{path}/b")
+    with pytest.raises(StorageFailed) as failed:
+        disk.rename(f"{path}/b", f"{path}/c")
+    assert isinstance(failed.value.cause, FileNotFoundError)
+
+
+def test_file_stays_open_while_somebody_has_it(tmp_path: Path) -> None:
+    """The descriptor is closed with the last user and not before."""
+    disk = RealDisk()
+    file = disk.open(f"{tmp_path}/a", create=True)
+    held: list[File] = [file]
+    fd = file.fd
+    del file
+    os.fstat(fd)
+    held.clear()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+def test_residency_of_many_pages(tmp_path: Path) -> None:
+    """A range longer than one question to the kernel; pages that were dropped are not resident."""
+    disk = RealDisk()
+    file = disk.open(f"{tmp_path}/a", create=True)
+    size = 20 * 1024 * 1024
+    disk.write(file, bytes(size), 0)
+    mapping = disk.map(file, size)
+    assert isinstance(mapping, PageMapping)
+    assert mapping.resident(0, size)
+    assert mapping.resident(size - 1, size)
+    disk.sync(file)
+    os.posix_fadvise(file.fd, 0, size, os.POSIX_FADV_DONTNEED)
+    if disk.read_cached(file, 10, size // 2) is None:
+        assert not mapping.resident(0, size)
+    assert disk.read(file, 10, size // 2) == bytes(10)
+
+
+def test_failed_growth_is_cut_back(tmp_path: Path) -> None:
+    """A file that cannot grow is as long as before."""
+    disk = RealDisk()
+    file = disk.open(f"{tmp_path}/a", create=True)
+    disk.allocate(file, 0, 4096)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(StorageFailed):
+            disk.allocate(file, 4096, 1 << 20)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.fstat(file.fd).st_size == 4096
+
+
+def test_lock(tmp_path: Path) -> None:
+    """A second holder is refused until the first lets go."""
+    first = lock_file(f"{tmp_path}/lock")
+    assert first is not None
+    assert lock_file(f"{tmp_path}/lock") is None
+    del first
+    assert lock_file(f"{tmp_path}/lock") is not None
+
+
+def test_not_durable_leaves_out_the_syncs_of_small_files(tmp_path: Path) -> None:
+    """For a temporary data directory."""
+    disk = RealDisk(durable=False)
+    disk.replace(f"{tmp_path}/a", b"x", sync=True)
+    disk.sync_directory(f"{tmp_path}/absent")
+    assert disk.load(f"{tmp_path}/a") == b"x"
