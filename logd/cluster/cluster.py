@@ -235,11 +235,14 @@ class Cluster:
             self._topic_configs = {n: known for n, known in self._topic_configs.items() if n in image.topics}
 
 
-async def open_cluster(store: Store, settings: Settings, new_id: NewId, new_cluster_id: Callable[[], str]) -> Cluster:
+async def open_cluster(
+    store: Store, settings: Settings, new_id: NewId, new_cluster_id: Callable[[], str], *, joining: bool = False
+) -> Cluster:
     """The cluster that `store` keeps; a store that is empty becomes a new cluster.
 
     :param new_id: gives 16 random bytes, never all zero. :param new_cluster_id: gives the text of a random uuid.
-    :raises StoreUnusable: when a newer logd wrote it, or when what it holds can't be read.
+    :param joining: whether this node may be new to a cluster that has others; else its id must be the known one.
+    :raises StoreUnusable: when a newer logd wrote it, when it is another node's, or when it can't be read.
     """
     snapshot = await store.read()
     if not snapshot.entries:
@@ -251,7 +254,14 @@ async def open_cluster(store: Store, settings: Settings, new_id: NewId, new_clus
             logger.debug("another node made the cluster first")
         snapshot = await store.read()
     _check_format(snapshot)
-    return Cluster(store, settings, new_id, snapshot)
+    cluster = Cluster(store, settings, new_id, snapshot)
+    known = sorted(cluster.image.brokers)
+    if known and settings.node_id not in known and not joining:
+        raise StoreUnusable(
+            f"The metadata store belongs to node {', '.join(map(str, known))} and this is node {settings.node_id}; "
+            f"start it with --node-id {known[0]}, or give another --data-dir."
+        )
+    return cluster
 
 
 def _check_format(snapshot: Snapshot) -> None:

@@ -192,6 +192,17 @@ async def test_a_value_that_can_not_be_read_is_told(open_store: OpenStore) -> No
         await open_cluster(store, load(), lambda: os.urandom(16), lambda: "x")
 
 
+async def test_a_store_of_another_node_is_refused(new_cluster: NewCluster, open_store: OpenStore) -> None:
+    """A node that comes back under another id would lead nothing of what it has: it is told its id."""
+    await new_cluster()
+    other = load(sets=["node.id=3"])
+    with pytest.raises(StoreUnusable, match=r"belongs to node 0 and this is node 3; start it with --node-id 0"):
+        await open_cluster(await open_store(), other, lambda: os.urandom(16), lambda: "x")
+    joined = await open_cluster(await open_store(), other, lambda: os.urandom(16), lambda: "x", joining=True)
+    await joined.start(Broker(3))
+    assert sorted(joined.image.brokers) == [0, 3]
+
+
 class FailingStore(MemoryStore):
     """A store whose disk is full."""
 
