@@ -26,8 +26,11 @@ RecordBytes = tuple[bytes, bytes | None]
 Producer = tuple[int, int]
 """(producer id, producer epoch) of a transaction."""
 
-READ_BYTES = 1 << 20
+READ_BYTES = 1 << 18
 """How much of the log is read at once while loading."""
+
+BATCHES_AT_ONCE = 64
+"""How many batches are read between two checkpoints of the loop: about a millisecond."""
 
 RECORDS_BYTES_MAX = 1 << 27
 """What the records of one batch may be when decompressed."""
@@ -160,8 +163,9 @@ class PartitionJournal:
                 return
             for piece in slices:
                 data = await trio.to_thread.run_sync(piece.load)
-                for at, header in read_headers(data):
-                    await trio.lowlevel.checkpoint()
+                for number, (at, header) in enumerate(read_headers(data)):
+                    if number % BATCHES_AT_ONCE == 0:
+                        await trio.lowlevel.checkpoint()
                     yield _batch(data, at, header)
                 position = piece.next_offset
 
