@@ -245,9 +245,9 @@ class _Recovery:
             why = ""
         unfinished = not last and (position < file_bytes or self._expected > start_offset)
         segment.size = position
-        segment.close()
         if why:
             self._end_at(segment, position, file_bytes, why)
+        segment.close()
         if unfinished:
             self._unfinished.append(segment)
         return not why or why == _ZEROS
