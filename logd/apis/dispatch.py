@@ -107,5 +107,6 @@ def start(frame: memoryview, connection: Connection, services: Services) -> Part
     except Refused as refused:
         answer = _refusal(found, request, head, refused)
     if isinstance(answer, Awaitable):
-        return Pending(head, found, request, answer)
+        # what cannot be refused any more need not be kept: a parked Produce would pin its frame
+        return Pending(head, found, None if found.refuse is None else request, answer)
     return _encode(head, answer)

@@ -17,6 +17,7 @@ from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
 from logd.log.slices import Slice
 from logd.partitions.partition import Partition, Watcher
 from logd.partitions.table import PartitionTable
+from logd.wire.message import Buffer
 from logd.wire.schemas.fetch import (
     AbortedTransaction,
     EpochEndOffset,
@@ -64,7 +65,7 @@ def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchR
     if request.max_wait_ms <= 0 or found.settled or not found.rows or found.size_bytes >= enough:
         if not found.cold:
             return _answer(request, session, found)
-        return _answer_cold(request, session, found)
+        return _answer_cold(call, request, session, found)
     return _wait(call, request, session, wanted, enough)
 
 
@@ -221,13 +222,19 @@ def _changed(session: Session, request: FetchRequest, found: Gathered) -> list[t
     return rows
 
 
-async def _answer_cold(request: FetchRequest, session: Session | None, found: Gathered) -> FetchResponse:
-    """Read what is not in the page cache in worker threads, then answer."""
+async def _answer_cold(call: Call, request: FetchRequest, session: Session | None, found: Gathered) -> FetchResponse:
+    """Bring what is not in the page cache there, in worker threads, then answer.
+
+    It is sent from the map all the same: what was read is let go at once, so that any number of slow readers of old
+    data costs no memory. Only what the cache has already lost again is kept for the answer.
+    """
     for partition, row, slices in found.cold:
+        records: list[Buffer] = []
         try:
-            row.records = [
-                piece.view() if piece.resident() else await trio.to_thread.run_sync(piece.load) for piece in slices
-            ]
+            for piece in slices:
+                data = None if piece.resident() else await call.services.read_cold(piece)
+                records.append(piece.view() if data is None or piece.resident() else data)
+            row.records = records
         except StorageFailed as failure:
             _spoil(row, partition.fail(failure))
         except Corrupt as corrupt:
@@ -262,4 +269,4 @@ async def _wait(
                     partition.watchers.discard(watcher)
     if found is None:
         found = _gather(call, request, wanted)
-    return await _answer_cold(request, session, found) if found.cold else _answer(request, session, found)
+    return await _answer_cold(call, request, session, found) if found.cold else _answer(request, session, found)

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import trio
+
 from logd.apis.fetch_sessions import Sessions
 from logd.errors import Refused
 from logd.wire import schemas
@@ -19,7 +21,12 @@ if TYPE_CHECKING:
     from logd.cluster.cluster import Cluster
     from logd.config import Settings
     from logd.coordinators.front import GroupCoordinator
+    from logd.log.slices import Slice
     from logd.partitions.table import PartitionTable
+
+
+COLD_READS_MAX = 8
+"""Reads of what is not in the page cache, at the same time."""
 
 
 class Connection:
@@ -40,7 +47,7 @@ class Connection:
 class Services:
     """Everything of one node that handlers use; built by the node, one for its life."""
 
-    __slots__ = ("advertised", "clock", "cluster", "fetch_sessions", "groups", "partitions", "settings")
+    __slots__ = ("_cold_reads", "advertised", "clock", "cluster", "fetch_sessions", "groups", "partitions", "settings")
 
     def __init__(
         self,
@@ -58,7 +65,12 @@ class Services:
         self.partitions = partitions
         self.groups = groups
         self.advertised = advertised
+        self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
         self.fetch_sessions = Sessions(settings.max_incremental_fetch_session_cache_slots)
+
+    async def read_cold(self, piece: Slice) -> bytes:
+        """Read a piece of a log from the disk, a few at a time; raises what :meth:`Slice.load` raises."""
+        return await trio.to_thread.run_sync(piece.load, limiter=self._cold_reads)
 
 
 class Call:

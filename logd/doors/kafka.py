@@ -35,6 +35,9 @@ COALESCED_BYTES_MAX = 64 * 1024
 TURN_REQUESTS_MAX = 32
 """Requests that one connection may start before others get their turn."""
 
+TURN_RECEIVES_MAX = 4
+"""Times that a connection may find bytes waiting before others get their turn."""
+
 PENDING_MAX = 64
 """Parked answers of one connection: a producer has 5 requests in flight, the rest is patience."""
 
@@ -60,6 +63,7 @@ class Peer:
         "sending",
         "services",
         "sock",
+        "unbroken",
         "writing",
     )
 
@@ -72,6 +76,7 @@ class Peer:
         self.pending: deque[Pending | Ready] = deque()
         self.held: memoryview | None = None
         self.closing = False
+        self.unbroken = 0
         self.idle_sweeps = 0
         self.scope = trio.CancelScope()
         self.receiving: trio.CancelScope | None = None
@@ -133,12 +138,17 @@ class Peer:
 
     async def _receive_bytes(self) -> bool:
         sock = self.sock
+        self.unbroken += 1
+        if self.unbroken > TURN_RECEIVES_MAX:
+            self.unbroken = 0
+            await trio.lowlevel.checkpoint()
         while True:
             space = self.frames.writable()
             try:
                 count = sock.recv_into(space)
             except BlockingIOError:
                 space.release()
+                self.unbroken = 0
                 await trio.lowlevel.wait_readable(sock)
                 continue
             space.release()

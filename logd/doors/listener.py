@@ -60,6 +60,7 @@ class Guests:
         self.present: set[Guest] = set()
         self._by_address: dict[str, int] = {}
         self._last_id = 0
+        self._departed = trio.Event()
 
     def enter(self, address: str) -> str | None:
         """Count a connection in, or say which limit it exceeds."""
@@ -70,8 +71,11 @@ class Guests:
         self._by_address[address] = self._by_address.get(address, 0) + 1
         return None
 
-    def leave(self, address: str) -> None:
+    def leave(self, address: str, guest: Guest | None) -> None:
         """Count a connection out."""
+        if guest is not None:
+            self.present.discard(guest)
+        self._departed.set()
         self._by_address[address] -= 1
         if not self._by_address[address]:
             del self._by_address[address]
@@ -98,7 +102,8 @@ class Guests:
             guest.drain()
         with trio.move_on_after(grace_s):
             while self.present:
-                await trio.sleep(0.01)
+                self._departed = trio.Event()
+                await self._departed.wait()
         for guest in list(self.present):
             guest.scope.cancel()
 
@@ -193,9 +198,7 @@ class Listener:
                 self.guests.present.add(guest)
                 await guest.serve()
         finally:
-            if guest is not None:
-                self.guests.present.discard(guest)
-            self.guests.leave(address[0])
+            self.guests.leave(address[0], guest)
 
     async def _turn_one_away(self, error: OSError) -> None:
         """Out of file descriptors: use the spare one to accept a connection and close it, so that it knows."""
