@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import os
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from inspect import CO_COROUTINE
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,12 +64,24 @@ def test_fixture_example(logd_broker: Broker) -> None:
     scope["test_orders"](logd_broker)
 
 
-def test_links() -> None:
-    """Every file that the README links to exists, and so do the commands that it names."""
-    links = re.findall(r"\]\(([^)#:]+)\)", README)
-    assert links
-    missing = [link for link in [*links, "tools/run", "tools/test", "tools/bench"] if not (ROOT / link).exists()]
+def linked(page: Path) -> set[Path]:
+    """The files that a page links to, or names by their path from the root of the repository."""
+    text = page.read_text()
+    links = {page.parent / link for link in re.findall(r"\]\(([^)#:]+)\)", text)}
+    named = {ROOT / name for name in re.findall(r"\b(?:docs|config|tools|tests)/[\w/-]+\.\w+", text)}
+    return links | named
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+def test_links(page: str) -> None:
+    """Every file that a page of the documentation links to, or names, is there."""
+    missing = [str(file.relative_to(ROOT)) for file in linked(ROOT / page) if not file.exists()]
     assert not missing
+
+
+def test_commands() -> None:
+    """The commands that the README names are there, and can be run."""
+    assert all(os.access(ROOT / command, os.X_OK) for command in ("tools/run", "tools/test", "tools/bench"))
 
 
 def test_one_screen() -> None:
