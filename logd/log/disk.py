@@ -8,6 +8,7 @@ and it never retries a flush: after a failed one the kernel may say "ok" while t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -19,6 +20,7 @@ import numpy as np
 from logd.errors import StorageFailed
 
 PAGE_BYTES: Final = 4096
+DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 TEMPORARY_SUFFIX: Final = ".tmp"
 
 Buffer = bytes | bytearray | memoryview
@@ -249,12 +251,17 @@ class RealDisk:
     def replace(self, path: str, data: Buffer, *, sync: bool) -> None:
         """See :meth:`Disk.replace`."""
         temporary = path + TEMPORARY_SUFFIX
-        file = self.open(temporary, create=True)
-        self.resize(file, 0)
-        self.write(file, data, 0)
-        if sync and self._durable:
-            self.sync(file)
-        self.rename(temporary, path)
+        try:
+            file = self.open(temporary, create=True)
+            self.resize(file, 0)
+            self.write(file, data, 0)
+            if sync and self._durable:
+                self.sync(file)
+            self.rename(temporary, path)
+        except StorageFailed:
+            with contextlib.suppress(StorageFailed):  # the space is needed, and the first failure says more
+                self.remove(temporary)
+            raise
 
     def rename(self, path: str, new_path: str) -> None:
         """See :meth:`Disk.rename`."""

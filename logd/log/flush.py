@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from logd.errors import StorageFailed
-from logd.log.disk import Disk, File
+from logd.log.disk import DISK_FULL, Disk, File
 from logd.log.segment import Segment
 from logd.log.state import STATE_NAME, State, pack_state
 
@@ -35,7 +35,10 @@ class RecoveryPoint(msgspec.Struct, frozen=True):
 
 
 class FlushJob:
-    """One flush of one log. ``next_offset`` counts as flushed when :meth:`run` has returned."""
+    """One flush of one log. ``next_offset`` counts as flushed when :meth:`run` has returned.
+
+    ``state`` is what was written to the state file, None when nothing was.
+    """
 
     __slots__ = ("_disk", "_fail", "_files", "_path", "_point", "_sync_directory", "next_offset", "sealed", "state")
 
@@ -63,7 +66,7 @@ class FlushJob:
         self.state = state
 
     def run(self) -> None:
-        """Do it, in a worker thread.
+        """Do it, in a worker thread. When the disk is too full for the small files, they stay as they were.
 
         :raises StorageFailed: the log is offline from now on.
         """
@@ -72,17 +75,25 @@ class FlushJob:
                 segment.write_sealed()
             for file in self._files:
                 self._disk.sync(file)
-            if self._point is not None:
-                self._write_point(self._point)
             if self._sync_directory:
                 self._disk.sync_directory(self._path)
-            if self.state is not None:
-                self._disk.replace(f"{self._path}/{STATE_NAME}", pack_state(self.state), sync=True)
-            for path in self._point.obsolete_paths if self._point is not None else ():
-                self._disk.remove(path)
+            try:
+                self._remember()
+            except StorageFailed as failure:
+                if failure.cause.errno not in DISK_FULL:
+                    raise
+                self.state = None
         except StorageFailed as failure:
             self._fail(failure)
             raise
+
+    def _remember(self) -> None:
+        if self._point is not None:
+            self._write_point(self._point)
+        if self.state is not None:
+            self._disk.replace(f"{self._path}/{STATE_NAME}", pack_state(self.state), sync=True)
+        for path in self._point.obsolete_paths if self._point is not None else ():
+            self._disk.remove(path)
 
     def _write_point(self, point: RecoveryPoint) -> None:
         for tail in point.index_tails:

@@ -18,7 +18,7 @@ import msgspec
 from logd.errors import DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log import recovery, retention
 from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
-from logd.log.disk import Disk, RealDisk
+from logd.log.disk import DISK_FULL, Disk, RealDisk
 from logd.log.epochs import EpochEnd, Epochs
 from logd.log.flush import FlushJob, IndexTail, RecoveryPoint
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
@@ -30,13 +30,14 @@ from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
 from logd.wire.batches import BatchHeader, check_crc, read_headers, stamp, stamp_append_time
 
+# A recovery point is made each time so much was written; its snapshot takes longer the more producers there are.
 RECOVERY_POINT_BYTES: Final = 32 * 1024 * 1024
+PRODUCER_POINT_BYTES: Final = 4096
 SNAPSHOT_SUFFIX: Final = ".snapshot"
 SNAPSHOTS_KEPT: Final = 3
 SEALED_OPEN_MAX: Final = 4
 
 _KEEP_ALL: Final = LogConfig(retention_ms=-1, retention_bytes=-1)
-_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -203,16 +204,17 @@ class Log:
         config = self.config
         segment = self._active
         size = len(data)
-        if segment.size and (
-            segment.size + size > config.segment_bytes or self._must_roll(last, max_timestamp, now_ms)
-        ):
-            segment = self._roll(now_ms)
-        if segment.size == 0:
-            self._new_names = True
         try:
+            if segment.size and (
+                segment.size + size > config.segment_bytes or self._must_roll(last, max_timestamp, now_ms)
+            ):
+                segment = self._roll(now_ms)
+            if segment.size == 0:
+                self._new_names = True
+                segment.preallocated = config.segment_bytes if config.preallocate else 0
             segment.append(data, last, max_timestamp, now_ms, config.index_interval_bytes)
         except StorageFailed as failure:
-            if failure.cause.errno not in _DISK_FULL:
+            if failure.cause.errno not in DISK_FULL:
                 self.fail(failure)
             raise
         self._since_point_bytes += size
@@ -307,17 +309,13 @@ class Log:
             return
         opened.append(segment)
         if len(opened) > SEALED_OPEN_MAX:
-            self._let_go(opened.pop(0))
-
-    def _let_go(self, segment: Segment) -> None:
-        if segment is not self._active and segment not in self._unfinished:
-            segment.release()
+            opened.pop(0).release()
 
     def release_unused(self) -> None:
         """Close and unmap sealed segments that nobody has read since the last call; called now and then."""
         for segment in self._opened:
             if not segment.touched:
-                self._let_go(segment)
+                segment.release()
         self._opened = [segment for segment in self._opened if segment.touched]
         for segment in self._opened:
             segment.touched = False
@@ -479,7 +477,8 @@ class Log:
         sealed, self._unfinished = self._unfinished, []
         active = self._active
         point = state = None
-        if self._state_job is None and (self._since_point_bytes >= RECOVERY_POINT_BYTES or sealed):
+        due_bytes = max(RECOVERY_POINT_BYTES, len(self.producers) * PRODUCER_POINT_BYTES)
+        if self._state_job is None and (self._since_point_bytes >= due_bytes or sealed):
             point = self._recovery_point()
             state = self._current_state(self.end_offset, self.end_offset, bool(point.snapshot))
         job = FlushJob(
@@ -503,12 +502,16 @@ class Log:
         """Take note, on the loop, that a job's ``run`` has returned."""
         self.flushed_offset = max(self.flushed_offset, min(job.next_offset, self.end_offset))
         for segment in job.sealed:
-            if segment is not self._active and segment not in self._opened:
-                segment.release()
+            if segment is not self._active:
+                segment.finished = True
+                if segment not in self._opened:
+                    segment.release()
         if job is self._state_job:
-            assert job.state is not None
-            self._state = job.state
             self._state_job = None
+            if job.state is not None:
+                self._state = job.state
+            else:
+                self._indexed = (0, 0)  # what the index files hold is not known
 
     def checkpoint(self, high_watermark: int) -> FlushJob | None:
         """Return a job that writes the state file, None when the file says it all already or is being written."""
@@ -577,8 +580,7 @@ class Log:
                 self.fail(failure)
                 raise
         for segment in self.segments:
-            segment.sealed = True
-            segment.release()
+            segment.close()
         self.fail(StorageFailed(self.path, OSError(errno.EBADF, "the log is closed")))
 
     def _close_clean(self) -> None:

@@ -19,7 +19,6 @@ from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPla
 from logd.log.state import META_NAME, STATE_NAME, State, parse_meta, parse_state
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
-DELETED_SUFFIX: Final = ".deleted"
 SNAPSHOT_SUFFIX: Final = ".snapshot"
 _NAME_DIGITS: Final = 20
 _ZEROS: Final = "zeros follow"
@@ -52,7 +51,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     """
     entries = disk.entries(path)
     for entry in entries:
-        if entry.name.endswith((DELETED_SUFFIX, TEMPORARY_SUFFIX)):
+        if entry.name.endswith(TEMPORARY_SUFFIX):
             disk.remove(f"{path}/{entry.name}")
     topic_id = _topic_id(disk, path)
     state = _state(disk, path)
@@ -150,7 +149,7 @@ def _segments(disk: Disk, path: str, entries: list[Entry]) -> list[Segment]:
     sizes = {entry.name: entry.size for entry in entries if _is(entry.name, TIME_INDEX_SUFFIX)}
     for segment, following in pairwise(segments):
         segment.read_max_timestamp(sizes.get(f"{segment.base_offset:020d}{TIME_INDEX_SUFFIX}", 0))
-        segment.sealed = True
+        segment.sealed = segment.finished = True
         segment.next_offset = following.base_offset
     return segments
 
@@ -228,7 +227,7 @@ class _Recovery:
     def _scan_segment(self, segment: Segment, start_offset: int, last: bool) -> bool:
         """Check one segment from an offset on; say whether the log goes on behind it."""
         file_bytes = segment.size
-        segment.sealed = not last
+        segment.sealed, segment.finished = not last, False
         position, reached = segment.resume(start_offset, self._config.index_interval_bytes)
         if reached < start_offset and not self._config.compacted:
             why = f"the data ends at offset {reached} and was flushed up to {start_offset}"
@@ -248,6 +247,7 @@ class _Recovery:
         if why:
             self._end_at(segment, position, file_bytes, why)
         segment.close()
+        segment.finished = not last and not unfinished
         if unfinished:
             self._unfinished.append(segment)
         return not why or why == _ZEROS
@@ -329,7 +329,7 @@ class _Recovery:
         for segment in self._segments[at + 1 :]:
             remove_segment(self._disk, segment)
         del self._segments[at + 1 :]
-        self._segments[-1].sealed = False
+        self._segments[-1].sealed = self._segments[-1].finished = False
         if self._segments[-1] in self._unfinished:
             self._unfinished.remove(self._segments[-1])
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NamedTuple
 
-from logd.errors import Corrupt
-from logd.log.disk import Buffer, Disk, File, Mapping
+from logd.errors import Corrupt, StorageFailed
+from logd.log.disk import DISK_FULL, Buffer, Disk, File, Mapping
 from logd.log.index import TIME_ENTRY_BYTES, Index, parse
 from logd.wire.batches import HEADER_BYTES, LOG_OVERHEAD_BYTES
 
@@ -65,9 +65,11 @@ class Segment:
         "base_offset",
         "changed_ms",
         "created_ms",
+        "finished",
         "first_timestamp",
         "next_offset",
         "path",
+        "preallocated",
         "sealed",
         "size",
         "touched",
@@ -80,10 +82,12 @@ class Segment:
         self.next_offset = base_offset
         self.size = 0
         self.allocated = 0
+        self.preallocated = 0  # how large the file is made at once
         self.changed_ms = now_ms
         self.created_ms = now_ms
         self.first_timestamp: int | None = None  # the largest of the first batch; None when not known yet
         self.sealed = False
+        self.finished = False  # sealed, and all of it on disk
         self.touched = False  # read since the last look for unused ones
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
@@ -186,7 +190,7 @@ class Segment:
             self._max_timestamp_offset = last_offset
 
     def _grow(self, size: int) -> None:
-        step = min(max(GROW_BYTES_MIN, self.allocated), GROW_BYTES_MAX)
+        step = max(min(max(GROW_BYTES_MIN, self.allocated), GROW_BYTES_MAX), self.preallocated - self.allocated)
         needed = self.size + size - self.allocated
         step = max(step, (needed + GROW_BYTES_MIN - 1) // GROW_BYTES_MIN * GROW_BYTES_MIN)
         self._disk.allocate(self.file, self.allocated, step)
@@ -308,12 +312,12 @@ class Segment:
         self.sealed = True
 
     def write_sealed(self) -> None:
-        """Cut the file to its data and write its index, then flush both. Waits for the disk: off the loop."""
+        """Cut the file to its data and write its index, and flush both. Waits for the disk: off the loop."""
         if self.allocated != self.size:
             self._disk.resize(self.file, self.size)
             self.allocated = self.size
-        self.write_index()
         self._disk.sync(self.file)
+        self._write_index()
 
     def truncate(self, position: int, next_offset: int) -> None:
         """Make ``position`` the end and write on from there; what was behind it is zeroed and flushed first.
@@ -325,15 +329,21 @@ class Segment:
             self._disk.write(file, bytes(min(SCAN_BYTES, self.allocated - start)), start)
         self._disk.sync(file)
         self.size = position
-        self.sealed = False
+        self.sealed = self.finished = False
         self.next_offset = next_offset
         self.rebuild_index()
 
-    def write_index(self) -> None:
-        """Write both index files, unflushed: they can be rebuilt."""
+    def _write_index(self) -> None:
+        """Write both index files, flushed: an old one that looks right would hide the newest timestamps."""
         index = self.index
-        self._disk.replace(self.path + INDEX_SUFFIX, index.offset_bytes(), sync=False)
-        self._disk.replace(self.path + TIME_INDEX_SUFFIX, index.time_bytes(), sync=False)
+        try:
+            self._disk.replace(self.path + INDEX_SUFFIX, index.offset_bytes(), sync=True)
+            self._disk.replace(self.path + TIME_INDEX_SUFFIX, index.time_bytes(), sync=True)
+        except StorageFailed as failure:
+            if failure.cause.errno not in DISK_FULL:
+                raise
+            self._disk.remove(self.path + INDEX_SUFFIX)  # to be made again from the data
+            self._disk.remove(self.path + TIME_INDEX_SUFFIX)
 
     def close(self) -> None:
         """Close and unmap, as far as nobody else uses them; the next who needs them opens again."""
@@ -342,9 +352,9 @@ class Segment:
         self._mapped_bytes = 0
 
     def release(self) -> None:
-        """Close, unmap and forget what can be read again."""
-        self.close()
-        if self.sealed:
+        """Close, unmap and forget what can be read again, unless the segment is still to be written."""
+        if self.finished:
+            self.close()
             self._index = None
 
     def _load_index(self) -> Index:

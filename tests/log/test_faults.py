@@ -10,7 +10,7 @@ import pytest
 from logd.errors import StorageFailed
 from logd.log.log import Log, LogConfig
 from tests.fakes.disks import FaultyDisk, MemoryDisk
-from tests.log.batches import TOPIC_ID, append, batch, content, flush
+from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush
 
 PATH = "/data/t-0"
 CONFIG = LogConfig(segment_bytes=2000, index_interval_bytes=100)
@@ -83,6 +83,28 @@ def test_failed_flush_is_final(log: Log, faulty: FaultyDisk) -> None:
         log.flush_job()
     log.close()
     assert faulty.calls["sync"] == 1
+
+
+@pytest.mark.parametrize("call", ["replace", "open", "write"])
+def test_full_disk_for_small_files(call: str) -> None:
+    """A disk too full for index, snapshot and state files is no reason to go offline: they are written later."""
+    for nth in range(1, 6):
+        disk = MemoryDisk()
+        faulty = FaultyDisk(disk)
+        log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=faulty)
+        for at in range(12):
+            append(log, batch(value=bytes(200), producer=1, sequence=at, timestamp=at))
+        faulty.arm(call, nth, errno.ENOSPC)
+        flush(log)
+        faulty.arm("nothing")
+        assert (log.flushed_offset, log.failure) == (12, None)
+        append(log, batch(value=bytes(1900), producer=1, sequence=12, timestamp=12))
+        flush(log)
+        checkpoint(log)
+        after = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+        assert content(after) == content(log)
+        assert after.producers.snapshot(0) == log.producers.snapshot(0)
+        assert [one.max_timestamp for one in after.segments] == [one.max_timestamp for one in log.segments]
 
 
 WORK = ("open", "write", "allocate", "resize", "sync", "replace", "sync_directory", "remove", "load", "read", "entries")

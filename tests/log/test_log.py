@@ -237,3 +237,13 @@ def test_state_survives(disk: MemoryDisk) -> None:
     assert (after.start_offset, after.high_watermark, after.topic_id) == (31, 35, TOPIC_ID)
     assert after.epochs.entries[0] == (3, 31)
     assert after.end_offset_for(3).end_offset == 40
+
+
+def test_preallocate(disk: MemoryDisk) -> None:
+    """With preallocate a segment's file has its whole size from the first append on; closed, it has its data's."""
+    log = filled(disk, 1, LogConfig(segment_bytes=1 << 20, preallocate=True))
+    file = disk.names[log.segments[0].log_path]
+    assert file is not None
+    assert len(file.data) == 1 << 20
+    log.close()
+    assert len(file.data) == log.segments[0].size

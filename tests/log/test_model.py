@@ -191,6 +191,16 @@ class LogMachine(RuleBasedStateMachine):
                 assert self.log.epochs.epoch_at(base) == read_header(data).leader_epoch
 
     @invariant()
+    def knows_the_newest_of_each_segment(self) -> None:
+        for segment in self.log.segments:
+            times = [
+                read_header(data).max_timestamp
+                for base, data in self.batches
+                if segment.base_offset <= base < segment.next_offset
+            ]
+            assert segment.max_timestamp == max(times, default=-1)
+
+    @invariant()
     def offsets_are_ordered(self) -> None:
         log = self.log
         assert log.start_offset <= log.end_offset
