@@ -1,0 +1,183 @@
+"""Fetch: sessions, limits, long polls, epochs, cold data; asked as raw requests of a running broker."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from logd.errors import ErrorCode
+from logd.testing import Broker
+from logd.wire.batches import read_records
+from logd.wire.schemas.delete_topics import DeleteTopicsRequest
+from logd.wire.schemas.fetch import (
+    FetchPartition,
+    FetchRequest,
+    FetchResponse,
+    FetchTopic,
+    ForgottenTopic,
+    PartitionData,
+)
+from tests.raw import Peer, batch, produce_request
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with Broker({"num.partitions": "2"}) as running:
+        yield running
+
+
+@pytest.fixture
+def peer(broker: Broker) -> Iterator[Peer]:
+    with Peer(broker.bootstrap) as connected:
+        yield connected
+
+
+def request(topic: str, *offsets: int, **how: object) -> FetchRequest:
+    """Ask for partition 0 from the first offset, 1 from the second, and so on."""
+    bytes_max = how.pop("partition_bytes", 1 << 20)
+    epoch = how.pop("epoch", -1)
+    parts = [
+        FetchPartition(index, current_leader_epoch=epoch, fetch_offset=offset, partition_max_bytes=bytes_max)
+        for index, offset in enumerate(offsets)
+    ]
+    topics = [FetchTopic(topic, partitions=parts)] if parts else []
+    return FetchRequest(min_bytes=1, topics=topics, **{"max_wait_ms": 0, **how})
+
+
+def rows(answer: FetchResponse) -> list[PartitionData]:
+    return [row for topic in answer.responses for row in topic.partitions]
+
+
+def values(row: PartitionData) -> list[bytes | None]:
+    """The values of all records of a row."""
+    found, position = [], 0
+    data = bytes(row.records)
+    while position < len(data):
+        found += [record.value for record in read_records(data, position, bytes_max=1 << 20)]
+        position += int.from_bytes(data[position + 8 : position + 12], "big") + 12
+    return found
+
+
+def fill(peer: Peer, topic: str, *texts: bytes, partition: int = 0) -> None:
+    peer.make_topic(topic)
+    for text in texts:
+        answer = peer.ask(produce_request(topic, batch(text), partition=partition), 9)
+        assert answer.responses[0].partition_responses[0].error_code == 0
+
+
+def test_reads_from_an_offset_to_the_end(peer: Peer) -> None:
+    """Batches come whole and in order from the one that holds the offset."""
+    fill(peer, "plain", b"a", b"b", b"c")
+    (row,) = rows(peer.ask(request("plain", 1), 11))
+    assert values(row) == [b"b", b"c"]
+    assert (row.high_watermark, row.last_stable_offset, row.log_start_offset) == (3, 3, 0)
+
+
+def test_limits_give_one_batch_at_least(peer: Peer) -> None:
+    """The first partition with data gives a batch though it is over the limits; the next ones keep to them."""
+    fill(peer, "limits", b"x" * 500, b"y" * 500)
+    fill(peer, "limits", b"z" * 500, partition=1)
+    first, second = rows(peer.ask(request("limits", 0, 0, partition_bytes=10), 11))
+    assert values(first) == [b"x" * 500]
+    assert values(second) == []
+    first, second = rows(peer.ask(request("limits", 0, 0, max_bytes=700), 11))
+    assert values(first) == [b"x" * 500]
+    assert values(second) == []
+
+
+@pytest.mark.parametrize("offset", [-1, 4, 1 << 40])
+def test_offsets_outside_of_the_log(peer: Peer, offset: int) -> None:
+    """Before the start or behind the end: OFFSET_OUT_OF_RANGE, at once, without a long poll."""
+    fill(peer, "range", b"a")
+    (row,) = rows(peer.ask(request("range", offset, max_wait_ms=30_000), 11))
+    assert row.error_code == ErrorCode.OFFSET_OUT_OF_RANGE
+
+
+@pytest.mark.parametrize(("epoch", "code"), [(-1, 0), (0, 0), (7, ErrorCode.UNKNOWN_LEADER_EPOCH), (-5, 0)])
+def test_leader_epochs_are_compared(peer: Peer, epoch: int, code: int) -> None:
+    """A client that believes in another leader epoch is told (KIP-320)."""
+    fill(peer, "epochs", b"a")
+    (row,) = rows(peer.ask(request("epochs", 0, epoch=epoch), 11))
+    assert row.error_code == code
+
+
+def test_an_old_leader_epoch_is_fenced() -> None:
+    """Every start raises the epoch, so that a client from before looks again."""
+    with Broker() as own:
+        with Peer(own.bootstrap) as before:
+            fill(before, "fenced", b"a")
+        own.restart()
+        with Peer(own.bootstrap) as after:
+            (row,) = rows(after.ask(request("fenced", 0, epoch=0), 11))
+            assert row.error_code == ErrorCode.FENCED_LEADER_EPOCH
+
+
+def test_long_poll_wakes_for_enough_bytes(broker: Broker, peer: Peer) -> None:
+    """A fetch for many bytes sleeps through small appends and wakes when they add up."""
+    fill(peer, "poll")
+    waiting = request("poll", 0, max_wait_ms=30_000)
+    waiting.min_bytes = 400
+    peer.send(waiting, 11)
+
+    def append() -> None:
+        with Peer(broker.bootstrap) as other:
+            for _ in range(3):
+                other.ask(produce_request("poll", batch(b"x" * 100)), 9)
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    (row,) = rows(peer.receive())
+    thread.join()
+    assert len(values(row)) == 3
+
+
+def test_deleting_a_topic_wakes_its_readers(broker: Broker, peer: Peer) -> None:
+    """A parked fetch is answered when its topic goes away."""
+    fill(peer, "goes")
+    peer.send(request("goes", 0, max_wait_ms=30_000), 11)
+    with Peer(broker.bootstrap) as other:
+        other.ask(DeleteTopicsRequest(topic_names=["goes"], timeout_ms=10_000), 5)
+    (row,) = rows(peer.receive())
+    assert row.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def test_sessions_name_only_what_changed(peer: Peer) -> None:
+    """KIP-227: after the first answer, only partitions with news are named."""
+    fill(peer, "session", b"a")
+    first = peer.ask(request("session", 0, 0, session_epoch=0), 11)
+    assert first.session_id > 0
+    assert len(rows(first)) == 2
+    again = request("session", session_id=first.session_id, session_epoch=1)
+    again.topics = [FetchTopic("session", partitions=[FetchPartition(0, fetch_offset=1, partition_max_bytes=1 << 20)])]
+    assert rows(peer.ask(again, 11)) == []
+    fill(peer, "session", b"b", partition=1)
+    (row,) = rows(peer.ask(request("session", session_id=first.session_id, session_epoch=2), 11))
+    assert (row.partition_index, values(row)) == (1, [b"b"])
+    forget = request("session", session_id=first.session_id, session_epoch=3)
+    forget.forgotten_topics_data = [ForgottenTopic("session", partitions=[1])]
+    assert rows(peer.ask(forget, 11)) == []
+
+
+def test_sessions_that_are_not_there(peer: Peer) -> None:
+    """Unknown ids and wrong epochs are refused as a whole; a closed session is unknown."""
+    fill(peer, "lost", b"a")
+    answer = peer.ask(request("lost", session_id=12345, session_epoch=1), 11)
+    assert answer.error_code == ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+    begun = peer.ask(request("lost", 0, session_epoch=0), 11)
+    wrong = peer.ask(request("lost", session_id=begun.session_id, session_epoch=9), 11)
+    assert wrong.error_code == ErrorCode.INVALID_FETCH_SESSION_EPOCH
+    closed = peer.ask(request("lost", 0, session_id=begun.session_id, session_epoch=-1), 11)
+    assert (closed.session_id, len(rows(closed))) == (0, 1)
+    gone = peer.ask(request("lost", session_id=begun.session_id, session_epoch=1), 11)
+    assert gone.error_code == ErrorCode.FETCH_SESSION_ID_NOT_FOUND
+
+
+def test_topics_by_id(broker: Broker, peer: Peer) -> None:
+    """From version 13 on topics are named by id; an unknown one says so."""
+    fill(peer, "ids", b"a")
+    ask = request("", 0)
+    ask.topics[0].topic_id = bytes(15) + b"\7"
+    (row,) = rows(peer.ask(ask, 13))
+    assert row.error_code == ErrorCode.UNKNOWN_TOPIC_ID
