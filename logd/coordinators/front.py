@@ -16,11 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from logd.coordinators.events import Asked, OffsetsAsked, TopicsDeleted, TopicsFound
-from logd.coordinators.groups import GroupMachine
 from logd.coordinators.journal import Journal, partition_journals
-from logd.coordinators.rebalance import GroupLimits
-from logd.coordinators.records import from_bytes, to_bytes
-from logd.coordinators.runtime import RecordForm, Runtime
 from logd.coordinators.timer import Timer
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.wire.message import Message
@@ -31,6 +27,7 @@ if TYPE_CHECKING:
     from logd.clock import Clock
     from logd.cluster.image import Image, Topic
     from logd.config import Settings
+    from logd.coordinators.runtime import Runtime
     from logd.partitions.table import PartitionTable
 
 logger = logging.getLogger("logd.groups")
@@ -39,8 +36,6 @@ TOPIC = "__consumer_offsets"
 
 PATIENCE_S = 1.0
 """How long FindCoordinator waits for a shard that is being opened or loaded."""
-
-_FORM = RecordForm(to_bytes, from_bytes)
 
 
 class Metadata(Protocol):
@@ -103,19 +98,6 @@ def shard_of(group_id: str, count: int) -> int:
     """The partition of `__consumer_offsets` that keeps a group, of `count`."""
     value = java_hash(group_id)
     return 0 if value == -(1 << 31) else abs(value) % count
-
-
-def limits_of(settings: Settings) -> GroupLimits:
-    """What the machine must obey, from the broker's settings."""
-    return GroupLimits(
-        size_max=settings.group_max_size,
-        initial_delay_ms=settings.group_initial_rebalance_delay_ms,
-        session_timeout_ms_min=settings.group_min_session_timeout_ms,
-        session_timeout_ms_max=settings.group_max_session_timeout_ms,
-        metadata_bytes_max=settings.offset_metadata_max_bytes,
-        retention_ms=settings.offsets_retention_minutes * 60_000,
-        sweep_every_ms=settings.offsets_retention_check_interval_ms,
-    )
 
 
 class GroupCoordinator:
@@ -196,11 +178,10 @@ class GroupCoordinator:
         self._tell_changed()
 
     def _open_shard(self, index: int, journal: Journal) -> None:
-        settings = self._cluster.settings
-        machine = GroupMachine(limits_of(settings))
+        from logd.coordinators.shard import open_shard
+
         name = f"{TOPIC}-{index}"
-        limit_ms = settings.offsets_commit_timeout_ms
-        runtime = Runtime(name, machine, journal, _FORM, self._timer, self._clock, limit_ms)
+        runtime = open_shard(name, journal, self._cluster.settings, self._timer, self._clock)
         self._shards[index] = runtime
         assert self._nursery is not None
         if journal.end_offset <= journal.start_offset:

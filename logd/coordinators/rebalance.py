@@ -29,8 +29,6 @@ class GroupLimits(msgspec.Struct, frozen=True):
 
     size_max: int = 2**31 - 1
     initial_delay_ms: int = 0
-    session_timeout_ms_min: int = 6_000
-    session_timeout_ms_max: int = 1_800_000
     metadata_bytes_max: int = 4096
     retention_ms: int = 7 * 24 * 3600 * 1000
     sweep_every_ms: int = 600_000

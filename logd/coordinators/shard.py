@@ -1,0 +1,39 @@
+"""Puts one shard of groups together: machine, record form and limits over a journal.
+
+Called by :mod:`front`, and imported only when there is a shard to open: a node without groups starts without this and
+all that hangs on it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from logd.coordinators.groups import GroupMachine
+from logd.coordinators.rebalance import GroupLimits
+from logd.coordinators.records import from_bytes, to_bytes
+from logd.coordinators.runtime import RecordForm, Runtime
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.config import Settings
+    from logd.coordinators.journal import Journal
+    from logd.coordinators.timer import Timer
+
+_FORM = RecordForm(to_bytes, from_bytes)
+
+
+def limits_of(settings: Settings) -> GroupLimits:
+    """What the machine must obey, from the broker's settings."""
+    return GroupLimits(
+        size_max=settings.group_max_size,
+        initial_delay_ms=settings.group_initial_rebalance_delay_ms,
+        metadata_bytes_max=settings.offset_metadata_max_bytes,
+        retention_ms=settings.offsets_retention_minutes * 60_000,
+        sweep_every_ms=settings.offsets_retention_check_interval_ms,
+    )
+
+
+def open_shard(name: str, journal: Journal, settings: Settings, timer: Timer, clock: Clock) -> Runtime:
+    """A runtime of groups that is not loaded yet."""
+    machine = GroupMachine(limits_of(settings))
+    return Runtime(name, machine, journal, _FORM, timer, clock, settings.offsets_commit_timeout_ms)
