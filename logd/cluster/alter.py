@@ -121,15 +121,16 @@ def _topic(image: Image, settings: Settings, alteration: Alteration) -> Mapping[
     if not name:
         raise _bad("Default topic resources are not allowed: name a topic.")
     topic = image.topics.get(name)
-    if topic is None:
-        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
+    before = topic.configs if topic is not None and not alteration.replace else {}
     defaults = topic_defaults(settings)
 
     def default(key: str) -> str | None:
         return topic_shown(defaults, key)
 
-    configs = _merge({} if alteration.replace else topic.configs, alteration, TOPIC_DEFINITIONS, default)
-    validate_topic_configs(configs, settings)
+    configs = _merge(before, alteration, TOPIC_DEFINITIONS, default)
+    validate_topic_configs(configs, settings)  # before the topic is missed, as Kafka does
+    if topic is None:
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
     return configs
 
 

@@ -107,9 +107,9 @@ class SqliteStore:
                 _configure(database, path, lock is not None)
         except (sqlite3.Error, StorageFailed, OSError) as error:
             _abandon(database, lock)
-            raise StoreUnusable(
-                f"The metadata store {path} can't be used: {error}; restore it from a backup."
-            ) from error
+            damaged = isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+            remedy = "restore it from a backup" if damaged else "check its disk and who else uses it"
+            raise StoreUnusable(f"The metadata store {path} can't be used: {error}; {remedy}.") from error
         except StoreUnusable:
             _abandon(database, lock)
             raise
