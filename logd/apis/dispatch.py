@@ -16,6 +16,7 @@ from logd.errors import DecodeError, Refused
 from logd.wire import schemas
 from logd.wire.codec import decode
 from logd.wire.frames import RequestHead, decode_request_head, response_parts
+from logd.wire.message import Message
 
 API_VERSIONS = 18
 
@@ -106,7 +107,7 @@ def start(frame: memoryview, connection: Connection, services: Services) -> Part
         answer = found.handler(call, request)
     except Refused as refused:
         answer = _refusal(found, request, head, refused)
-    if isinstance(answer, Awaitable):
-        # what cannot be refused any more need not be kept: a parked Produce would pin its frame
-        return Pending(head, found, None if found.refuse is None else request, answer)
-    return _encode(head, answer)
+    if isinstance(answer, Message) or answer is None or answer is HANGUP:
+        return _encode(head, answer)
+    # what cannot be refused any more need not be kept: a parked Produce would pin its frame
+    return Pending(head, found, None if found.refuse is None else request, answer)
