@@ -82,8 +82,7 @@ _ELR = "Kafka's eligible-leader-replicas feature makes it a dynamic default of t
 _TIERS = "no tiered storage: there is no such broker setting, and only the default is accepted on a topic"
 
 ON_PURPOSE = (
-    Purpose("describe-*configs*/*min.insync.replicas*", _ELR),
-    Purpose("create-topics*/*min.insync.replicas*", _ELR),
+    Purpose("*.configs[[]min.insync.replicas]*", _ELR),
     Purpose("describe-*configs*/*[[]log[.]local.retention.*", _TIERS),
     Purpose("describe-*configs*/*[[]local.retention.*", _TIERS),
     Purpose("create-topics-configs-v?/*.configs[[]*.value", "values are kept in logd's own spelling (TRUE, ' 1000 ')"),

@@ -18,12 +18,14 @@ KAFKA_PROPERTIES = {
     "offsets.topic.num.partitions": "16",
     # so many replicas cannot be had: transactional ids have no coordinator, as in logd today
     "transaction.state.log.replication.factor": "3",
+    # the records of the corpus are old: retention would take them away in the middle of a case
+    "log.initial.task.delay.ms": "3600000",
     "num.network.threads": "1",
     "num.io.threads": "2",
     "log.cleaner.enable": "false",
     "share.coordinator.state.topic.num.partitions": "1",
 }
-LOGD_SETTINGS: Mapping[str, str] = {"node.id": "0"}
+LOGD_SETTINGS: Mapping[str, str] = {"node.id": "0", "log.retention.check.interval.ms": "3600000"}
 
 
 def missing() -> str:
@@ -70,3 +72,4 @@ def twins() -> Iterator[Twins]:
             make_ready(connection)
             connection.close()
         yield pair
+        kafka.kill()  # an orderly stop of that many partitions takes long, and nobody reads them again

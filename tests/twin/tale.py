@@ -11,10 +11,14 @@ import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from time import sleep
 from typing import Any
 
 from .peer import Closed, Connection
 from .specs import Message, Specs
+
+POLL_PAUSE_S = 0.002
+"""Between two tries of a set-up step, so that the servers get on with it on a small machine."""
 
 SETUP_TRIES = 3000
 """How often a set-up step asks again until the server is ready; a try is one round trip."""
@@ -191,6 +195,7 @@ class Tale:
         for _ in range(SETUP_TRIES):
             answer = self.quiet("Metadata", 12, topics=[{"name": name}], allow_auto_topic_creation=False)
             yield answer["topics"][0]
+            sleep(POLL_PAUSE_S)
 
     def produce(self, short: str, *batches: bytes, partition: int = 0, acks: int = -1) -> list[int]:
         """Append batches one by one, not recorded. Returns their base offsets."""

@@ -183,7 +183,7 @@ UNOPENED: dict[str, bytes] = {
 """What only the records tell; logd does not open batches on the hot path (reliability, section 5)."""
 
 
-@case("produce-bad", versions=(3, 9, 12))
+@case("produce-bad", versions=(3, 9))
 def produce_bad(t: Tale, version: int) -> None:
     """Each in a partition of its own, then the log, then a good one after it."""
     t.create("a", len(BAD_BATCHES))

@@ -1,0 +1,29 @@
+"""Random sequences of operations: both servers tell the same story."""
+
+from __future__ import annotations
+
+import pytest
+
+from .compare import differences_of, served_keys
+from .servers import Twins
+from .story import Story
+from .tale import Case, Tale
+
+SEEDS = range(12)
+LENGTH = 60
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_same_story(seed: int, both: Twins) -> None:
+    """From one seed, every answer is the same."""
+    told = []
+    for address in (both.kafka, both.logd):
+        tale = Tale(both.specs, lambda address=address: both.connection(address), f"story-{seed}")  # type: ignore[misc]
+        try:
+            Story(tale, seed).tell(LENGTH)
+        finally:
+            tale.close()
+        told.append(tale)
+    case = Case(f"story-{seed}", lambda tale: None)
+    lines = differences_of(case, *told, served_keys(both.specs.key))
+    assert not lines, f"{len(lines)} differences\n" + "\n".join(lines[:10])
