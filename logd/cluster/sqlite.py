@@ -54,7 +54,7 @@ CREATE TABLE entries (key TEXT PRIMARY KEY, value BLOB NOT NULL, version INTEGER
 CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, boot TEXT NOT NULL, deadline_ms INTEGER NOT NULL);
 """
 
-WATCH_INTERVAL_MS = 100
+WATCH_INTERVAL_MS = 200
 BUSY_TIMEOUT_S = 5.0
 WAL_PAGES_MAX = 1000
 """Checkpoint when the WAL has grown past this; SQLite's own figure."""
