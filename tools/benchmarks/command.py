@@ -123,9 +123,8 @@ def _stages(options: argparse.Namespace) -> list[Stage]:
     return [Stage(name, directories[name]) for name in names]
 
 
-def compare(options: argparse.Namespace) -> tuple[Results, list[str]]:
-    """Run the loads on the systems. Returns the results and the systems' labels, the reference first."""
-    labels = _labels(options)
+def compare(options: argparse.Namespace, labels: Sequence[str]) -> Results:
+    """Run the loads on the systems, the first of which is the reference."""
     sizes = Sizes.tiny() if options.tiny else Sizes.quick() if options.quick else Sizes()
     results = Results()
 
@@ -141,19 +140,21 @@ def compare(options: argparse.Namespace) -> tuple[Results, list[str]]:
         rounds=min(options.rounds, 2) if options.quick or options.tiny else options.rounds,
         warm_runs_max=1 if options.tiny else 2 if options.quick else 8,
     )
-    return Runner(plan, results).run(), labels
+    return Runner(plan, results).run()
 
 
 def main() -> int:
     """The command line. Returns the exit status: 0, or 1 when something failed or a self-check was not 1.0."""
     options = _arguments().parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    labels = [] if options.only_absolutes else _labels(options)
     try:
-        say(f"Kafka {KAFKA_VERSION} from {fetch_libs()}")
+        if any(label.startswith("kafka") for label in labels):
+            say(f"Kafka {KAFKA_VERSION} from {fetch_libs()}")
     except KafkaUnavailable as problem:
         print(problem, file=sys.stderr)
         return 1
-    results, labels = (Results(), []) if options.only_absolutes else compare(options)
+    results = compare(options, labels) if labels else Results()
     document = {"machine": machine(), **report.document(results, labels)}
     if labels:
         print(report.table(results, labels))

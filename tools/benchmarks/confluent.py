@@ -77,8 +77,10 @@ def _consumer(bootstrap: str, topic: str) -> Consumer:
         "bootstrap.servers": bootstrap,
         "group.id": f"bench-{uuid.uuid4().hex}",
         "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+        "fetch.queue.backoff.ms": 5,  # by default a full queue stops fetching for a second, and a fast server waits
     }
-    consumer = Consumer({**settings, "enable.auto.commit": False})
+    consumer = Consumer(settings)
     consumer.subscribe([topic])
     return consumer
 

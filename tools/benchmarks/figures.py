@@ -39,22 +39,26 @@ class Figure:
 # CPU is taken with the data on tmpfs, where no write-back swings it, and everything else on disk.
 FIGURES = (
     Figure("produce 1 KB, 128 KiB batches: throughput", "MB/s", "produce", DISK, "mb_per_s", True, 1.05, 1.2),
-    Figure("the same: server CPU", "s/GB", "produce", TMPFS, "server_cpu_s_per_gb", False, 0.6, 0.3),
-    Figure("the same at 60 % of Kafka's rate: p99", "ms", "fixed-rate", DISK, "p99_ms", False, 0.7, 0.3),
-    Figure("one 100 B record a request: requests", "1/s", "raw", DISK, "rate", True, 1.4, 2.0),
-    Figure("the same: server CPU", "us/req", "raw", TMPFS, "server_cpu_us_per_request", False, 0.5, 0.3),
+    Figure(
+        "produce 1 KB, 128 KiB batches: server CPU", "s/GB", "produce", TMPFS, "server_cpu_s_per_gb", False, 0.6, 0.3
+    ),
+    Figure("produce 1 KB at 60 % of Kafka's rate: p99", "ms", "fixed-rate", DISK, "p99_ms", False, 0.7, 0.3),
+    Figure("produce one 100 B record a request: rate", "1/s", "raw", DISK, "rate", True, 1.4, 2.0),
+    Figure(
+        "produce one 100 B record a request: CPU", "us/req", "raw", TMPFS, "server_cpu_us_per_request", False, 0.5, 0.3
+    ),
     Figure("consume 1 KB: throughput", "MB/s", "consume-1024", DISK, "mb_per_s", True, 1.0, 1.2),
-    Figure("the same: server CPU", "s/GB", "consume-1024", TMPFS, "server_cpu_s_per_gb", False, 0.8, 0.4),
+    Figure("consume 1 KB: server CPU", "s/GB", "consume-1024", TMPFS, "server_cpu_s_per_gb", False, 0.8, 0.4),
     Figure("consume 100 B: throughput", "MB/s", "consume-100", DISK, "mb_per_s", True, 1.0, 1.2),
-    Figure("the same: server CPU", "s/GB", "consume-100", TMPFS, "server_cpu_s_per_gb", False, 0.8, 0.4),
+    Figure("consume 100 B: server CPU", "s/GB", "consume-100", TMPFS, "server_cpu_s_per_gb", False, 0.8, 0.4),
     Figure("end to end, one at a time: p50", "ms", "end-to-end", DISK, "p50_ms", False, 1.0, 0.5),
-    Figure("the same: p99", "ms", "end-to-end", DISK, "p99_ms", False, 1.0, 0.5),
+    Figure("end to end, one at a time: p99", "ms", "end-to-end", DISK, "p99_ms", False, 1.0, 0.5),
     Figure("flushed, acks=all, 4 producers: throughput", "MB/s", "flush", FLUSH, "mb_per_s", True, 2.0, 5.0),
     Figure("EndToEndLatency: mean", "ms", "end-to-end-tool", DISK, "mean_ms", False),
-    Figure("one 100 B record a request, on tmpfs", "1/s", "raw", TMPFS, "rate", True),
-    Figure("produce 1 KB, on tmpfs: throughput", "MB/s", "produce", TMPFS, "mb_per_s", True),
-    Figure("consume 1 KB, on tmpfs: throughput", "MB/s", "consume-1024", TMPFS, "mb_per_s", True),
-    Figure("consume 100 B, on tmpfs: throughput", "MB/s", "consume-100", TMPFS, "mb_per_s", True),
+    Figure("produce one 100 B record a request, tmpfs", "1/s", "raw", TMPFS, "rate", True),
+    Figure("produce 1 KB, tmpfs: throughput", "MB/s", "produce", TMPFS, "mb_per_s", True),
+    Figure("consume 1 KB, tmpfs: throughput", "MB/s", "consume-1024", TMPFS, "mb_per_s", True),
+    Figure("consume 100 B, tmpfs: throughput", "MB/s", "consume-100", TMPFS, "mb_per_s", True),
     Figure("confluent-kafka produce 1 KB", "1/s", "confluent-produce", DISK, "rate", True),
     Figure("confluent-kafka consume 1 KB", "1/s", "confluent-consume", DISK, "rate", True),
     Figure("confluent-kafka, new group: first record", "ms", "confluent-consume", DISK, "first_record_ms", False),

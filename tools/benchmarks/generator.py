@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from tools.benchmarks import requests
 
 RECEIVE_BYTES = 65536
+LEADER_TIMEOUT_S = 15.0
 
 
 @dataclass(slots=True)
@@ -106,12 +107,17 @@ def first_acknowledged_ms(bootstrap: str, topic: str, timeout_s: float = 60.0) -
 
 
 def end_offsets(host: str, port: int, topic: str, partitions: int) -> int:
-    """The sum of the partitions' end offsets."""
-    total = 0
+    """The sum of the partitions' end offsets. A broker that has just made the topic may need a moment to lead it."""
+    total, deadline = 0, time.monotonic() + LEADER_TIMEOUT_S
     with connect(host, port) as sock:
         for partition in range(partitions):
             sock.sendall(requests.end_offset(topic, partition))
-            total += requests.offset_in(topic, receive_frame(sock))
+            while (offset := requests.offset_in(topic, receive_frame(sock))) is None:
+                if time.monotonic() > deadline:
+                    raise ValueError(f"ListOffsets of {topic}-{partition} is refused for {LEADER_TIMEOUT_S:.0f} s")
+                time.sleep(0.05)
+                sock.sendall(requests.end_offset(topic, partition))
+            total += offset
     return total
 
 

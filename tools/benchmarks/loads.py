@@ -262,8 +262,9 @@ class ConfluentConsume(Load):
     def prepare(self, system: System) -> None:
         topic = self._topic(system)
         confluent.create_topic(system.bootstrap, topic, PARTITIONS)
-        records = self.sizes.confluent_records
-        clients.produce(system.bootstrap, topic, records=records, size=1024, properties=BIG_BATCHES)
+        records = str(self.sizes.confluent_records)
+        arguments = ["--bootstrap", system.bootstrap, "--topic", topic, "--records", records]
+        clients.python_client("confluent", "produce", *arguments)
 
     def run(self, system: System) -> Metrics:
         topic, records = self._topic(system), str(self.sizes.confluent_records)

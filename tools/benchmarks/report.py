@@ -110,7 +110,8 @@ def table(results: Results, systems: Sequence[str]) -> str:
     for label in others:
         header += [label, f"{label}/{reference}"]
     lines = [[*header, "goal / moonshot", ""]]
-    lines += [[*_cells(row, reference, others), _verdict(row, others[0])] for row in rows(results, reference)]
+    subject = others[0] if others else reference
+    lines += [[*_cells(row, reference, others), _verdict(row, subject)] for row in rows(results, reference)]
     text = aligned(lines)
     if results.failures:
         text += "\n\nfailed:\n" + "\n".join(

@@ -69,13 +69,11 @@ def end_offset(topic: str, partition: int) -> bytes:
     return _framed(_header(LIST_OFFSETS, 1) + struct.pack(">i", -1) + topics)
 
 
-def offset_in(topic: str, frame: bytes) -> int:
-    """The offset in the answer to `end_offset`. Raises ValueError on an error code."""
+def offset_in(topic: str, frame: bytes) -> int | None:
+    """The offset in the answer to `end_offset`, None when it is an error."""
     position = 4 + 4 + 2 + len(topic.encode()) + 4 + 4
     error, _, offset = struct.unpack_from(">hqq", frame, position)
-    if error:
-        raise ValueError(f"ListOffsets answered error {error}")
-    return int(offset)
+    return None if error else int(offset)
 
 
 def api_versions() -> bytes:

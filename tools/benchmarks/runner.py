@@ -26,6 +26,7 @@ from tools.benchmarks.systems import Stage, StartFailed, System
 
 IDLE_S = 3.0
 FLAT_WITHIN = 1.05
+FLAT_RUNS = 2  # one slow run is a busy neighbour, two are a warm server
 DELETED_TIMEOUT_S = 10.0
 LEFT_OVER_BYTES_MAX = 64 << 20
 
@@ -153,12 +154,13 @@ class Runner:
         except RUN_FAILURES as problem:
             self._fail(f"{key}.{system.label}", problem)
             return False
-        best = 0.0
+        best, flat_runs = 0.0, 0
         for number in range(self.plan.warm_runs_max):
             metrics = self._attempt(key, load, system, f"warm-up {number + 1}")
             if metrics is None:
                 return False
-            if number > 0 and metrics["rate"] < best * FLAT_WITHIN:
+            flat_runs = flat_runs + 1 if metrics["rate"] < best * FLAT_WITHIN else 0
+            if flat_runs == FLAT_RUNS:
                 break
             best = max(best, metrics["rate"])
         return True
