@@ -23,8 +23,8 @@ class Held(Protocol):
     def high_watermark(self) -> int: ...
 
 
-def retain(held: Held, now_ms: int, *, delete: bool = True) -> Iterator[Callable[[], None]]:
-    """Bring one log up to date; yields what a worker thread has to run.
+def retain(held: Held, now_ms: int, *, delete: bool) -> Iterator[Callable[[], None]]:
+    """Let one log forget; yields what a worker thread has to run.
 
     :param delete: False keeps old segments, for a topic whose ``cleanup.policy`` does not say ``delete``;
         what DeleteRecords has released goes all the same.
@@ -32,16 +32,18 @@ def retain(held: Held, now_ms: int, *, delete: bool = True) -> Iterator[Callable
     """
     log = held.log
     log.producers.expire(now_ms, log.config.producer_id_expiration_ms)
-    released = log.expired(now_ms, held.high_watermark, delete=delete)
-    log.delete_segments(released, now_ms)
-    yield from remember(held)
+    log.release_unused()
+    log.delete_segments(log.expired(now_ms, held.high_watermark, delete=delete), now_ms)
     removal = log.removal(now_ms)
     if removal is not None:
         yield removal.run
 
 
 def remember(held: Held) -> Iterator[Callable[[], None]]:
-    """Write what only the log knows, when it has changed; yields what a worker thread has to run."""
+    """Write what only the log knows, when it has changed; yields what a worker thread has to run.
+
+    Until then a crash brings back the segments that were let go, and no file of theirs is removed.
+    """
     job = held.log.checkpoint(held.high_watermark)
     if job is not None:
         yield job.run
@@ -49,7 +51,8 @@ def remember(held: Held) -> Iterator[Callable[[], None]]:
 
 
 def retain_all(partitions: Iterable[Held], now_ms: int) -> Iterator[Callable[[], None]]:
-    """Bring many logs up to date, one after the other; logs that are offline are left alone."""
+    """Let many logs forget and remember, one after the other; logs that are offline are left alone."""
     for held in partitions:
         if held.log.failure is None:
-            yield from retain(held, now_ms)
+            yield from retain(held, now_ms, delete=True)
+            yield from remember(held)

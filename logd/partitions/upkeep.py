@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from logd.errors import StorageFailed
+from logd.jobs.retention import retain
 from logd.partitions.partition import Partition
 
 if TYPE_CHECKING:
@@ -64,8 +65,7 @@ class Upkeep:
         if retain:
             if log.roll_due(now_ms):
                 log.roll(now_ms)
-            self._retain(partition, now_ms)
-            log.producers.expire(now_ms, self._cluster.settings.producer_id_expiration_ms)
+            await self._retain(partition, now_ms)
         if log.flush_due(now_ms):
             partition.want_flush()
         if checkpoint:
@@ -74,13 +74,10 @@ class Upkeep:
         if removal is not None:
             await trio.to_thread.run_sync(removal.run)
 
-    def _retain(self, partition: Partition, now_ms: int) -> None:
-        if "delete" not in partition.config.cleanup_policy:
-            return
-        segments = partition.log.expired(now_ms, partition.high_watermark)
-        if segments:
-            logger.info(
-                "%r: retention takes %d segments, up to offset %d", partition, len(segments), segments[-1].next_offset
-            )
-            partition.log.delete_segments(segments, now_ms)
+    async def _retain(self, partition: Partition, now_ms: int) -> None:
+        start_offset = partition.log.start_offset
+        for work in retain(partition, now_ms, delete="delete" in partition.config.cleanup_policy):
+            await trio.to_thread.run_sync(work)
+        if partition.log.start_offset > start_offset:
+            logger.info("%r: retention takes offsets %d to %d", partition, start_offset, partition.log.start_offset)
             partition.want_checkpoint()

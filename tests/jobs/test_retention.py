@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from logd.jobs.retention import retain
+from logd.jobs.retention import retain, retain_all
 from logd.log.log import Log, LogConfig
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, content, flush
@@ -68,11 +68,11 @@ def test_job(disk: MemoryDisk) -> None:
     log = filled(disk, LogConfig(retention_ms=1000, file_delete_delay_ms=500), [0, 0, 99_900])
     flush(log)
     held = Held(log, log.end_offset)
-    for work in retain(held, 100_000):
+    for work in retain_all([held], 100_000):
         work()
     assert log.start_offset == 2
     assert f"{PATH}/{0:020d}.log" in disk.names
-    for work in retain(held, 100_600):
+    for work in retain_all([held], 100_600):
         work()
     assert sorted(name[-4:] for name in disk.names if f"/{1:020d}" in name) == []
     after = Log.open(PATH, LogConfig(), clean=False, now_ms=0, disk=disk)
