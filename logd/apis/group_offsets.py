@@ -13,7 +13,7 @@ from logd.apis.registry import Call, api
 from logd.cluster.image import Image
 from logd.coordinators.front import Waiter
 from logd.errors import ErrorCode, Refused
-from logd.wire.message import ZERO_UUID
+from logd.wire.message import ZERO_UUID, Message
 from logd.wire.schemas.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestTopic,
@@ -51,16 +51,12 @@ _UNKNOWN_ID = int(ErrorCode.UNKNOWN_TOPIC_ID)
 # OffsetCommit
 
 
-def _not_committed(request: OffsetCommitRequest, version: int, refused: Refused) -> OffsetCommitResponse:
-    return OffsetCommitResponse(topics=[_failed_topic(topic, int(refused.code)) for topic in request.topics])
-
-
 def _failed_topic(topic: OffsetCommitRequestTopic, code: int) -> OffsetCommitResponseTopic:
     partitions = [OffsetCommitResponsePartition(asked.partition_index, code) for asked in topic.partitions]
     return OffsetCommitResponseTopic(topic.name, topic.topic_id, partitions)
 
 
-@api(8, refuse=_not_committed)
+@api(8)
 def offset_commit(call: Call, request: OffsetCommitRequest) -> OffsetCommitResponse | Awaitable[OffsetCommitResponse]:
     """Versions 2-10, from 10 on by topic id (KIP-848). Partitions that are not there fail, the others are committed."""
     image = call.services.cluster.image
@@ -88,8 +84,36 @@ def offset_commit(call: Call, request: OffsetCommitRequest) -> OffsetCommitRespo
         request.retention_time_ms,
         wanted,
     )
-    waiter = call.services.groups.ask(request.group_id, asked_for, call.version)
-    return later(waiter, _merged_commit(answers))
+    try:
+        waiter = call.services.groups.ask(request.group_id, asked_for, call.version)
+    except Refused as refused:
+        return _committed(answers, wanted, refused)
+    if waiter.message is None:
+        return _committed_later(answers, wanted, waiter)
+    return _committed(answers, wanted, waiter.message)
+
+
+async def _committed_later(
+    answers: list[OffsetCommitResponseTopic], wanted: list[OffsetCommitRequestTopic], waiter: Waiter
+) -> OffsetCommitResponse:
+    return _committed(answers, wanted, await waiter.outcome())
+
+
+def _committed(
+    answers: list[OffsetCommitResponseTopic], wanted: list[OffsetCommitRequestTopic], outcome: Message | Refused
+) -> OffsetCommitResponse:
+    """What was known to fail before, and what the group made of the rest."""
+    if isinstance(outcome, Refused):
+        outcome = OffsetCommitResponse(topics=[_failed_topic(topic, int(outcome.code)) for topic in wanted])
+    assert isinstance(outcome, OffsetCommitResponse)
+    by_topic = {(topic.name, topic.topic_id): topic for topic in answers}
+    for topic in outcome.topics:
+        failed = by_topic.get((topic.name, topic.topic_id))
+        if failed is None:
+            answers.append(topic)
+        else:
+            failed.partitions += topic.partitions
+    return OffsetCommitResponse(topics=answers)
 
 
 def _resolve(image: Image, topic: OffsetCommitRequestTopic | OffsetFetchRequestTopics, version: int) -> bool:
@@ -101,22 +125,6 @@ def _resolve(image: Image, topic: OffsetCommitRequestTopic | OffsetFetchRequestT
         found = image.topics.get(topic.name)
         topic.topic_id = found.id if found is not None else ZERO_UUID
     return found is not None
-
-
-def _merged_commit(
-    answers: list[OffsetCommitResponseTopic],
-) -> Callable[[OffsetCommitResponse], OffsetCommitResponse]:
-    def shape(committed: OffsetCommitResponse) -> OffsetCommitResponse:
-        by_topic = {(topic.name, topic.topic_id): topic for topic in answers}
-        for topic in committed.topics:
-            failed = by_topic.get((topic.name, topic.topic_id))
-            if failed is None:
-                answers.append(topic)
-            else:
-                failed.partitions += topic.partitions
-        return OffsetCommitResponse(topics=answers)
-
-    return shape
 
 
 # OffsetFetch

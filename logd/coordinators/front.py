@@ -78,10 +78,16 @@ class Waiter:
 
     async def wait(self) -> Message:
         """The answer, once it is there; raises as :meth:`result`."""
+        await self.outcome()
+        return self.result()
+
+    async def outcome(self) -> Message | Refused:
+        """What came of the call, once it is there."""
         if self.message is None:
             self._event = trio.Event()
             await self._event.wait()
-        return self.result()
+        assert self.message is not None
+        return self.message
 
 
 @lru_cache(maxsize=8192)

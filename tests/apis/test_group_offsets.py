@@ -188,6 +188,17 @@ async def test_who_may_commit(group: str, member: str, generation: int, version:
 
 
 @pytest.mark.trio
+async def test_a_refused_commit_names_each_reason() -> None:
+    """What is not there fails for that, and the rest for what the group says."""
+    async with house() as on:
+        await on.stable()
+        request = commit(on, {("none", 0): 1, ("t", 9): 2, ("t", 0): 3}, member="who", generation=1)
+        answer = await on.ask(COMMIT, 9, request)
+        got = {(each.name, one.partition_index): one.error_code for each in answer.topics for one in each.partitions}
+        assert got == {("none", 0): UNKNOWN, ("t", 9): UNKNOWN, ("t", 0): ErrorCode.UNKNOWN_MEMBER_ID}
+
+
+@pytest.mark.trio
 @pytest.mark.parametrize(("metadata", "code"), [("m" * 4096, 0), ("m" * 4097, 12), ("ü" * 4096, 0), (None, 0)])
 async def test_metadata_that_is_too_large(metadata: str | None, code: int) -> None:
     """More text than offset.metadata.max.bytes allows is OFFSET_METADATA_TOO_LARGE, and nothing is committed."""
