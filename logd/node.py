@@ -28,6 +28,7 @@ from logd.coordinators.front import GroupCoordinator
 from logd.doors.kafka import Peer
 from logd.doors.listener import Guest, Guests, Listener
 from logd.errors import Corrupt, StorageFailed
+from logd.jobs.retention import retain
 from logd.log.directory import DataDirectory, DirectoryUnusable
 from logd.partitions.flusher import Flusher
 from logd.partitions.table import PartitionTable
@@ -234,4 +235,4 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     )
     await background.start(node.groups.run)
     background.start_soon(cluster.watch)
-    background.start_soon(Upkeep(node.partitions, cluster, clock).run)
+    background.start_soon(Upkeep(node.partitions, cluster, clock, retain).run)

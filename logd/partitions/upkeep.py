@@ -7,12 +7,12 @@ is only when they are looked at. Whatever waits for the disk runs in a worker th
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from logd.errors import StorageFailed
-from logd.jobs.retention import retain
 from logd.partitions.partition import Partition
 
 if TYPE_CHECKING:
@@ -25,13 +25,20 @@ logger = logging.getLogger("logd.upkeep")
 LOOK_EVERY_S = 1.0
 
 
+class Retain(Protocol):
+    """The retention job of one partition: yields what a worker thread has to run."""
+
+    def __call__(self, held: Partition, now_ms: int, *, delete: bool) -> Iterator[Callable[[], None]]: ...
+
+
 class Upkeep:
     """The housekeeping task of one node."""
 
-    def __init__(self, partitions: PartitionTable, cluster: Cluster, clock: Clock) -> None:
+    def __init__(self, partitions: PartitionTable, cluster: Cluster, clock: Clock, retain: Retain) -> None:
         self._partitions = partitions
         self._cluster = cluster
         self._clock = clock
+        self._retain_job = retain
         now_ms = clock.now_ms()
         self._retained_ms = now_ms
         self._checkpointed_ms = now_ms
@@ -76,7 +83,7 @@ class Upkeep:
 
     async def _retain(self, partition: Partition, now_ms: int) -> None:
         start_offset = partition.log.start_offset
-        for work in retain(partition, now_ms, delete="delete" in partition.config.cleanup_policy):
+        for work in self._retain_job(partition, now_ms, delete="delete" in partition.config.cleanup_policy):
             await trio.to_thread.run_sync(work)
         if partition.log.start_offset > start_offset:
             logger.info("%r: retention takes offsets %d to %d", partition, start_offset, partition.log.start_offset)
