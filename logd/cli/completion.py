@@ -12,7 +12,10 @@ SHELLS = ("bash", "zsh", "fish")
 @click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
-    """Print the completion script for a shell; `eval "$(logd-cli completion bash)"` switches it on."""
+    """Print the completion script for a shell.
+
+    `eval "$(logd-cli completion bash)"` switches it on.
+    """
     found = get_completion_class(shell)
     assert found is not None
     root = context.find_root()

@@ -53,10 +53,11 @@ class Plan(msgspec.Struct):
 @common_options((*FORMATS, "raw"))
 @click.pass_obj
 def consume(settings: Settings, /, **options: Any) -> None:
-    """Print the records of topics, and those that come, until Ctrl-C, --count or --exit.
+    """Print the records of topics.
 
-    In a pipe: one line for each record, with topic, partition, offset, timestamp, key, value and headers. The offset
-    -10 is the last ten of each partition; 100:200 is what is there of that range, without 200; @ is a time.
+    Those that are there and those that come, until Ctrl-C, --count or --exit. In a pipe: one line for each record,
+    with topic, partition, offset, timestamp, key, value and headers. The offset -10 is the last ten of each
+    partition; 100:200 is what is there of that range, without 200; @ is a time.
     """
     plan = _plan(settings, **options)
     if plan.count != 0:

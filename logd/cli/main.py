@@ -71,7 +71,7 @@ def guarded(run: Callable[[], Any]) -> int:
         result = run()
         return result if isinstance(result, int) else DONE
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx is not None else error.message, err=True)
+        click.echo(error.ctx.get_help(), err=True)
         return USAGE
     except click.UsageError as error:
         show(_usage(error))
@@ -119,6 +119,7 @@ def _reader_left() -> int:
 
 
 @click.command(
+    "logd-cli",
     cls=Root,
     context_settings=HELP,
     lazy={

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,7 +21,7 @@ from logd.cli.session import client_settings, existing_topic, run_async
 from logd.errors import ErrorCode, Refused
 
 if TYPE_CHECKING:
-    from logd.client import Delivery, Producer
+    from logd.client import Acknowledged, Delivery, Producer
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 ACKS = {"all": -1, "1": 1, "0": 0}
@@ -60,10 +62,10 @@ class Plan(msgspec.Struct):
 @common_options()
 @click.pass_obj
 def produce(settings: Settings, /, **options: Any) -> int:
-    """Send records to a topic: each line of stdin is one, or each JSON object with --from jsonl.
+    """Send records to a topic.
 
-    What `consume -o jsonl` prints, `produce --from jsonl` takes back. With -o, prints partition, offset and
-    timestamp of each record.
+    Each line of stdin is one, or each JSON object with --from jsonl. What `consume -o jsonl` prints,
+    `produce --from jsonl` takes back. With -o, prints topic, partition, offset and timestamp of each record.
     """
     plan = _plan(**options)
     return run_async(settings, lambda: Run(settings, plan).run())
@@ -131,10 +133,10 @@ async def read_lines() -> AsyncIterator[list[bytes]]:
     import trio
 
     rest = b""
-    descriptor = sys.stdin.fileno()
+    read = _reader()
     while True:
         # in a thread that may be left behind: a terminal or a pipe can make us wait for ever
-        data = await trio.to_thread.run_sync(os.read, descriptor, CHUNK_BYTES, abandon_on_cancel=True)
+        data = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
         if not data:
             break
         *lines, rest = (rest + data).split(b"\n")
@@ -144,10 +146,21 @@ async def read_lines() -> AsyncIterator[list[bytes]]:
         yield [rest]
 
 
+def _reader() -> Callable[[], bytes]:
+    """Reads some of stdin: past Python's buffer, whose lock a thread left behind would hold for ever."""
+    try:
+        descriptor = sys.stdin.fileno()
+    except io.UnsupportedOperation:
+        return lambda: sys.stdin.buffer.read(CHUNK_BYTES)
+    return lambda: os.read(descriptor, CHUNK_BYTES)
+
+
 class Run:
     """One run of `produce`: reads, sends, counts."""
 
     def __init__(self, settings: Settings, plan: Plan) -> None:
+        import trio
+
         self._settings = settings
         self._plan = plan
         self._waiting: deque[Delivery] = deque()
@@ -155,9 +168,13 @@ class Run:
         self._line = 0
         self._failed = 0
         self._first_error: Exception | None = None
-        self._rows: list[tuple[str, int, int, int]] = []
+        self._bad_line: Failure | None = None
+        self._rows: list[Acknowledged] = []
+        self._more = trio.Event()
 
     async def run(self) -> int:
+        import trio
+
         from logd.client import Admin, Producer, ProducerSettings, Router
 
         settings = ProducerSettings(
@@ -170,12 +187,13 @@ class Run:
             async with Admin(router) as admin:
                 await existing_topic(admin, self._plan.topic)
             try:
-                async with Producer(router, settings) as producer:
+                async with Producer(router, settings) as producer, trio.open_nursery() as nursery:
+                    nursery.start_soon(self._watch)
                     await self._send_all(producer)
                     await producer.flush()
-                    await self._settle(wait=True)
+                    nursery.cancel_scope.cancel()
             finally:
-                await self._settle(wait=False)
+                self._settle()
                 self._tell()
         return self._outcome()
 
@@ -187,21 +205,23 @@ class Run:
         async for lines in read_lines():
             for draft in self._drafts(lines):
                 await self._send(producer, draft)
-            await self._settle(wait=False)
-            if self._first_error is not None and not self._can_go_on(self._first_error):
+            if self._bad_line is not None or not self._can_go_on():
                 return
 
     def _drafts(self, lines: list[bytes]) -> Iterator[Draft]:
+        """The records of these lines, up to the first that is none."""
         parse = self._parser()
         for line in lines:
             self._line += 1
             if self._plan.source == "jsonl" and not line.strip():
                 continue
             try:
-                yield parse(line)
+                draft = parse(line)
             except ValueError as error:
                 what = f"line {self._line} of the input can't be sent"
-                raise Failure(what, str(error), "correct it, and send that line and those after it") from None
+                self._bad_line = Failure(what, str(error), "correct it, and send that line and those after it")
+                return
+            yield draft
 
     def _parser(self) -> Callable[[bytes], Draft]:
         if self._plan.source == "jsonl":
@@ -224,21 +244,36 @@ class Run:
         except trio.WouldBlock:
             delivery = await producer.send(plan.topic, draft.value, **arguments)
         self._waiting.append(delivery)
+        self._more.set()
 
-    async def _settle(self, *, wait: bool) -> None:
-        """Count those whose outcome is known; with `wait`, all."""
+    async def _watch(self) -> None:
+        """Count what is done as soon as it is."""
+        import trio
+
         from logd.client import ClientError
 
-        while self._waiting and (wait or self._waiting[0].done):
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._waiting:
+                with suppress(ClientError, Refused):
+                    await self._waiting[0].wait()
+                self._settle()
+
+    def _settle(self) -> None:
+        """Count those whose outcome is known."""
+        from logd.client import ClientError
+
+        while self._waiting and self._waiting[0].done:
             try:
-                found = await self._waiting.popleft().wait()
+                found = self._waiting.popleft().outcome()
             except (ClientError, Refused) as error:
                 self._failed += 1
                 self._first_error = self._first_error or error
                 continue
             self._sent += 1
             if self._settings.output is not None:
-                self._rows.append((found.topic, found.partition, found.offset, found.timestamp_ms))
+                self._rows.append(found)
         if self._rows and self._settings.output not in ("json", "table"):
             self._show()
 
@@ -246,8 +281,9 @@ class Run:
         show_rows(self._settings.output, ("topic", "partition", "offset", "timestamp"), self._rows)
         self._rows.clear()
 
-    def _can_go_on(self, error: Exception) -> bool:
-        return isinstance(error, Refused) and error.code in OF_ONE_RECORD
+    def _can_go_on(self) -> bool:
+        error = self._first_error
+        return error is None or (isinstance(error, Refused) and error.code in OF_ONE_RECORD)
 
     def _tell(self) -> None:
         if self._settings.output in ("json", "table"):
@@ -257,6 +293,8 @@ class Run:
         note(f"{self._sent} record{'' if self._sent == 1 else 's'} sent to topic {self._plan.topic!r}{more}")
 
     def _outcome(self) -> int:
+        if self._bad_line is not None:
+            raise self._bad_line
         if self._first_error is None:
             return 0
         failure = explain(self._first_error) or Failure("a record was not taken", str(self._first_error))

@@ -22,15 +22,15 @@ lines without a head; `-o` says otherwise. An error is up to three lines: what, 
 def reference(context: click.Context) -> None:
     """Print this reference."""
     root = context.find_root()
-    click.echo(markdown(root.command, root).rstrip())
+    click.echo(markdown(root.command).rstrip())
 
 
-def markdown(command: click.Command, context: click.Context) -> str:
+def markdown(command: click.Command) -> str:
     """The text of docs/cli.md for the tree under `command`."""
     parts = [HEAD, "## Exit codes\n", "| code | meaning |\n|---|---|"]
     parts += [f"| {code} | {meaning} |" for code, meaning in EXIT_CODES.items()]
     parts.append("")
-    for path, found, inside in walk(command, context):
+    for path, found, inside in walk(command, _context(command, None)):
         with inside.scope(cleanup=False):
             parts.append(f"## {path}\n\n```\n{found.get_help(inside)}\n```\n")
     return "\n".join(parts)
@@ -43,6 +43,9 @@ def walk(command: click.Command, context: click.Context) -> Iterator[tuple[str, 
         for name in command.list_commands(context):
             found = command.get_command(context, name)
             if found is not None and not found.hidden:
-                below = click.Context(found, info_name=name, parent=context, max_content_width=100)
-                below.terminal_width = 100
-                yield from walk(found, below)
+                yield from walk(found, _context(found, context))
+
+
+def _context(command: click.Command, parent: click.Context | None) -> click.Context:
+    """A context that does not depend on the terminal."""
+    return click.Context(command, info_name=command.name, parent=parent, terminal_width=100, max_content_width=100)

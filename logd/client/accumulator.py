@@ -81,7 +81,7 @@ class Batch:
         self.done.set()
 
     def halves(self) -> tuple[Batch, Batch]:
-        """Two batches in its place, for a server that finds it too large. Sequences go on, deliveries move over."""
+        """Two batches in its place, for a server that finds it too large; they have no sequence yet."""
         middle = len(self.records) // 2
         first, second = (Batch(self.at, self.due_s, self.deadline_s) for _ in range(2))
         for half, start, end in ((first, 0, middle), (second, middle, len(self.records))):
@@ -91,9 +91,6 @@ class Batch:
             ]
             half.deliveries = self.deliveries[start:end]
             half.size_bytes = sum(map(record_bytes, half.records))
-            if self.producer is not None:
-                producer_id, epoch, sequence = self.producer
-                half.producer = (producer_id, epoch, (sequence + start) & 0x7FFFFFFF)
             for index, delivery in enumerate(half.deliveries):
                 delivery.batch, delivery.index = half, index
         self.done.set()
@@ -123,7 +120,12 @@ class Delivery:
             batch = self.batch
             await batch.done.wait()
             if batch is self.batch:
-                break
+                return self.outcome()
+
+    def outcome(self) -> Acknowledged:
+        """What :meth:`wait` returns or raises, for a delivery that is done."""
+        batch = self.batch
+        assert batch.done.is_set()
         if batch.error is not None:
             raise batch.error
         timestamp_ms = batch.append_time_ms if batch.append_time_ms >= 0 else batch.records[self.index].timestamp

@@ -312,7 +312,7 @@ class Producer(Lifetime):
         if part.error_code in (ErrorCode.NONE, ErrorCode.DUPLICATE_SEQUENCE_NUMBER):
             return self._finish(batch, part.base_offset, part.log_append_time_ms)
         if part.error_code == ErrorCode.MESSAGE_TOO_LARGE and len(batch.records) > 1:
-            return self._put_back(*batch.halves())
+            return self._split(batch)
         return self._try_again(batch, refused(part.error_code, _detail(part), f"partition {batch.at}"))
 
     def _finish(self, batch: Batch, base_offset: int, append_time_ms: int) -> None:
@@ -320,6 +320,12 @@ class Producer(Lifetime):
         batch.succeed(base_offset, append_time_ms)
         self._progress.set()
         self._wake.set()
+
+    def _split(self, batch: Batch) -> None:
+        """Nothing of a batch that is too large was taken: its records are sent again as two."""
+        if self._sequences is not None and batch.producer is not None:
+            self._sequences.rewind(batch.at, batch.producer[2])
+        self._put_back(*batch.halves())
 
     def _put_back(self, *batches: Batch) -> None:
         self._accumulator.put_back(*batches)

@@ -47,6 +47,10 @@ class Sequences:
         self._next[at] = (first + count) & SEQUENCE_MASK
         return *identity, first
 
+    def rewind(self, at: TopicPartition, first: int) -> None:
+        """The last batch was refused as a whole: its numbers, from `first` on, are free again."""
+        self._next[at] = first
+
     def spoil(self, at: TopicPartition) -> None:
         """A batch failed for good: its numbers may or may not be used up."""
         self._spoilt.add(at)

@@ -125,8 +125,8 @@ def test_a_batch_that_is_put_back_goes_first() -> None:
     assert len(first.records) == 1
 
 
-def test_halves_keep_order_sequence_and_deliveries() -> None:
-    """A batch that is too large becomes two whose sequences go on, and each record's delivery follows it."""
+def test_halves_keep_order_and_deliveries() -> None:
+    """A batch that is too large becomes two without sequences, and each record's delivery follows it."""
     queues = accumulator()
     deliveries = [put(queues, bytes([number])) for number in range(5)]
     (batch,) = queues.take(0.0)
@@ -135,7 +135,7 @@ def test_halves_keep_order_sequence_and_deliveries() -> None:
     first, second = batch.halves()
     assert [record.value for record in first.records + second.records] == [bytes([number]) for number in range(5)]
     assert [record.offset for record in second.records] == [0, 1, 2]
-    assert (first.producer, second.producer) == ((7, 1, 0x7FFFFFFF), (7, 1, 1))
+    assert (first.producer, second.producer) == (None, None)
     assert [delivery.batch for delivery in deliveries] == [first] * 2 + [second] * 3
     queues.put_back(first, second)
     queues.finished(queues.take(0.0)[0])
@@ -176,6 +176,16 @@ def test_a_spoilt_partition_gets_an_id_of_its_own() -> None:
     sequences.identify(AT, (8, 0))
     assert sequences.assign(AT, 1) == (8, 0, 0)
     assert sequences.assign(OTHER, 1) == (7, 0, 3)
+
+
+def test_numbers_of_a_refused_batch_are_used_again() -> None:
+    """What the server did not take leaves no gap in the sequence."""
+    sequences = Sequences()
+    sequences.identify(AT, (7, 0))
+    sequences.assign(AT, 5)
+    assert sequences.assign(AT, 4) == (7, 0, 5)
+    sequences.rewind(AT, 5)
+    assert sequences.assign(AT, 2) == (7, 0, 5)
 
 
 def answer(epoch: int, leader: int, topic_id: bytes = b"x" * 16) -> MetadataResponse:

@@ -148,6 +148,21 @@ async def test_a_record_that_is_too_large_fails_alone(bootstrap: str, unique: Un
 
 
 @pytest.mark.trio
+async def test_a_record_that_is_too_large_does_not_take_others_along(bootstrap: str, unique: Unique) -> None:
+    """Records before and after it in the same batch are taken, in order."""
+    topic = await new_topic(bootstrap, unique("among"), max_message_bytes="1000")
+    async with Producer(bootstrap, ProducerSettings(linger_ms=1000)) as producer:
+        values = [b"a", b"b", b"x" * 5000, b"c", b"y" * 5000, b"d", b"e"]
+        deliveries = [await producer.send(topic, value) for value in values]
+        await producer.flush()
+        for delivery in deliveries:
+            if len(delivery.batch.records[delivery.index].value or b"") > 1000:
+                with pytest.raises(Refused):
+                    await delivery.wait()
+    assert [record.value for record in await everything(bootstrap, topic)] == [b"a", b"b", b"c", b"d", b"e"]
+
+
+@pytest.mark.trio
 async def test_a_partition_that_is_not_there(bootstrap: str, unique: Unique) -> None:
     """Naming a partition beyond the last is refused at once, with the number that there are."""
     topic = await new_topic(bootstrap, unique("few"), 2)

@@ -1,0 +1,118 @@
+"""The command line itself: help, names that are nearly right, exit codes, quick start, the reference."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from logd.cli.main import main
+from tests.cli.conftest import environment
+
+NOWHERE = "127.0.0.1:1"
+HEAVY = {"trio", "numpy", "rich", "asyncio", "cramjam", "logd.client", "logd.wire"}
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner(env={"LOGD_BOOTSTRAP": NOWHERE}).invoke(main, list(arguments))
+
+
+def test_an_unknown_command_names_the_nearest() -> None:
+    """Three lines on stderr, nothing on stdout, exit code 2."""
+    result = invoke("topc", "list")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines() == [
+        "error: logd-cli has no command 'topc'",
+        "why:   did you mean topic?",
+        "try:   logd-cli topic --help",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("topic", "lst"),
+        ("topic", "create"),
+        ("topic", "create", "t", "--partitons", "2"),
+        ("topic", "create", "t", "-p", "0"),
+        ("topic", "create", "t", "-c", "retention.ms"),
+        ("topic", "alter", "t"),
+        ("topic", "list", "-o", "xml"),
+        ("consume", "t", "--offset", "yesterday"),
+        ("consume", "t", "-f", "%q"),
+        ("consume", "t", "-f", "%v", "-o", "json"),
+        ("produce", "t", "--tombstone"),
+        ("produce", "t", "-K", ":", "-k", "key"),
+        ("produce", "t", "--keep-partitions"),
+        ("--bootstrap", "h:no", "topic", "list"),
+        ("topic", "list", "--timeout", "0"),
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    """Whatever is wrong, it is told in three lines, before any server is asked."""
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert [line.partition(":")[0] for line in result.stderr.splitlines()] == ["error", "why", "try"]
+
+
+def test_nothing_at_all_shows_the_help() -> None:
+    """Without a command the help goes to stderr, and the exit code is 2."""
+    result = invoke()
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "Usage: logd-cli" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [("cluster", "info"), ("topic", "list"), ("consume", "t"), ("produce", "t")])
+def test_no_server_is_exit_code_3(arguments: tuple[str, ...]) -> None:
+    """A server that is not there is named, with what to do."""
+    result = invoke(*arguments)
+    assert (result.exit_code, result.stdout) == (3, "")
+    assert "error: cannot connect to 127.0.0.1:1" in result.stderr
+    assert "try:   start a server there" in result.stderr
+
+
+def test_a_flag_goes_before_the_environment_wherever_it_stands() -> None:
+    """`--bootstrap` wins over LOGD_BOOTSTRAP, before the noun and after the verb; the last one wins."""
+    for arguments in (
+        ("-b", "127.0.0.1:2", "topic", "list"),
+        ("topic", "list", "-b", "127.0.0.1:2"),
+        ("-b", "127.0.0.1:3", "topic", "list", "-b", "127.0.0.1:2"),
+    ):
+        assert "cannot connect to 127.0.0.1:2" in invoke(*arguments).stderr
+
+
+def test_version() -> None:
+    """It says its name and version."""
+    assert invoke("--version").stdout.startswith("logd-cli ")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(shell: str) -> None:
+    """Each shell gets a script that calls logd-cli back."""
+    assert "_LOGD_CLI_COMPLETE" in invoke("completion", shell).stdout
+
+
+@pytest.mark.parametrize("completing", [False, True])
+def test_help_and_completion_import_nothing_heavy(completing: bool) -> None:
+    """Neither trio nor numpy nor rich nor the client is loaded: a person is waiting for the Tab key."""
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from logd.cli.main import main\n"
+        "sys.argv = ['logd-cli', '--help']\n"
+        "main()"
+    )
+    words = {"_LOGD_CLI_COMPLETE": "bash_complete", "COMP_WORDS": "logd-cli to", "COMP_CWORD": "1"}
+    variables = environment(NOWHERE) | (words if completing else {})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True)
+    assert ("plain,topic" if completing else "Usage: logd-cli") in done.stdout
+    assert HEAVY & set(done.stderr.split()) == set()
+
+
+def test_the_reference_is_up_to_date() -> None:
+    """docs/cli.md is what `logd-cli reference` prints: run it again when this fails."""
+    committed = Path(__file__).parents[2] / "docs" / "cli.md"
+    assert committed.read_text() == invoke("reference").stdout

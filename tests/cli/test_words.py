@@ -1,0 +1,156 @@
+"""The small languages of the command line: offsets, records as text, rows."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from logd.cli.output import escaped, show_rows
+from logd.cli.records import as_field, as_object, compile_format, draft_from_json, draft_from_line
+from logd.cli.where import END, OFFSET, RANGE, START, TAIL, TIME, Where, parse_where
+from logd.client import Received
+
+NOW_MS = 1_700_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("start", Where(START)),
+        ("end", Where(END)),
+        ("0", Where(OFFSET, 0)),
+        ("42", Where(OFFSET, 42)),
+        ("-10", Where(TAIL, 10)),
+        ("100:200", Where(RANGE, 100, 200)),
+        (":200", Where(RANGE, 0, 200)),
+        ("100:", Where(RANGE, 100, None)),
+        ("7:7", Where(RANGE, 7, 7)),
+        ("@-1h", Where(TIME, NOW_MS - 3_600_000)),
+        ("@-1.5s", Where(TIME, NOW_MS - 1500)),
+        ("@-9999w", Where(TIME, 0)),
+        ("@1700000000000", Where(TIME, NOW_MS)),
+        ("@2023-11-14T22:13:20Z", Where(TIME, NOW_MS)),
+        ("@2023-11-14T22:13:20", Where(TIME, NOW_MS)),
+        ("@2023-11-15T00:13:20+02:00", Where(TIME, NOW_MS)),
+    ],
+)
+def test_where_to_begin(text: str, expected: Where) -> None:
+    """Each form means one thing; a time without a zone is UTC."""
+    assert parse_where(text, NOW_MS) == expected
+
+
+@pytest.mark.parametrize("text", ["", ":", "begin", "latest", "5:3", "@", "@yesterday", "@-1y", "--3", "1.5", "a:b"])
+def test_where_nobody_can_begin(text: str) -> None:
+    """What is no offset is refused with a sentence that says how to write one."""
+    with pytest.raises(ValueError, match=r"write|mean|ends before"):
+        parse_where(text, NOW_MS)
+
+
+names = st.text(max_size=8)
+maybe_bytes = st.none() | st.binary(max_size=20) | st.text(max_size=20).map(str.encode)
+received = st.builds(
+    Received,
+    topic=st.just("t"),
+    partition=st.integers(0, 9),
+    offset=st.integers(0, 2**62),
+    timestamp_ms=st.integers(-1, 2**53),
+    append_time=st.booleans(),
+    key=maybe_bytes,
+    value=maybe_bytes,
+    headers=st.lists(st.tuples(names, maybe_bytes), max_size=3),
+)
+
+
+@given(received)
+def test_what_consume_prints_produce_takes_back(record: Received) -> None:
+    """Key, value, headers, timestamp and partition come back, be they text, bytes or absent."""
+    line = msgspec.json.encode(as_object(record))
+    assert b"\n" not in line
+    draft = draft_from_json(line)
+    assert (draft.key, draft.value, list(draft.headers)) == (record.key, record.value, record.headers)
+    assert (draft.timestamp_ms, draft.partition) == (record.timestamp_ms, record.partition)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"{", "not JSON"),
+        (b"[1]", "no JSON object"),
+        (b'{"key": 5}', "key is 5; it must be a string"),
+        (b'{"value_base64": "!"}', "not base64"),
+        (b'{"value_base64": 5}', "not base64"),
+        (b'{"headers": {"a": "b"}}', "headers must be a list"),
+        (b'{"headers": [{"value": "b"}]}', "a header's name is None"),
+        (b'{"timestamp": "now"}', "timestamp is 'now'; it must be a whole number"),
+        (b'{"partition": true}', "it must be a whole number"),
+        (b'{"vlaue": "x"}', "unknown field vlaue"),
+    ],
+)
+def test_json_that_is_no_record(line: bytes, why: str) -> None:
+    """The field and the value that are wrong are named; nothing is guessed."""
+    with pytest.raises(ValueError, match=why):
+        draft_from_json(line)
+
+
+def test_lines_with_keys() -> None:
+    """The first separator divides key and value; a line without one is refused."""
+    assert draft_from_line(b"a:b:c", b":")[:2] == (b"b:c", b"a")
+    assert draft_from_line(b"a:b", None)[:2] == (b"a:b", None)
+    with pytest.raises(ValueError, match="no key separator"):
+        draft_from_line(b"ab", b":")
+
+
+RECORD = Received("t", 1, 2, 3, False, b"k\xff", None, [("h", b"x"), ("n", None)])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("%t/%p:%o %T\\n", b"t/1:2 3\n"),
+        ("%k %K %v %S", b"k\xff 2  -1"),
+        ("%h", b"h=x,n="),
+        ("100%%\\t\\\\n\\x\\", b"100%\t\\n\\x\\"),
+        ("plain", b"plain"),
+    ],
+)
+def test_formats(text: str, expected: bytes) -> None:
+    """Tokens as kcat has them; the bytes of keys and values go out as they are."""
+    assert compile_format(text)(RECORD) == expected
+
+
+@pytest.mark.parametrize("text", ["%", "%q", "a%"])
+def test_formats_that_mean_nothing(text: str) -> None:
+    """An unknown token is refused, and the known ones are listed."""
+    with pytest.raises(ValueError, match="means nothing here"):
+        compile_format(text)
+
+
+@given(st.text(max_size=20))
+def test_a_field_never_breaks_its_line(text: str) -> None:
+    """Text as a field holds neither tab nor line end, and can be told apart from every other text."""
+    field = escaped(text)
+    assert not set("\t\n\r") & set(field)
+    assert (
+        field.replace("\\\\", "\0").replace("\\t", "\t").replace("\\n", "\n").replace("\\r", "\r").replace("\0", "\\")
+        == text
+        or "\0" in text
+    )
+    assert as_field(text.encode()) == field
+
+
+def test_rows_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same rows as lines, names, JSON, and a table whose text is never taken for markup."""
+    columns, rows = ("name", "many", "flag", "none"), [("[red]a", [1, 2], True, None)]
+    shown = {}
+    for form in ("tsv", "name", "json", "jsonl", "table"):
+        show_rows(form, columns, rows)
+        shown[form] = capsys.readouterr().out
+    assert shown["tsv"] == "[red]a\t1,2\tyes\t\n"
+    assert shown["name"] == "[red]a\n"
+    expected = {"name": "[red]a", "many": [1, 2], "flag": True, "none": None}
+    assert msgspec.json.decode(shown["json"]) == [expected]
+    assert msgspec.json.decode(shown["jsonl"]) == expected
+    assert "[red]a" in shown["table"]
+    assert "\x1b" not in shown["table"]
