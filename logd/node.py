@@ -75,7 +75,7 @@ class Node:
         self.cluster: Cluster
         self.partitions: PartitionTable
         self.groups: GroupCoordinator
-        self.guests = Guests(settings.max_connections, settings.max_connections_per_ip)
+        self.guests = Guests(self.connection_limits)
         self.listeners: list[Listener] = []
         self._stopping = trio.Event()
         self.killed = False
@@ -89,6 +89,11 @@ class Node:
         """Stop at once as a crash would: nothing is drained, flushed or closed well. For tests."""
         self.killed = True
         self._stopping.set()
+
+    def connection_limits(self) -> tuple[int, int]:
+        """How many connections there may be now: in all, and from one address."""
+        settings = self.cluster.settings
+        return settings.max_connections, settings.max_connections_per_ip
 
     def advertised(self, connection: Connection, broker_id: int) -> tuple[str, int]:
         """Where a client of this connection's listener reaches a broker."""
@@ -226,7 +231,6 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     cluster.listeners.append(node.partitions.follow)
     node.groups = GroupCoordinator(cluster=cluster, partitions=node.partitions, clock=clock)
     node.services = Services(
-        settings=settings,
         clock=clock,
         cluster=cluster,
         partitions=node.partitions,

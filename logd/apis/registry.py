@@ -47,26 +47,29 @@ class Connection:
 class Services:
     """Everything of one node that handlers use; built by the node, one for its life."""
 
-    __slots__ = ("_cold_reads", "advertised", "clock", "cluster", "fetch_sessions", "groups", "partitions", "settings")
+    __slots__ = ("_cold_reads", "advertised", "clock", "cluster", "fetch_sessions", "groups", "partitions")
 
     def __init__(
         self,
         *,
-        settings: Settings,
         clock: Clock,
         cluster: Cluster,
         partitions: PartitionTable,
         groups: GroupCoordinator,
         advertised: Callable[[Connection, int], tuple[str, int]],
     ) -> None:
-        self.settings = settings
         self.clock = clock
         self.cluster = cluster
         self.partitions = partitions
         self.groups = groups
         self.advertised = advertised
         self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
-        self.fetch_sessions = Sessions(settings.max_incremental_fetch_session_cache_slots)
+        self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force, with what was altered while running."""
+        return self.cluster.settings
 
     async def read_cold(self, piece: Slice) -> bytes:
         """Read a piece of a log from the disk, a few at a time; raises what :meth:`Slice.load` raises."""

@@ -97,10 +97,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Connections
     max_connections: Annotated[
-        int, _int("Connections of the whole broker at most; more are closed at once.", "", at_least(0))
+        int, _int("Connections of the whole broker at most; more are closed at once.", "", at_least(0), CLUSTER_WIDE)
     ] = INT_MAX
     max_connections_per_ip: Annotated[
-        int, _int("Connections from one address at most; more are closed at once.", "", at_least(0))
+        int, _int("Connections from one address at most; more are closed at once.", "", at_least(0), CLUSTER_WIDE)
     ] = INT_MAX
     connections_max_idle_ms: Annotated[int, _long("A connection without traffic is closed after this time.", "ms")] = (
         600_000

@@ -52,11 +52,13 @@ class Guest(Protocol):
 
 
 class Guests:
-    """All connections of a node, and the limits on them."""
+    """All connections of a node, and the limits on them.
 
-    def __init__(self, connections_max: int, per_address_max: int) -> None:
-        self.connections_max = connections_max
-        self.per_address_max = per_address_max
+    :param limits: tells how many there may be in all, and of one address, at this time.
+    """
+
+    def __init__(self, limits: Callable[[], tuple[int, int]]) -> None:
+        self._limits = limits
         self.present: set[Guest] = set()
         self._by_address: dict[str, int] = {}
         self._last_id = 0
@@ -64,10 +66,11 @@ class Guests:
 
     def enter(self, address: str) -> str | None:
         """Count a connection in, or say which limit it exceeds."""
-        if sum(self._by_address.values()) >= self.connections_max:
-            return f"max.connections={self.connections_max} is reached"
-        if self._by_address.get(address, 0) >= self.per_address_max:
-            return f"max.connections.per.ip={self.per_address_max} is reached"
+        connections_max, per_address_max = self._limits()
+        if sum(self._by_address.values()) >= connections_max:
+            return f"max.connections={connections_max} is reached"
+        if self._by_address.get(address, 0) >= per_address_max:
+            return f"max.connections.per.ip={per_address_max} is reached"
         self._by_address[address] = self._by_address.get(address, 0) + 1
         return None
 

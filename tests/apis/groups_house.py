@@ -44,7 +44,6 @@ class House:
             journal_of=lambda index: self.journals.setdefault(index, MemoryJournal()),
         )
         self.services = Services(
-            settings=settings,
             clock=FixedClock(),
             cluster=cluster,
             partitions=cast(Any, None),
