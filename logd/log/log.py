@@ -74,7 +74,6 @@ class Log:
         self._state_job: FlushJob | None = None
         self._since_point_bytes = 0
         self._indexed = (0, 0)  # entries of the active segment's two index files that are on disk
-        self._flush_mark = (self.end_offset, self._active.size)
         self._last_flush_ms = -1
         self._doomed: list[Doomed] = []
         self._snapshots = found.snapshots
@@ -167,7 +166,7 @@ class Log:
         base = self.end_offset
         stamp(view, 0, base, leader_epoch)
         last = base + header.last_offset_delta
-        self._write(view, last, max_timestamp, now_ms)
+        self._write(view, base, last, max_timestamp, now_ms)
         if producer_id >= 0:
             self.producers.note(header, base, max_timestamp)
         if leader_epoch > self.epochs.latest:
@@ -193,14 +192,14 @@ class Log:
             raise Refused(
                 ErrorCode.OFFSET_OUT_OF_RANGE, f"The leader sent offset {base} where {self.end_offset} comes next"
             )
-        self._write(batch, header.last_offset, header.max_timestamp, now_ms)
+        self._write(batch, base, header.last_offset, header.max_timestamp, now_ms)
         if header.producer_id >= 0:
             self.producers.note(header, base, header.max_timestamp)
         if header.leader_epoch > self.epochs.latest:
             self.epochs.assign(header.leader_epoch, base)
         self.end_offset = header.next_offset
 
-    def _write(self, data: memoryview, last: int, max_timestamp: int, now_ms: int) -> None:
+    def _write(self, data: memoryview, base: int, last: int, max_timestamp: int, now_ms: int) -> None:
         config = self.config
         segment = self._active
         size = len(data)
@@ -212,7 +211,7 @@ class Log:
             if segment.size == 0:
                 self._new_names = True
                 segment.preallocated = config.segment_bytes if config.preallocate else 0
-            segment.append(data, last, max_timestamp, now_ms, config.index_interval_bytes)
+            segment.append(data, base, last, max_timestamp, now_ms, config.index_interval_bytes)
         except StorageFailed as failure:
             if failure.cause.errno not in DISK_FULL:
                 self.fail(failure)
@@ -426,7 +425,6 @@ class Log:
         self._active = segment
         self._indexed = (0, 0)
         self.end_offset = self.flushed_offset = end
-        self._flush_mark = (end, position)
         for stale in (one for one in self._snapshots if one > end):
             self._disk.remove(self._snapshot_path(stale))
         self._snapshots = [one for one in self._snapshots if one <= end]
@@ -446,7 +444,6 @@ class Log:
         self._active = Segment(self._disk, self.path, start, self._active.changed_ms)
         self.segments, self._bases, self._snapshots, self._unfinished = [self._active], [start], [], []
         self._indexed = (0, 0)
-        self._flush_mark = (start, 0)
         self.producers.clear()
         self._disk.sync_directory(self.path)
         return start
@@ -495,7 +492,7 @@ class Log:
         self._new_names = False
         if state is not None:
             self._state_job = job
-        self._flush_mark = (self.end_offset, active.size)
+        active.mark(self.end_offset, active.size)
         return job
 
     def flushed(self, job: FlushJob) -> None:

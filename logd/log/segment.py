@@ -24,6 +24,7 @@ TIME_INDEX_SUFFIX: Final = ".timeindex"
 GROW_BYTES_MIN: Final = 64 * 1024
 GROW_BYTES_MAX: Final = 4 * 1024 * 1024
 WALK_BYTES: Final = 8 * 1024
+MARKS_MAX: Final = 64
 SCAN_BYTES: Final = 256 * 1024
 RELATIVE_OFFSET_MAX: Final = 2**31 - 1
 NO_TIMESTAMP: Final = -1
@@ -56,8 +57,11 @@ class Segment:
         "_disk",
         "_file",
         "_index",
+        "_last_base",
+        "_last_position",
         "_mapped_bytes",
         "_mapping",
+        "_marks",
         "_max_timestamp",
         "_max_timestamp_offset",
         "_since_index_bytes",
@@ -92,6 +96,9 @@ class Segment:
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
         self._since_index_bytes = 0
+        self._last_base = -1  # of the batch appended last, and where it is
+        self._last_position = 0
+        self._marks: dict[int, int] = {}  # offsets at which a batch begins, and where; a few that are asked for again
         self._file: File | None = None
         self._index: Index | None = Index()
         self._mapping: Mapping | None = None
@@ -142,7 +149,9 @@ class Segment:
         _ = self.max_timestamp
         return self._max_timestamp_offset
 
-    def append(self, data: Buffer, last_offset: int, max_timestamp: int, now_ms: int, interval_bytes: int) -> None:
+    def append(
+        self, data: Buffer, base_offset: int, last_offset: int, max_timestamp: int, now_ms: int, interval_bytes: int
+    ) -> None:
         """Write one batch at the end, index it, move the end.
 
         :raises StorageFailed: and nothing has changed.
@@ -153,6 +162,8 @@ class Segment:
             self._grow(size)
         self._disk.write(self.file, data, position)
         self.size = position + size
+        self._last_base = base_offset
+        self._last_position = position
         self.next_offset = last_offset + 1
         self.changed_ms = now_ms
         self._note(position, size, last_offset, max_timestamp, interval_bytes)
@@ -160,6 +171,8 @@ class Segment:
     def start_again(self) -> None:
         """Forget index and times, before recovery reads the segment from its start."""
         self._index = Index()
+        self._marks = {}
+        self._last_base = -1
         self._max_timestamp = NO_TIMESTAMP
         self._max_timestamp_offset = self.base_offset
         self._since_index_bytes = 0
@@ -210,11 +223,27 @@ class Segment:
             self._mapped_bytes = mapped_bytes
         return self._mapping
 
+    def mark(self, offset: int, position: int) -> None:
+        """Remember that the batch at ``offset`` begins at ``position``: a reader will ask for it soon."""
+        marks = self._marks
+        marks[offset] = position
+        if len(marks) > MARKS_MAX:
+            marks.pop(next(iter(marks)), None)
+
+    def marked(self, offset: int) -> int:
+        """Return where the batch at ``offset`` begins if that is remembered, else -1."""
+        if offset == self._last_base:
+            return self._last_position
+        return self._marks.get(offset, -1)
+
     def locate(self, offset: int, *, wait: bool = True) -> int:
         """Return the position of the first batch that ends at or after ``offset``; the size when there is none.
 
         :raises Cold: without ``wait``, when the disk would have to be waited for.
         """
+        position = self.marked(offset)
+        if position >= 0:
+            return position
         if self._index is None and not wait:
             raise Cold
         last, position = self.index.floor(offset - self.base_offset)
@@ -330,6 +359,8 @@ class Segment:
         self._disk.sync(file)
         self.size = position
         self.sealed = self.finished = False
+        self._marks = {}
+        self._last_base = -1
         self.next_offset = next_offset
         self.rebuild_index()
 

@@ -26,7 +26,7 @@ class Wanted(NamedTuple):
 
 
 class Slice:
-    """The batches from ``base_offset`` to ``next_offset``, ``size`` bytes of one segment's file.
+    """The batches from ``base_offset`` (or, in a compacted log, later) to ``next_offset``: ``size`` bytes of a segment.
 
     Where even finding them would have waited for the disk, all three are estimates until :meth:`load` has run.
     """
@@ -51,22 +51,22 @@ class Slice:
         """
         offset, end, bytes_max, at_least_one = self._wanted
         segment = self._segment
-        start = segment.locate(offset, wait=wait) if offset > segment.base_offset else 0
+        start, base = 0, segment.base_offset
+        if offset > base:
+            start, base = segment.marked(offset), offset
+            if start < 0:
+                start = segment.locate(offset, wait=wait)
+                base = segment.base_offset_at(start, wait=wait)
         stop = segment.size
         if end < segment.next_offset:
             stop = segment.locate(end, wait=wait) if end > segment.base_offset else 0
-        self.settle(
-            start, segment.cut(start, stop, bytes_max, at_least_one, wait=wait) if start < stop else start, wait
-        )
-
-    def settle(self, start: int, stop: int, wait: bool) -> None:
-        """Take the bytes ``start`` to ``stop``."""
-        segment = self._segment
-        if start < segment.size:
-            self.base_offset = segment.base_offset_at(start, wait=wait)
+        stop = segment.cut(start, stop, bytes_max, at_least_one, wait=wait) if start < stop else start
         self.next_offset = segment.base_offset_at(stop, wait=wait)
+        self.base_offset = base
         self._start = start
         self.size = stop - start
+        if not wait:  # then it is the event loop that is here
+            segment.mark(self.next_offset, stop)
 
     def map(self) -> None:
         """Map the bytes that were found."""
