@@ -35,7 +35,7 @@ class FixedClock:
 class House:
     """The services that group handlers use, and a client of them."""
 
-    def __init__(self, cluster: Cluster, settings: Settings) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.journals: dict[int, MemoryJournal] = {}
         self.groups = GroupCoordinator(
@@ -86,7 +86,7 @@ async def house(settings: Settings | None = None, *, topics: bool = True) -> Asy
     ids = iter(range(1, 100))
     cluster = await open_cluster(MemoryStore(), settings, lambda: bytes([next(ids)] * 16), lambda: "cluster")
     await cluster.start(Broker(0))
-    one = House(cluster, settings)
+    one = House(cluster)
     async with trio.open_nursery() as nursery:
         await nursery.start(one.groups.run)
         if topics:
