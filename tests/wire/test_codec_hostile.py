@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import struct
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -27,6 +28,10 @@ ALL = [*api_cases(), *other_cases()]
 VARINTS = [b"\x00", b"\x01", b"\x02", b"\xff\xff\xff\xff\x0f", b"\xff\xff\xff\xff\x07", b"\xff\xff\xff\xff\xff\x01"]
 PER_BYTE = 64
 """How many bytes of objects a byte of a message may become: an empty structure of three bytes with a list in it."""
+
+MEASUREMENTS = 10
+NOTHING_BYTES = 256 * 1024
+"""Far less than a claimed count would take, and more than a broker of other tests takes meanwhile."""
 
 
 def survives(cls: type[Message], version: int, data: bytes) -> None:
@@ -93,16 +98,31 @@ def test_counts_take_no_memory(case: Case) -> None:
     version = case.versions[-1]
     data = encode(full(case.cls, version), version)
     survives(case.cls, version, data)
-    tracemalloc.start()
-    try:
-        before, _ = tracemalloc.get_traced_memory()
+
+    def decode_all() -> None:
         for position in range(0, len(data), 1 + len(data) // 40):
             for value in (b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff\x0f"):
                 survives(case.cls, version, data[:position] + value + data[position + 4 :])
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak - before < 64 * 1024
+
+    assert takes_less_than(NOTHING_BYTES, decode_all)
+
+
+def takes_less_than(limit_bytes: int, work: Callable[[], object]) -> bool:
+    """Whether the work takes less memory than that at any moment.
+
+    Tried again when it seems not to: brokers of other tests allocate in threads of their own, now and then.
+    """
+    for _ in range(MEASUREMENTS):
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            work()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        if peak - before < limit_bytes:
+            return True
+    return False
 
 
 @pytest.mark.parametrize("case", [case for case in api_cases() if case.kind == "request"], ids=str)
@@ -116,15 +136,8 @@ def test_memory_is_in_proportion(case: Case) -> None:
         except EncodeError:
             continue  # an element whose defaults are null where this version wants a value
         survives(case.cls, version, data)
-        tracemalloc.start()
-        try:
-            before, _ = tracemalloc.get_traced_memory()
-            decoded = decode_exact(case.cls, version, data)
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert decoded == message
-        assert peak - before < PER_BYTE * len(data)
+        assert decode_exact(case.cls, version, data) == message
+        assert takes_less_than(PER_BYTE * len(data), partial(decode_exact, case.cls, version, data))
 
 
 def swollen(cls: type[Message], version: int, flexible: bool) -> Iterator[Any]:
