@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from logd.errors import DecodeError, ErrorCode, Refused, StorageFailed
+from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log import recovery, retention
 from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
 from logd.log.disk import DISK_FULL, Disk, RealDisk
@@ -25,7 +25,15 @@ from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.producers import Producers
 from logd.log.retention import Doomed, Removal
 from logd.log.search import Scan, piece_of
-from logd.log.segment import INDEX_SUFFIX, NO_TIMESTAMP, RELATIVE_OFFSET_MAX, TIME_INDEX_SUFFIX, Cold, Segment
+from logd.log.segment import (
+    INDEX_SUFFIX,
+    LOG_SUFFIX,
+    NO_TIMESTAMP,
+    RELATIVE_OFFSET_MAX,
+    TIME_INDEX_SUFFIX,
+    Cold,
+    Segment,
+)
 from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
 from logd.wire.batches import BatchHeader, check_crc, read_headers, stamp, stamp_append_time
@@ -93,9 +101,12 @@ class Log:
         """Make the directory of a new, empty log.
 
         :raises StorageFailed: the disk refused.
+        :raises Corrupt: segments are there already, and nothing says whose they are.
         """
         disk = disk or RealDisk()
         disk.make_directory(path)
+        if any(entry.name.endswith(LOG_SUFFIX) for entry in disk.entries(path)):
+            raise Corrupt(f"{path}/{META_NAME}", 0, "the file that names the topic id is missing beside old segments")
         disk.replace(f"{path}/{META_NAME}", pack_meta(topic_id), sync=True)
         state = State(start_offset, start_offset, start_offset, start_offset)
         if start_offset:

@@ -181,6 +181,14 @@ def test_damaged_meta(disk: MemoryDisk, damage: bytes | None) -> None:
         reopen(disk)
 
 
+def test_create_over_old_segments(disk: MemoryDisk) -> None:
+    """A log is never begun in a directory that holds data."""
+    filled(disk, 2)
+    del disk.names[f"{PATH}/partition.meta"]
+    with pytest.raises(Corrupt, match="old segments"):
+        Log.create(PATH, TOPIC_ID, SMALL, now_ms=0, disk=disk)
+
+
 def test_idempotence_over_roll_retention_and_restart(disk: MemoryDisk) -> None:
     """A retry is known when its batch is long deleted and the server was killed."""
     log = filled(disk, 23)
