@@ -1,0 +1,1 @@
+"""Bad input, clear error: each row of the table that concerns what is served, against logd alone."""
