@@ -1,10 +1,23 @@
-"""What all tests share: the line that repeats a failed gate of ``tools/test`` beside pytest's own result."""
+"""What all tests share: their order, and the line that repeats a failed check of ``tools/test`` at the end."""
 
 from __future__ import annotations
 
 import os
 
 import pytest
+
+WITH_SERVERS = {"clients", "process", "testing", "twin"}
+BROKERS = {"logd_broker", "bootstrap"}
+
+
+def drives_a_server(item: pytest.Item) -> bool:
+    """True for a test after which a broker may go on living in this process, or that takes long to start one."""
+    return bool(WITH_SERVERS & set(item.path.parts) or BROKERS & set(getattr(item, "fixturenames", ())))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what needs no server first: it is quick to fail, and measures memory without brokers in other threads."""
+    items.sort(key=drives_a_server)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -29,7 +29,7 @@ VARINTS = [b"\x00", b"\x01", b"\x02", b"\xff\xff\xff\xff\x0f", b"\xff\xff\xff\xf
 PER_BYTE = 64
 """How many bytes of objects a byte of a message may become: an empty structure of three bytes with a list in it."""
 
-MEASUREMENTS = 10
+MEASUREMENTS = 3
 NOTHING_BYTES = 256 * 1024
 """Far less than a claimed count would take, and more than a broker of other tests takes meanwhile."""
 
