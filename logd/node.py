@@ -138,6 +138,7 @@ class Node:
                 await self._stopping.wait()
                 doors.cancel_scope.cancel()
             if not self.killed:
+                await self.groups.close()  # members that wait for others are answered now
                 await self.guests.drain(DRAIN_S)
             connections.cancel_scope.cancel()
 
@@ -202,7 +203,6 @@ async def _run_on(node: Node, data: DataDirectory, task_status: trio.TaskStatus[
             background.cancel_scope.cancel()
         if not node.killed:
             with trio.CancelScope(shield=True):
-                await node.groups.close()
                 if await node.partitions.close():
                     data.mark_clean()
     finally:

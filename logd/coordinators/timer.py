@@ -1,17 +1,21 @@
 """One timer task for all deadlines of a coordinator: the trio shell around :class:`Deadlines`.
 
 Machines arm deadlines through their runtime; this hands the events back when their time has come. Time is trio's
-own, so that a jump of the wall clock expires nobody's session and a test turns it forward with its mock clock.
+own, so that a jump of the wall clock expires nobody's session and a test turns it forward with its mock clock. A step
+that fails is logged and ends nothing: the deadlines of all other groups go on.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Hashable
 
 import trio
 
 from logd.coordinators.deadlines import Deadlines
+
+logger = logging.getLogger("logd.groups")
 
 
 class Timer:
@@ -55,4 +59,7 @@ class Timer:
         while (due := self._deadlines.pop(now_ms)) is not None:
             fire = due[1]
             assert callable(fire)
-            fire()
+            try:
+                fire()
+            except Exception:
+                logger.exception("what was to happen at a deadline failed, which is a bug")

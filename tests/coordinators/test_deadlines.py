@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from logd.coordinators.deadlines import Deadlines
+from logd.coordinators.timer import Timer
 
 
 def fired(table: Deadlines, now_ms: float) -> list[object]:
@@ -85,3 +88,20 @@ def test_like_a_plain_table(steps: list[tuple[int, int | None, int]]) -> None:
         assert sorted(fired(table, now_ms)) == sorted(due)  # type: ignore[type-var]
         for each in due:
             del plain[each]
+
+
+@pytest.mark.trio
+async def test_a_deadline_that_fails_ends_nothing(autojump_clock: object, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug in one group's step is logged, and the other groups' deadlines still come."""
+    timer, fired = Timer(), trio.Event()
+
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timer.run)
+        timer.arm("one", "a", 10, fail)
+        timer.arm("two", "b", 20, fired.set)
+        await fired.wait()
+        nursery.cancel_scope.cancel()
+    assert "a bug" in caplog.text
