@@ -6,8 +6,8 @@ import io
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -128,7 +128,7 @@ def _header(text: str) -> tuple[str, bytes | None]:
     return name, value.encode() if equals else None
 
 
-async def read_lines() -> AsyncIterator[list[bytes]]:
+async def read_lines() -> AsyncGenerator[list[bytes], None]:
     """The lines of stdin, without their ends, as many at a time as came together; the last one may lack its end."""
     import trio
 
@@ -202,11 +202,12 @@ class Run:
         if plan.value is not None or plan.tombstone:
             await self._send(producer, Draft(plan.value))
             return
-        async for lines in read_lines():
-            for draft in self._drafts(lines):
-                await self._send(producer, draft)
-            if self._bad_line is not None or not self._can_go_on():
-                return
+        async with aclosing(read_lines()) as chunks:
+            async for lines in chunks:
+                for draft in self._drafts(lines):
+                    await self._send(producer, draft)
+                if self._bad_line is not None or not self._can_go_on():
+                    return
 
     def _drafts(self, lines: list[bytes]) -> Iterator[Draft]:
         """The records of these lines, up to the first that is none."""

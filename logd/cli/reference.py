@@ -48,4 +48,6 @@ def walk(command: click.Command, context: click.Context) -> Iterator[tuple[str, 
 
 def _context(command: click.Command, parent: click.Context | None) -> click.Context:
     """A context that does not depend on the terminal."""
-    return click.Context(command, info_name=command.name, parent=parent, terminal_width=100, max_content_width=100)
+    return click.Context(
+        command, info_name=command.name, parent=parent, terminal_width=100, help_option_names=["-h", "--help"]
+    )

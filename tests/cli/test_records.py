@@ -128,7 +128,8 @@ def test_a_bad_line_stops_with_its_number(cli: Cli, topic: str) -> None:
 
 def test_a_record_that_is_too_large(cli: Cli, topic: str) -> None:
     """The others are sent; exit code 8 for some, 1 for none."""
-    cli("topic", "alter", topic, "-c", "max.message.bytes=1000")
+    topic += "-small"
+    cli("topic", "create", topic, "-c", "max.message.bytes=1000")
     big = b"x" * 5000 + b"\n"
     ran = cli("produce", topic, "-p", "0", stdin=b"small\n" + big + b"small too\n")
     assert ran.code == 8
