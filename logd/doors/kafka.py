@@ -158,6 +158,16 @@ class Peer:
     async def _start_requests(self) -> None:
         """Start every request that has arrived whole and whose turn it is; send what is answered at once."""
         out: Parts = []
+        try:
+            await self._start_each(out)
+        except (Hangup, DecodeError):
+            await self._send(out)  # what came right before a frame that cannot be
+            raise
+        if out:
+            await self._send(out)
+
+    async def _start_each(self, out: Parts) -> None:
+        """Collect in ``out`` what is answered at once and not sent yet."""
         size_bytes = turn = 0
         while (frame := self._next_frame()) is not None:
             result = start(frame, self.connection, self.services)
@@ -174,10 +184,9 @@ class Peer:
                 size_bytes += sum(map(len, result))
             if size_bytes > COALESCED_BYTES_MAX or turn % TURN_REQUESTS_MAX == 0:
                 await self._send(out)
-                out, size_bytes = [], 0
+                out.clear()
+                size_bytes = 0
                 await trio.lowlevel.checkpoint()
-        if out:
-            await self._send(out)
 
     def _park(self, answer: Pending | Ready) -> None:
         self.pending.append(answer)
