@@ -1,0 +1,59 @@
+"""What becomes of an error: its exit code, and the words that are shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from logd.cli.failures import Failure, explain, show
+from logd.client import CannotConnect, ConnectionLost, NotSupported, TimedOut
+from logd.errors import Corrupt, DecodeError, ErrorCode, Refused
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Refused(ErrorCode.INVALID_CONFIG, "no"), 1),
+        (Refused(ErrorCode.TOPIC_AUTHORIZATION_FAILED, "no"), 4),
+        (Refused(ErrorCode.GROUP_AUTHORIZATION_FAILED, "no"), 4),
+        (Refused(ErrorCode.CLUSTER_AUTHORIZATION_FAILED, "no"), 4),
+        (Refused(ErrorCode.SASL_AUTHENTICATION_FAILED, "no"), 4),
+        (Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, "no"), 5),
+        (Refused(ErrorCode.GROUP_ID_NOT_FOUND, "no"), 5),
+        (Refused(ErrorCode.TOPIC_ALREADY_EXISTS, "no"), 6),
+        (Refused(ErrorCode.REQUEST_TIMED_OUT, "no"), 7),
+        (CannotConnect("a", "b"), 3),
+        (ConnectionLost("a", "b"), 3),
+        (TimedOut("a", "b"), 7),
+        (NotSupported("a", "b"), 1),
+        (DecodeError("a"), 1),
+        (Corrupt("file", 5, "bad"), 1),
+        (PermissionError(13, "Permission denied", "file"), 1),
+        (Failure("a", "b", code=8), 8),
+    ],
+)
+def test_exit_codes(error: Exception, code: int) -> None:
+    """Each kind of error has its code, whichever layer it comes from."""
+    failure = explain(error)
+    assert failure is not None
+    assert failure.code == code
+
+
+def test_a_bug_of_ours_is_not_dressed_up() -> None:
+    """An error that nobody expected is not explained, so that its traceback is seen."""
+    assert explain(KeyError("x")) is None
+
+
+def test_three_lines_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
+    """What, why and what to type next stand on one line each, whatever the server's message holds."""
+    show(Failure("what", "line one\nline two", ""))
+    assert capsys.readouterr().err == "error: what\nwhy:   line one line two\n"
+
+
+def test_the_name_of_a_refusal_is_shown_once() -> None:
+    """The error's name stands behind the server's sentence, or in it."""
+    named = explain(Refused(ErrorCode.INVALID_CONFIG, "retention.ms is wrong."))
+    assert named is not None
+    assert named.why == "retention.ms is wrong (INVALID_CONFIG)"
+    bare = explain(Refused(ErrorCode.INVALID_CONFIG, "topic 't': INVALID_CONFIG"))
+    assert bare is not None
+    assert bare.why == "topic 't': INVALID_CONFIG"
