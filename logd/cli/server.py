@@ -5,6 +5,7 @@ Prints one line on stdout when it serves; logs go to stderr. Nothing but this mo
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import resource
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 USAGE = 2
 FAILED = 1
+GC_ALLOCATIONS = 20_000
+"""New objects before the youngest are looked at; Python's own figure is 700."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,6 +67,12 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def calm_collector() -> None:
+    """Leave what was made at start out of garbage collection, and collect the rest less often: shorter pauses."""
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, 20, 20)
 
 
 def fail(code: int, message: str) -> None:
@@ -184,6 +193,7 @@ async def _serve(settings: Settings) -> None:
                 else:
                     outer.start_soon(_stop_on_signal, signals, node, inner.cancel_scope)
                     kafka = ",".join(node.bootstrap)
+                    calm_collector()
                     click.echo(f"logd ready kafka={kafka} http=off data={settings.log_dirs[0]}")
             outer.cancel_scope.cancel()
     if refused is not None:
