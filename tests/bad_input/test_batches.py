@@ -184,6 +184,7 @@ def test_unknown_topics(peer: Peer, topic: str) -> None:
 
 @pytest.mark.parametrize("partition", [1, -1, 2**31 - 1, -(2**31)])
 def test_unknown_partitions(peer: Peer, partition: int) -> None:
+    """A partition that the topic has not is unknown."""
     answer = peer.produce(TOPIC, GOOD, partition=partition)
     assert answer["error_code"] == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 

@@ -56,6 +56,7 @@ def join(peer: Peer, **fields: Any) -> Any:
     ],
 )
 def test_join(member: tuple[Peer, str], fields: dict[str, Any], code: ErrorCode) -> None:
+    """A bad field of JoinGroup is answered with its own error, and nobody joins."""
     answer = join(member[0], **fields)
     assert (ErrorCode(answer["error_code"]).name, answer["members"]) == (code.name, [])
 
@@ -120,11 +121,13 @@ def test_metadata_of_a_commit(peer: Peer) -> None:
 
 
 def test_commit_for_a_topic_that_is_not_there(peer: Peer) -> None:
+    """Offsets of an unknown topic are not committed."""
     rows = [{"partition_index": 0, "committed_offset": 1}]
     assert commit(peer, topics=[{"name": "absent", "partitions": rows}]) == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
 
 
 def test_groups_that_are_not_there_or_not_empty(member: tuple[Peer, str]) -> None:
+    """Deleting and leaving groups that cannot be says which and why."""
     peer, _ = member
     answer = peer.ask("DeleteGroups", 2, groups_names=["g", "never", ""])
     codes = {row["group_id"]: row["error_code"] for row in answer["results"]}

@@ -34,11 +34,13 @@ def test_small_limits(peer: Peer, limit: int) -> None:
 
 @pytest.mark.parametrize("limit", [-1, -(2**31)])
 def test_negative_limits(peer: Peer, limit: int) -> None:
+    """A negative size is refused, of a partition and of the request."""
     assert peer.fetch(TOPIC, 0, partition_max_bytes=limit)["error_code"] == ErrorCode.INVALID_REQUEST
     assert peer.fetch(TOPIC, 0, request={"max_bytes": limit})["error_code"] == ErrorCode.INVALID_REQUEST
 
 
 def test_isolation_level(peer: Peer) -> None:
+    """An isolation level that does not exist is refused."""
     answer = peer.fetch(TOPIC, 0, request={"isolation_level": 7})
     assert answer["error_code"] == ErrorCode.INVALID_REQUEST
 
@@ -86,6 +88,7 @@ def test_fetch_sessions(peer: Peer) -> None:
     ("version", "timestamp"), [(6, -3), (7, -4), (8, -5), (10, -6), (11, -7), (11, -(2**63)), (1, -(2**31))]
 )
 def test_special_offsets_of_other_versions(peer: Peer, version: int, timestamp: int) -> None:
+    """A special offset that a version does not know is refused in that version."""
     rows = [{"partition_index": 0, "timestamp": timestamp}]
     answer = peer.ask("ListOffsets", version, replica_id=-1, topics=[{"name": TOPIC, "partitions": rows}])
     assert answer["topics"][0]["partitions"][0]["error_code"] == ErrorCode.UNSUPPORTED_VERSION
@@ -93,6 +96,7 @@ def test_special_offsets_of_other_versions(peer: Peer, version: int, timestamp: 
 
 @pytest.mark.parametrize("offset", [-2, 2, 2**62, -(2**63)])
 def test_delete_records_out_of_range(peer: Peer, offset: int) -> None:
+    """Records can be deleted up to offsets that the log has, and no others."""
     rows = [{"partition_index": 0, "offset": offset}]
     answer = peer.ask("DeleteRecords", 2, topics=[{"name": TOPIC, "partitions": rows}], timeout_ms=1000)
     row = answer["topics"][0]["partitions"][0]

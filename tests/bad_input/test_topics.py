@@ -40,6 +40,7 @@ def test_names_that_collide(peer: Peer) -> None:
 
 
 def test_topics_that_are_there(peer: Peer) -> None:
+    """A topic that exists is not made again, and is named."""
     code, message = create(peer, TOPIC)
     assert code == ErrorCode.TOPIC_ALREADY_EXISTS
     assert TOPIC in message
@@ -77,6 +78,7 @@ def test_numbers_and_configs(peer: Peer, fields: dict[str, Any], code: ErrorCode
     ("brokers", "first"), [([[9]], 0), ([[-1]], 0), ([[0, 0]], 0), ([[]], 0), ([[0]], 1), ([[0], [0, 0]], 0)]
 )
 def test_assignments(peer: Peer, brokers: list[list[int]], first: int) -> None:
+    """An assignment with unknown, repeated or missing replicas or partitions is refused."""
     rows = [{"partition_index": first + i, "broker_ids": ids} for i, ids in enumerate(brokers)]
     code, message = create(peer, "never", num_partitions=-1, replication_factor=-1, assignments=rows)
     assert code == ErrorCode.INVALID_REPLICA_ASSIGNMENT
@@ -116,6 +118,7 @@ def test_absent_topics(peer: Peer) -> None:
     ],
 )
 def test_alterations(peer: Peer, key: str, operation: int, value: str | None, code: ErrorCode) -> None:
+    """A setting, operation or value that cannot be is refused with a message."""
     rows = [{"name": key, "config_operation": operation, "value": value}]
     resource = {"resource_type": 2, "resource_name": TOPIC, "configs": rows}
     answer = peer.ask("IncrementalAlterConfigs", 1, resources=[resource])["responses"][0]
