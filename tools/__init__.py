@@ -1,1 +1,1 @@
-"""Development tools of logd: the bench, the real Apache Kafka it is measured against, generators. Never imported by `logd`."""
+"""Development tools: the bench, the real Apache Kafka it is measured against, generators. Never imported by `logd`."""
