@@ -158,35 +158,30 @@ class Peer:
     async def _start_requests(self) -> None:
         """Start every request that has arrived whole and whose turn it is; send what is answered at once."""
         out: Parts = []
+        size_bytes = turn = 0
         try:
-            await self._start_each(out)
+            while (frame := self._next_frame()) is not None:
+                result = start(frame, self.connection, self.services)
+                self.frames.limit = self.request_bytes_max
+                turn += 1
+                if isinstance(result, Pending):
+                    if result.head.api_key == PRODUCE and not result.in_order:
+                        self.frames.detach()  # its records are views of the frame; all else was copied by the decoder
+                    self._park(result)
+                elif self.pending:
+                    self._park(Ready(result))
+                elif result is not None:
+                    out += result
+                    size_bytes += sum(map(len, result))
+                if size_bytes > COALESCED_BYTES_MAX or turn % TURN_REQUESTS_MAX == 0:
+                    await self._send(out)
+                    out, size_bytes = [], 0
+                    await trio.lowlevel.checkpoint()
         except (Hangup, DecodeError):
             await self._send(out)  # what came right before a frame that cannot be
             raise
         if out:
             await self._send(out)
-
-    async def _start_each(self, out: Parts) -> None:
-        """Collect in ``out`` what is answered at once and not sent yet."""
-        size_bytes = turn = 0
-        while (frame := self._next_frame()) is not None:
-            result = start(frame, self.connection, self.services)
-            self.frames.limit = self.request_bytes_max
-            turn += 1
-            if isinstance(result, Pending):
-                if result.head.api_key == PRODUCE and not result.in_order:
-                    self.frames.detach()  # its records are views of the frame; all else was copied by the decoder
-                self._park(result)
-            elif self.pending:
-                self._park(Ready(result))
-            elif result is not None:
-                out += result
-                size_bytes += sum(map(len, result))
-            if size_bytes > COALESCED_BYTES_MAX or turn % TURN_REQUESTS_MAX == 0:
-                await self._send(out)
-                out.clear()
-                size_bytes = 0
-                await trio.lowlevel.checkpoint()
 
     def _park(self, answer: Pending | Ready) -> None:
         self.pending.append(answer)
