@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("logd.upkeep")
 
 LOOK_EVERY_S = 1.0
+PARTITIONS_A_STEP = 32
+"""Partitions that are looked at before others get their turn."""
 
 
 class Retain(Protocol):
@@ -59,13 +61,14 @@ class Upkeep:
             self._retained_ms = now_ms
         if checkpoint:
             self._checkpointed_ms = now_ms
-        for partition in self._partitions:
+        for number, partition in enumerate(self._partitions):
             if partition.failure is None:
                 try:
                     await self._look_at(partition, now_ms, retain, checkpoint)
                 except StorageFailed as failure:
                     partition.fail(failure)
-            await trio.lowlevel.checkpoint()
+            if number % PARTITIONS_A_STEP == 0:
+                await trio.lowlevel.checkpoint()
 
     async def _look_at(self, partition: Partition, now_ms: int, retain: bool, checkpoint: bool) -> None:
         log = partition.log
