@@ -16,7 +16,7 @@ from logd.cli.output import note, show_rows
 from logd.cli.records import as_text
 
 if TYPE_CHECKING:
-    from logd.cli.segments import Found
+    from logd.cli.segments import Expected, Fault, Found
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 BATCH_COLUMNS = (
@@ -37,6 +37,7 @@ BATCH_COLUMNS = (
 )
 RECORD_COLUMNS = ("file", "position", "offset", "timestamp", "key", "value", "headers")
 RECORDS_BYTES_MAX = 1 << 30
+FAULTS_SHOWN = 10
 
 
 @click.group()
@@ -139,7 +140,7 @@ def verify(settings: Settings, paths: tuple[Path, ...], records: bool) -> int:
     Prints file, batches, records, first and next offset, and what is wrong with it. The exit code is 1 when a batch
     is bad; the error names the file and the byte where it starts.
     """
-    from logd.cli.segments import Expected, Fault
+    from logd.cli.segments import Expected
 
     rows: list[tuple[Any, ...]] = []
     faults: list[Fault] = []
@@ -147,11 +148,9 @@ def verify(settings: Settings, paths: tuple[Path, ...], records: bool) -> int:
     for path in _files(paths):
         if path.parent != directory:
             expected, directory = Expected(), path.parent
-        row, fault = _verify_file(path, expected, records)
+        row, found = _verify_file(path, expected, records)
         rows.append(row)
-        if fault is not None:
-            faults.append(fault)
-            expected = Expected()
+        faults += found
     show_rows(settings.output, ("file", "batches", "records", "start", "end", "fault"), rows)
     if faults:
         raise _failure(faults[0], len(faults))
@@ -159,28 +158,33 @@ def verify(settings: Settings, paths: tuple[Path, ...], records: bool) -> int:
     return 0
 
 
-def _verify_file(path: Path, expected: Any, with_records: bool) -> tuple[tuple[Any, ...], Any]:
+def _verify_file(path: Path, expected: Expected, with_records: bool) -> tuple[tuple[Any, ...], list[Fault]]:
+    """The row of a file, which counts its good batches, and all that is wrong with it."""
     from logd.cli.segments import Fault, base_offset_of, check_records, read_batches
 
     batches = count = 0
     start = end = base_offset_of(path)
-    fault: Fault | None = None
+    faults: list[Fault] = []
     try:
         expected.begin(path)
         for found in read_batches(path):
-            expected.check(path, found)
-            if with_records:
-                check_records(path, found, RECORDS_BYTES_MAX)
+            try:
+                expected.check(path, found)
+                if with_records:
+                    check_records(path, found, RECORDS_BYTES_MAX)
+            except Fault as error:
+                faults.append(error)  # its length was right: the next batch may be good
+                continue
             batches += 1
             count += found.header.count
             end = found.header.next_offset
     except Fault as error:
-        fault = error
-    why = None if fault is None else f"byte {fault.position}: {fault.why}"
-    return (str(path), batches, count, start, end, why), fault
+        faults.append(error)
+    why = "; ".join(f"byte {fault.position}: {fault.why}" for fault in faults[:FAULTS_SHOWN]) or None
+    return (str(path), batches, count, start, end, why), faults
 
 
-def _failure(fault: Any, count: int = 1) -> Failure:
-    more = f"; {count - 1} more file{'s are' if count > 2 else ' is'} bad" if count > 1 else ""
+def _failure(fault: Fault, count: int = 1) -> Failure:
+    more = f"; {count} faults in all" if count > 1 else ""
     what = f"a batch of {fault.path} is bad at byte {fault.position}"
     return Failure(what, f"{fault.why}{more}", f"logd-cli log dump {fault.path}", FAILED)

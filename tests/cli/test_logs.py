@@ -91,7 +91,22 @@ def test_all_bad_files_are_told(tmp_path: Path) -> None:
     result = invoke("log", "verify", tmp_path, "-o", "tsv")
     assert result.exit_code == 1
     assert [bool(line.split("\t")[5]) for line in result.stdout.splitlines()] == [False, True, True]
-    assert "1 more file is bad" in result.stderr
+    assert "2 faults in all" in result.stderr
+
+
+def test_a_bad_batch_does_not_hide_the_next(tmp_path: Path) -> None:
+    """Every bad batch of a file is named; the good ones between and after them are counted."""
+    bad = bytearray(batch(2))
+    bad[-1] ^= 1
+    worse = bytearray(batch(6))
+    worse[-1] ^= 1
+    path = segment(tmp_path, 0, batch(0), bytes(bad), batch(4), bytes(worse), batch(8))
+    result = invoke("log", "verify", path, "-o", "tsv")
+    assert result.exit_code == 1
+    _, batches, records, start, end, why = result.stdout.strip().split("\t")
+    assert (batches, records, start, end) == ("3", "6", "0", "10")
+    assert why.count("checksum") == 2
+    assert f"is bad at byte {len(batch(0))}" in result.stderr
 
 
 def test_dump_shows_batches_and_records(tmp_path: Path) -> None:
