@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,8 +24,17 @@ logger = logging.getLogger("logd.door")
 IDLE_SWEEPS = 10
 """A connection is closed when it was silent in this many sweeps, which together last the idle time."""
 
-DESCRIPTOR_PAUSE_S = 0.1
-OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+PAUSE_S = 0.1
+OUT_OF_DESCRIPTORS = {errno.EMFILE, errno.ENFILE}
+
+DESCRIPTORS_KEPT = 32
+"""File descriptors that connections leave to the logs, the metadata and the threads, beside a quarter of all."""
+
+
+def connections_limit() -> int:
+    """How many connections the limit of open files leaves room for, so that no flood of them takes a log its files."""
+    files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(files_max - files_max // 4 - DESCRIPTORS_KEPT, 1)
 
 
 class Guest(Protocol):
@@ -59,6 +69,7 @@ class Guests:
 
     def __init__(self, limits: Callable[[], tuple[int, int]]) -> None:
         self._limits = limits
+        self._room = connections_limit()
         self.present: set[Guest] = set()
         self._by_address: dict[str, int] = {}
         self._last_id = 0
@@ -67,8 +78,11 @@ class Guests:
     def enter(self, address: str) -> str | None:
         """Count a connection in, or say which limit it exceeds."""
         connections_max, per_address_max = self._limits()
-        if sum(self._by_address.values()) >= connections_max:
+        present = sum(self._by_address.values())
+        if present >= connections_max:
             return f"max.connections={connections_max} is reached"
+        if present >= self._room:
+            return f"the limit of open files leaves room for {self._room} connections; raise it (ulimit -n)"
         if self._by_address.get(address, 0) >= per_address_max:
             return f"max.connections.per.ip={per_address_max} is reached"
         self._by_address[address] = self._by_address.get(address, 0) + 1
@@ -173,9 +187,7 @@ class Listener:
             except ConnectionError:
                 continue
             except OSError as error:
-                if error.errno not in OUT_OF_DESCRIPTORS:
-                    raise
-                await self._turn_one_away(error)
+                await self._not_accepted(error)
                 return
             self._admit(sock, address, connections)
 
@@ -203,11 +215,19 @@ class Listener:
         finally:
             self.guests.leave(address[0], guest)
 
-    async def _turn_one_away(self, error: OSError) -> None:
-        """Out of file descriptors: use the spare one to accept a connection and close it, so that it knows."""
-        logger.error("%s: cannot accept: %s; raise the limit of open files", self.name, error.strerror)
-        os.close(self._spare)
+    async def _not_accepted(self, error: OSError) -> None:
+        """Whatever accept says, the node serves on: it looks again in a moment."""
+        logger.error("%s: cannot accept: %s", self.name, error.strerror or error)
+        if error.errno in OUT_OF_DESCRIPTORS:
+            self._turn_one_away()
+        await trio.sleep(PAUSE_S)
+
+    def _turn_one_away(self) -> None:
+        """Use the spare descriptor, if it is there, to accept a connection and close it, so that it knows."""
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
+            with suppress(OSError):
+                self.sock.accept()[0].close()
         with suppress(OSError):
-            self.sock.accept()[0].close()
-        await trio.sleep(DESCRIPTOR_PAUSE_S)
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

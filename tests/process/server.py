@@ -31,15 +31,16 @@ def refused(*options: str) -> tuple[int, str]:
 class Server:
     """One data directory and the processes that serve it, one after the other, on one port.
 
-    A context manager: what still runs at the end is killed.
+    A context manager: what still runs at the end is killed. ``files_max`` is the limit of its open files.
     """
 
-    def __init__(self, data_dir: Path, *options: str) -> None:
+    def __init__(self, data_dir: Path, *options: str, files_max: int | None = None) -> None:
         self.data_dir = data_dir
         self.log = data_dir.with_name(data_dir.name + ".log")
         self.bootstrap = "127.0.0.1:0"
         self.ready_line = ""
         self._options = options
+        self._files_max = files_max
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Server:
@@ -53,7 +54,8 @@ class Server:
 
     def start(self) -> None:
         """Start a process and wait for its ready line."""
-        command = [LOGD, "serve", "--data-dir", str(self.data_dir), *self._options]
+        limit = ["prlimit", f"--nofile={self._files_max}"] if self._files_max is not None else []
+        command = [*limit, LOGD, "serve", "--data-dir", str(self.data_dir), *self._options]
         for address in self.bootstrap.split(","):
             command += ["--listen", address]
         with self.log.open("a") as log:
@@ -65,6 +67,12 @@ class Server:
             self.kill()
             raise AssertionError(f"no ready line but {self.ready_line!r}; its log: {self.log.read_text()[-3000:]}")
         self.bootstrap = found["kafka"]
+
+    @property
+    def pid(self) -> int:
+        """The process that runs."""
+        assert self._process is not None, "it does not run"
+        return self._process.pid
 
     def stop(self) -> tuple[int, str]:
         """SIGTERM; the exit code, and what it wrote to stdout after the ready line."""
