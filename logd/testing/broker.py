@@ -7,9 +7,7 @@ directory and speaks the Kafka protocol to its own node, as any client does; not
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from time import monotonic, sleep, time_ns
@@ -20,6 +18,7 @@ import msgspec
 from logd.config import load
 from logd.errors import ErrorCode, Refused
 from logd.testing.connection import Connection, check
+from logd.testing.directories import memory_directory
 from logd.testing.errors import BrokerFailed, NotThereYet
 from logd.testing.hosting import NodeThread
 from logd.wire import batches
@@ -37,8 +36,6 @@ from logd.wire.schemas import (
 )
 
 HOST = "127.0.0.1"
-MEMORY = Path("/dev/shm")
-MEMORY_BYTES_MIN = 512 << 20
 FETCH_BYTES = 8 << 20
 BATCH_BYTES_MAX = 256 << 20
 LATEST, EARLIEST = -1, -2
@@ -299,16 +296,6 @@ class Broker:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-
-
-def memory_directory() -> Path:
-    """A new directory in memory where there is room for it, else an ordinary temporary one."""
-    try:
-        room = os.statvfs(MEMORY)
-        parent = MEMORY if room.f_bavail * room.f_frsize >= MEMORY_BYTES_MIN and os.access(MEMORY, os.W_OK) else None
-    except OSError:
-        parent = None
-    return Path(tempfile.mkdtemp(prefix="logd-test-", dir=parent))
 
 
 def whole_batches(data: bytes) -> Iterator[tuple[int, batches.BatchHeader]]:
