@@ -115,9 +115,9 @@ def _arguments() -> argparse.ArgumentParser:
 def _stages(options: argparse.Namespace) -> list[Stage]:
     here = f"logd-bench-{os.getpid()}"
     directories = {
-        figures.DISK: options.disk_dir / here / figures.DISK,
+        figures.DISK: options.disk_dir / f"{here}-disk",
         figures.TMPFS: options.tmpfs_dir / here,
-        figures.FLUSH: options.disk_dir / here / figures.FLUSH,
+        figures.FLUSH: options.disk_dir / f"{here}-flush",
     }
     names = options.stages.split(",") if options.stages else figures.STAGES
     return [Stage(name, directories[name]) for name in names]
