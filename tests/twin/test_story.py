@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from .compare import differences_of, served_keys
@@ -9,7 +11,8 @@ from .servers import Twins
 from .story import Story
 from .tale import Case, Tale
 
-SEEDS = range(12)
+SEEDS = range(int(os.environ.get("LOGD_TWIN_SEEDS", "8")))
+"""More of them by hand: LOGD_TWIN_SEEDS=500 pytest tests/twin/test_story.py."""
 LENGTH = 60
 
 

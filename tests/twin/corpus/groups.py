@@ -186,7 +186,7 @@ def join_group_inconsistent(t: Tale, version: int) -> None:
     member(t, version=version).join(member_id="unknown-member")
 
 
-@case("two-members", versions=range(0, 10))
+@case("two-members", versions=(0, 1, 4, 5, 7, 9))
 def two_members(t: Tale, version: int) -> None:
     """Join, rebalance, assignment by the leader, leave, and the rest rebalances again."""
     t.create("a")
