@@ -49,10 +49,17 @@ def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeCon
         except Refused as refused:
             result.error_code, result.error_message = refused.code, refused.message
         else:
-            keys = frozenset(resource.configuration_keys or ())
-            result.configs = [_told(item, request) for item in described if not keys or item.name in keys]
+            result.configs = [_told(item, request) for item in _picked(described, resource.configuration_keys)]
         results.append(result)
     return DescribeConfigsResponse(0, results)
+
+
+def _picked(described: Sequence[Described], keys: Sequence[str] | None) -> Sequence[Described]:
+    """Those asked for, each once and in the order of the request; clients take them by their place."""
+    if not keys:
+        return described
+    by_name = {item.name: item for item in described}
+    return [by_name[key] for key in dict.fromkeys(keys) if key in by_name]
 
 
 def _described(call: Call, resource: DescribeConfigsResource) -> list[Described]:

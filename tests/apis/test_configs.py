@@ -59,6 +59,16 @@ async def replace(node: Admin, kind: int, name: str, *pairs: tuple[str, str | No
     return int(result.error_code)
 
 
+async def test_named_settings_come_in_the_order_they_were_asked_for() -> None:
+    """Kafka's order is that of a hash table; clients (kafkajs's tests) take the answers by their place."""
+    node = await with_topic()
+    asked = ("default.replication.factor", "num.partitions", "log.dirs", "no.such", "num.partitions")
+    told = [config.name for config in (await describe(node, BROKER, "0", *asked)).configs]
+    assert told == ["default.replication.factor", "num.partitions", "log.dirs"]
+    told = [config.name for config in (await describe(node, TOPIC, "t", "retention.ms", "cleanup.policy")).configs]
+    assert told == ["retention.ms", "cleanup.policy"]
+
+
 @pytest.mark.parametrize("version", versions(DESCRIBE_CONFIGS))
 async def test_describe_a_topic(version: int) -> None:
     """All 33 with value and source; synonyms only when asked for, type and text from v3 on."""
