@@ -237,6 +237,8 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
         groups=node.groups,
         advertised=node.advertised,
     )
+    node.partitions.opened.append(node.groups.look_again)
     await background.start(node.groups.run)
+    background.start_soon(node.partitions.remove_leftovers)
     background.start_soon(cluster.watch)
     background.start_soon(Upkeep(node.partitions, cluster, clock, retain).run)

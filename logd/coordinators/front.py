@@ -170,6 +170,11 @@ class GroupCoordinator:
             for shard in self._shards.values():
                 shard.step(TopicsDeleted(gone))
 
+    def look_again(self) -> None:
+        """Serve groups of partitions that were offline and are not any more."""
+        if self._nursery is not None:
+            self._open_shards(self._cluster.image)
+
     def _open_shards(self, image: Image) -> None:
         topic = image.topics.get(TOPIC)
         if topic is None or topic.id != self._topic_id:

@@ -171,11 +171,11 @@ class PartitionJournal:
 
 
 def partition_journals(table: PartitionTable, topic: str) -> Callable[[int], Journal | None]:
-    """Finds the journal of a topic's partition by its index, None where this node has none."""
+    """Finds the journal of a topic's partition by its index, None where this node has none, or it is offline."""
 
     def journal_of(index: int) -> Journal | None:
         partition = table.get(topic, index)
-        return None if partition is None else PartitionJournal(partition)
+        return None if partition is None or partition.failure is not None else PartitionJournal(partition)
 
     return journal_of
 

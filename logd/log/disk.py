@@ -21,6 +21,7 @@ from logd.errors import StorageFailed
 
 PAGE_BYTES: Final = 4096
 DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 TEMPORARY_SUFFIX: Final = ".tmp"
 
 Buffer = bytes | bytearray | memoryview
@@ -273,11 +274,12 @@ class RealDisk:
     def remove(self, path: str) -> None:
         """See :meth:`Disk.remove`."""
         try:
-            os.unlink(path)
+            try:
+                os.unlink(path)
+            except IsADirectoryError:
+                os.rmdir(path)
         except FileNotFoundError:
             return
-        except IsADirectoryError:
-            os.rmdir(path)
         except OSError as cause:
             raise StorageFailed(path, cause) from cause
 

@@ -41,7 +41,7 @@ class Flusher:
     async def _flush(self, partition: Partition) -> None:
         try:
             while (job := partition.next_job()) is not None:
-                await trio.to_thread.run_sync(job.run, limiter=self._limiter)
+                await partition.in_thread(job.run, self._limiter)
                 partition.job_done(job)
         except StorageFailed as failure:
             partition.fail(failure)

@@ -8,7 +8,8 @@ state changes are synchronous; only waiting is async. It never parses records.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from logd.partitions.flusher import Flusher
 
 logger = logging.getLogger("logd.partition")
+
+T = TypeVar("T")
 
 
 class Watcher:
@@ -49,7 +52,9 @@ class Partition:
         "_clock",
         "_flush_target",
         "_flusher",
+        "_left_alone",
         "_seal_wanted",
+        "_threads",
         "_unread_bytes",
         "checkpoints",
         "committed",
@@ -99,6 +104,8 @@ class Partition:
         self._seal_wanted = False
         self._checkpoint_target = 0
         self._checkpointing = 0
+        self._threads = 0
+        self._left_alone = trio.Event()
         self.checkpoints = Gate(0)
         """Counts the checkpoints that have been written."""
 
@@ -274,6 +281,25 @@ class Partition:
         self.checkpoints.fail(refused)
         for watcher in self.watchers:
             watcher.event.set()
+
+    async def in_thread(self, work: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
+        """Run what changes files of this partition in a worker thread; :meth:`left_alone` waits for it."""
+        self._threads += 1
+        try:
+            return await trio.to_thread.run_sync(work, limiter=limiter)
+        finally:
+            self._threads -= 1
+            if not self._threads:
+                self._left_alone.set()
+
+    async def left_alone(self) -> None:
+        """Wait until no thread works on the files of this partition, which has been stopped.
+
+        Their paths may then be given to another topic of the same name.
+        """
+        while self._threads:
+            self._left_alone = trio.Event()
+            await self._left_alone.wait()
 
     async def advance_start(self, offset: int) -> int:
         """DeleteRecords: forget all before an offset (-1: all that is committed).

@@ -6,7 +6,9 @@ of use. Handlers look partitions up here. File work that may take long goes to a
 
 from __future__ import annotations
 
+import errno
 import logging
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,10 +17,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from logd.errors import ErrorCode, Refused, StorageFailed
-from logd.log.disk import RealDisk
+from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
+from logd.log.disk import DISK_FULL, NO_DESCRIPTORS, RealDisk
 from logd.log.log import Log, LogConfig
-from logd.log.state import META_NAME, parse_meta
+from logd.log.recovery import empty
+from logd.log.state import META_NAME, State, parse_meta
 from logd.partitions.partition import Partition
 
 if TYPE_CHECKING:
@@ -31,6 +34,14 @@ logger = logging.getLogger("logd.partitions")
 
 DELETED_SUFFIX = "-delete"
 """A directory whose name ends so belongs to a deleted topic and waits for its removal, as in Kafka."""
+
+DELETED_NAME = re.compile(r".*\.[0-9a-f]{32}" + DELETED_SUFFIX)
+
+STRAY_SUFFIX = "-stray"
+"""A directory whose name ends so belongs to a topic that the metadata does not know; it is never removed."""
+
+PASSING = (*DISK_FULL, *NO_DESCRIPTORS)
+"""Failures to open or make a log that go by themselves, so that it is tried again."""
 
 THREADS_MAX = 16
 """Logs that are made or closed side by side."""
@@ -96,6 +107,9 @@ class PartitionTable:
         self._by_name: dict[tuple[str, int], Partition] = {}
         self._by_id: dict[tuple[bytes, int], Partition] = {}
         self._ids: set[bytes] = set()
+        self._missing: dict[Partition, tuple[Topic, PartitionState]] = {}
+        self.opened: list[Callable[[], None]] = []
+        """Called when a partition is there that could not be opened before."""
 
     def __iter__(self) -> Iterator[Partition]:
         return iter(list(self._by_name.values()))
@@ -125,7 +139,7 @@ class PartitionTable:
     def open_all(self, image: Image) -> None:
         """Open the logs of all partitions at start, before anybody is served; blocks.
 
-        :raises StorageFailed, Corrupt: when a log can't be opened.
+        One that cannot be opened is offline, and refuses with KAFKA_STORAGE_ERROR; the others serve.
         """
         for topic in image.topics.values():
             for state in topic.partitions:
@@ -139,7 +153,10 @@ class PartitionTable:
             for name, topic in old.topics.items():
                 current = new.topics.get(name)
                 if current is None or current.id != topic.id:
-                    await trio.to_thread.run_sync(self._discard, self._take_out(topic))
+                    gone = self._take_out(topic)
+                    for partition in gone:
+                        await partition.left_alone()
+                    await trio.to_thread.run_sync(self._discard, gone)
             changed = [topic for name, topic in new.topics.items() if topic is not old.topics.get(name)]
             added = [missing for topic in changed for missing in self._update(topic)]
             for partition in await in_threads(added):
@@ -174,8 +191,13 @@ class PartitionTable:
         config = self._config_of(topic.name)
         settings = log_config(config, self._producer_id_expiration_ms, spread(topic.id, state.index))
         path = str(self.directory / f"{topic.name}-{state.index}")
-        log = self._open_log(path, topic.id, settings)
-        return Partition(
+        failure: StorageFailed | Corrupt | None = None
+        try:
+            log = self._open_log(path, topic.id, settings)
+        except (StorageFailed, Corrupt) as why:
+            failure = why
+            log = Log(self._disk, path, settings, empty(self._disk, path, topic.id, State(), self._clock.now_ms()))
+        partition = Partition(
             topic.name,
             state.index,
             topic.id,
@@ -187,23 +209,72 @@ class PartitionTable:
             flusher=self._flusher,
             clock=self._clock,
         )
+        if failure is not None:
+            self._leave_offline(partition, failure)
+            if isinstance(failure, StorageFailed) and failure.cause.errno in PASSING:
+                self._missing[partition] = (topic, state)
+        return partition
+
+    def _leave_offline(self, partition: Partition, why: StorageFailed | Corrupt) -> None:
+        """What cannot be opened is refused, never begun anew: its files stay as they are."""
+        failure = why if isinstance(why, StorageFailed) else StorageFailed(why.path, OSError(errno.EIO, str(why)))
+        partition.log.fail(failure)
+        logger.error("partition %r is offline, its log cannot be opened: %s", partition, why)
+        partition.stop(
+            Refused(
+                ErrorCode.KAFKA_STORAGE_ERROR,
+                f"partition {partition!r} is offline, its log cannot be opened ({why}); repair its files or the disk",
+            )
+        )
+
+    async def open_missing(self) -> None:
+        """Try those again that could not be opened since the disk was full or no file descriptor was left."""
+        for offline, (topic, state) in list(self._missing.items()):
+            del self._missing[offline]
+            if self._by_id.get((topic.id, state.index)) is not offline:
+                continue
+            found = await offline.in_thread(partial(self._open, topic, state))
+            if found.failure is not None or self._by_id.get((topic.id, state.index)) is not offline:
+                continue
+            logger.info("partition %r is there again", found)
+            self._admit(found)
+            for tell in self.opened:
+                tell()
 
     def _open_log(self, path: str, topic_id: bytes, settings: LogConfig) -> Log:
-        """Open the log of this very topic, or begin it; one of an earlier topic of that name is put aside."""
+        """Open the log of this very topic, or begin it; one of another topic of that name is put aside."""
         now_ms = self._clock.now_ms()
         meta = self._disk.load(f"{path}/{META_NAME}")
         if meta is not None:
-            found = parse_meta(meta)
+            try:
+                found = parse_meta(meta)
+            except DecodeError as cause:
+                raise Corrupt(f"{path}/{META_NAME}", 0, str(cause)) from cause
             if found == topic_id:
                 return Log.open(path, settings, clean=self._clean, now_ms=now_ms, disk=self._disk)
-            self._disk.rename(path, f"{path}.{found.hex()}{DELETED_SUFFIX}")
+            aside = f"{path}.{found.hex()}{STRAY_SUFFIX}"
+            logger.warning("%s holds a topic that the metadata does not know: it is kept as %s", path, aside)
+            self._disk.rename(path, aside)
         return Log.create(path, topic_id, settings, now_ms=now_ms, disk=self._disk)
+
+    async def remove_leftovers(self) -> None:
+        """Remove what a crash left of deleted topics; name what belongs to no topic."""
+        await trio.to_thread.run_sync(self._remove_leftovers)
+
+    def _remove_leftovers(self) -> None:
+        try:
+            for entry in self._disk.entries(str(self.directory)):
+                if entry.is_directory and DELETED_NAME.fullmatch(entry.name):
+                    remove_directory(self._disk, str(self.directory / entry.name))
+        except StorageFailed as failure:
+            logger.error("the files of deleted topics can't be removed: %s", failure)
 
     def _admit(self, partition: Partition) -> None:
         self._by_name[partition.topic, partition.index] = partition
         self._by_id[partition.topic_id, partition.index] = partition
         self._ids.add(partition.topic_id)
-        partition.begin()
+        if partition.failure is None:
+            partition.begin()
         if partition.opens_batches and not partition.internal:
             self.some_open_batches = True
 

@@ -61,6 +61,7 @@ class Upkeep:
             self._retained_ms = now_ms
         if checkpoint:
             self._checkpointed_ms = now_ms
+        await self._partitions.open_missing()
         for number, partition in enumerate(self._partitions):
             if partition.failure is None:
                 try:
@@ -76,18 +77,22 @@ class Upkeep:
             if log.roll_due(now_ms):
                 log.roll(now_ms)
             await self._retain(partition, now_ms)
+            if partition.failure is not None:
+                return
         if log.flush_due(now_ms):
             partition.want_flush()
         if checkpoint:
             partition.want_checkpoint()
         removal = log.removal(now_ms)
         if removal is not None:
-            await trio.to_thread.run_sync(removal.run)
+            await partition.in_thread(removal.run)
 
     async def _retain(self, partition: Partition, now_ms: int) -> None:
         start_offset = partition.log.start_offset
         for work in self._retain_job(partition, now_ms, delete="delete" in partition.config.cleanup_policy):
-            await trio.to_thread.run_sync(work)
+            await partition.in_thread(work)
+            if partition.failure is not None:
+                return
         if partition.log.start_offset > start_offset:
             logger.info("%r: retention takes offsets %d to %d", partition, start_offset, partition.log.start_offset)
             partition.want_checkpoint()

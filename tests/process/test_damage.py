@@ -1,0 +1,122 @@
+"""Damaged files: one partition that cannot be opened is offline and says so, all others serve."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from logd.errors import ErrorCode
+from tests.process.server import Server, refused
+from tests.raw import Peer, batch, produce_request
+
+
+def flip(file: Path, position: int) -> None:
+    """Turn over one bit of a byte."""
+    data = bytearray(file.read_bytes())
+    data[position] ^= 0x10
+    file.write_bytes(data)
+
+
+def become_directory(path: Path) -> None:
+    """Put a directory that is not empty where a file is, or would be."""
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    (path / "inside").touch()
+
+
+def become_file(directory: Path) -> None:
+    """Put a file where a directory is."""
+    shutil.rmtree(directory)
+    directory.touch()
+
+
+UNUSABLE: list[Callable[[Path], object]] = [
+    lambda log: flip(log / "partition.meta", 12),
+    lambda log: os.truncate(log / "partition.meta", 7),
+    lambda log: (log / "partition.meta").unlink(),
+    lambda log: become_directory(log / "partition.meta"),
+    lambda log: become_directory(log / "partition.meta.tmp"),
+    lambda log: become_directory(log / "partition.state"),
+    lambda log: become_directory(log / "00000000000000000000.log"),
+    become_file,
+]
+
+
+def produced(peer: Peer, topic: str) -> int:
+    """Append a batch; the error code."""
+    code: int = peer.ask(produce_request(topic, batch(b"x")), 9).responses[0].partition_responses[0].error_code
+    return code
+
+
+def test_unusable_partitions(tmp_path: Path) -> None:
+    """Partitions whose files cannot be used refuse with KAFKA_STORAGE_ERROR; the node starts and serves the rest."""
+    topics = [f"bad{number}" for number in range(len(UNUSABLE))]
+    with Server(tmp_path / "data") as server:
+        with Peer(server.bootstrap) as peer:
+            for topic in (*topics, "good"):
+                peer.make_topic(topic)
+                assert produced(peer, topic) == 0
+        server.kill()
+        for topic, damage in zip(topics, UNUSABLE, strict=True):
+            damage(tmp_path / "data" / f"{topic}-0")
+        server.start()
+        with Peer(server.bootstrap) as peer:
+            assert [produced(peer, topic) for topic in topics] == [ErrorCode.KAFKA_STORAGE_ERROR] * len(topics)
+            assert produced(peer, "good") == 0
+        assert server.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("metadata.db", lambda file: flip(file, 5)),
+        ("metadata.db", lambda file: file.write_bytes(b"not a database" * 100)),
+        ("metadata.db", become_directory),
+        ("format.json", lambda file: file.write_bytes(b"[1]")),
+        ("format.json", lambda file: file.write_bytes(b"\0\0")),
+        ("format.json", become_directory),
+        (".lock", become_directory),
+    ],
+)
+def test_unusable_directory(tmp_path: Path, name: str, damage: Callable[[Path], object]) -> None:
+    """Without what belongs to the whole node there is no start: one sentence that names the file, exit code 1."""
+    data = tmp_path / "data"
+    with Server(data) as server:
+        with Peer(server.bootstrap) as peer:
+            peer.make_topic("there")
+        assert server.stop()[0] == 0
+    damage(data / name)
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    code, said = refused("--data-dir", str(data), "--listen", "127.0.0.1:0")
+    assert code == 1
+    assert name in said
+    assert "Traceback" not in said
+    assert len([line for line in said.splitlines() if line.startswith("logd: ")]) == 1
+    for path, content in before.items():
+        assert path.read_bytes() == content, f"{path.name} was changed"
+
+
+def test_leftovers_of_deleted_topics(tmp_path: Path) -> None:
+    """What a crash left of deleted topics is removed at the next start; what belongs to nobody is kept."""
+    data = tmp_path / "data"
+    with Server(data) as server:
+        with Peer(server.bootstrap) as peer:
+            for topic in ("gone", "kept"):
+                peer.make_topic(topic)
+                assert produced(peer, topic) == 0
+        server.kill()
+        shutil.copytree(data / "gone-0", data / f"gone-0.{'0a' * 16}-delete")
+        shutil.copytree(data / "gone-0", data / "stray-0")
+        server.start()
+        with Peer(server.bootstrap) as peer:
+            assert produced(peer, "gone") == produced(peer, "kept") == 0
+            peer.make_topic("stray")
+            assert produced(peer, "stray") == 0
+        assert server.stop()[0] == 0
+    names = [path.name for path in data.iterdir()]
+    assert not [name for name in names if name.endswith("-delete")]
+    assert len([name for name in names if name.startswith("stray-0.") and name.endswith("-stray")]) == 1
