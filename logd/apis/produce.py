@@ -204,8 +204,9 @@ def _prepared(records: Buffer, config: TopicConfig) -> Buffer:
     """Check what only the records tell, and bring the batch into the topic's codec; runs in a thread."""
     try:
         header = read_header(records)
-        if not check_crc(records, 0, header):
-            return records  # the log refuses it
+        sound = header.size == len(records) <= config.max_message_bytes and not header.base_offset
+        if not sound or header.count != header.last_offset_delta + 1 or not check_crc(records, 0, header):
+            return records  # the log refuses it, and its reasons come first
     except DecodeError:
         return records
     if "compact" in config.cleanup_policy:
