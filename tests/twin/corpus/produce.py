@@ -275,6 +275,19 @@ def produce_compacted(t: Tale) -> None:
     _log(t, "a")
 
 
+@case("produce-compacted-too-large")
+def produce_compacted_too_large(t: Tale) -> None:
+    """The size is looked at before the records are."""
+    t.create("a", 1, {"cleanup.policy": "compact", "max.message.bytes": "150"})
+    _produce(t, 9, "a", batch(b"x" * 200))
+    _produce(t, 9, "a", batch(b"x" * 200, codec=4))
+    _produce(t, 9, "a", GOOD + GOOD)
+    _produce(t, 9, "a", batch(b"x", base_offset=7))
+    t.create("b", 1, {"compression.type": "gzip", "max.message.bytes": "150"})
+    _produce(t, 9, "b", batch(b"x" * 200))
+    _produce(t, 9, "b", batch(b"x" * 50))
+
+
 @case("produce-timestamp-window")
 def produce_timestamp_window(t: Tale) -> None:
     before = {"message.timestamp.before.max.ms": "1000", "message.timestamp.after.max.ms": "1000"}
