@@ -198,3 +198,7 @@ class StorageFailed(Exception):
 
 class Fenced(Exception):
     """A write that carries an older leader epoch, or an older version of the metadata, than the one in force."""
+
+
+class WorkerLost(Exception):
+    """The worker process failed or was ended; the text says how. What it had begun is left undone."""

@@ -262,6 +262,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_segment_delete_delay_ms: Annotated[
         int, _long("Time between taking a file out of use and removing it.", "ms", at_least(0), CLUSTER_WIDE)
     ] = 60_000
+    log_cleaner_enable: Annotated[bool, _bool("Whether topics whose cleanup.policy says compact are compacted.")] = True
+    log_cleaner_backoff_ms: Annotated[
+        int, _long("How often logs to compact are looked for.", "ms", at_least(0), CLUSTER_WIDE)
+    ] = 15_000
+    log_cleaner_dedupe_buffer_size: Annotated[
+        int,
+        _long(
+            "Memory for the keys of the log that is being compacted, 16 bytes a key; what does not fit waits for the "
+            "next run.",
+            "bytes",
+            at_least(1024 * 1024),
+            CLUSTER_WIDE,
+        ),
+    ] = 134_217_728
+    log_cleaner_io_buffer_load_factor: Annotated[
+        float,
+        Definition(Kind.DOUBLE, "How full that memory may get.", "", between(0.1, 1), CLUSTER_WIDE),
+    ] = 0.9
     log_cleaner_delete_retention_ms: Annotated[
         int, _long("How long compaction keeps tombstones.", "ms", at_least(0), CLUSTER_WIDE)
     ] = 86_400_000

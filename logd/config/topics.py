@@ -69,7 +69,7 @@ class TopicConfig(msgspec.Struct, frozen=True, kw_only=True):
     cleanup_policy: Annotated[
         tuple[str, ...],
         _list(
-            "What happens to old data: delete, compact, both, or (empty) nothing. Compaction itself comes later.",
+            "What happens to old data: delete, compact, both, or (empty) nothing.",
             some_of("compact", "delete"),
         ),
     ] = ("delete",)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_right
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -36,6 +38,7 @@ from logd.log.segment import (
 )
 from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
+from logd.log.swap import Exchange, Swap, remember_cleaned
 from logd.wire.batches import BatchHeader, check_crc, read_headers, stamp, stamp_append_time
 
 # A recovery point is made each time so much was written; its snapshot takes longer the more producers there are.
@@ -73,6 +76,8 @@ class Log:
         self.epochs: Epochs = found.epochs
         self.producers: Producers = found.producers
         self.segments: list[Segment] = found.segments
+        self.cleaned_offset = found.cleaned_offset
+        """Below it the log has been compacted."""
         self.failure: StorageFailed | None = None
         self._active = found.segments[-1]
         self._bases = [segment.base_offset for segment in found.segments]
@@ -399,6 +404,41 @@ class Log:
         self._doomed = [one for one in self._doomed if one not in due]
         return Removal(self._disk, [one.segment for one in due])
 
+    def begin_swap(self, exchange: Exchange) -> Swap | None:
+        """Return the exchange of sealed segments for a compacted one; None when they are not all there any more."""
+        self._check()
+        old = [one for one in self.segments if exchange.base_offset <= one.base_offset < exchange.next_offset]
+        if not old or old[0].base_offset != exchange.base_offset or old[-1].next_offset != exchange.next_offset:
+            return None
+        if not all(one.finished for one in old):
+            return None
+        return Swap(self._disk, self.path, exchange, old, self.cleaned_offset, self.fail)
+
+    def swap_segments(self, swap: Swap) -> bool:
+        """Put compacted segments, whose swap is committed, in place of the old; False when those have changed.
+
+        :raises StorageFailed: the log is offline; the next open carries the swap out.
+        """
+        self._check()
+        at = bisect_right(self._bases, swap.exchange.base_offset) - 1
+        stop = at + len(swap.old)
+        if at < 0 or self.segments[at:stop] != swap.old:
+            return False
+        try:
+            new = swap.rename()
+        except StorageFailed as failure:
+            self.fail(failure)
+            raise
+        self.segments[at:stop] = [new]
+        self._bases[at:stop] = [new.base_offset]
+        self._opened = [one for one in self._opened if one not in swap.old]
+        return True
+
+    def remember_cleaned(self, offset: int) -> Callable[[], None]:
+        """Count the log as compacted below ``offset``; return what writes that down, for a worker thread."""
+        self.cleaned_offset = offset
+        return partial(remember_cleaned, self._disk, self.path, offset)
+
     def truncate(self, offset: int) -> int:
         """Cut the log's end back to ``offset``, or to the start of the batch that holds it; waits for the disk.
 
@@ -426,6 +466,7 @@ class Log:
         point = min(self._state.recovery_point, end)
         self.high_watermark = min(self.high_watermark, end)
         self.flushed_offset = min(self.flushed_offset, end)
+        self.cleaned_offset = min(self.cleaned_offset, end)
         self.epochs.truncate_end(end)
         self._write_state(self._current_state(point, self.flushed_offset, True))
         for later in self.segments[at + 1 :]:

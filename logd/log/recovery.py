@@ -10,6 +10,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+import msgspec
+
 from logd.errors import Corrupt, DecodeError
 from logd.log.admission import MAGIC, LogConfig
 from logd.log.disk import PAGE_BYTES, TEMPORARY_SUFFIX, Disk, Entry
@@ -17,6 +19,7 @@ from logd.log.epochs import Epochs
 from logd.log.producers import Producers
 from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPlace, Segment
 from logd.log.state import META_NAME, STATE_NAME, State, parse_meta, parse_state
+from logd.log.swap import settle
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
 SNAPSHOT_SUFFIX: Final = ".snapshot"
@@ -35,6 +38,7 @@ class Found(NamedTuple):
     epochs: Epochs
     producers: Producers
     snapshots: list[int]
+    cleaned_offset: int = 0
 
 
 def empty(disk: Disk, path: str, topic_id: bytes, state: State, now_ms: int) -> Found:
@@ -54,6 +58,11 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
         if entry.name.endswith(TEMPORARY_SUFFIX):
             disk.remove(f"{path}/{entry.name}")
     topic_id = _topic_id(disk, path)
+    settled = settle(disk, path, entries)
+    if settled.changed:
+        entries = disk.entries(path)
+    if settled.compacted and not config.compacted:
+        config = msgspec.structs.replace(config, compacted=True)  # it was, and has gaps for ever
     state = _state(disk, path)
     segments = _segments(disk, path, entries)
     if not segments:
@@ -67,7 +76,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots))
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
     if found.end_offset >= state.start_offset:
-        return found
+        return found._replace(cleaned_offset=min(settled.cleaned_offset, found.end_offset))
     for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
         remove_segment(disk, segment)
     return empty(disk, path, topic_id, state, now_ms)
@@ -203,6 +212,8 @@ class _Recovery:
         self._expected = point
         self._epoch = self._epochs.epoch_at(point - 1)
         for at in range(first, len(segments)):
+            if self._config.compacted:
+                self._expected = max(self._expected, segments[at].base_offset)
             last = at == len(segments) - 1
             if not self._scan_segment(segments[at], point if at == first else segments[at].base_offset, last):
                 self._drop_after(at)

@@ -20,6 +20,7 @@ from logd.wire.batches import HEADER_BYTES, LOG_OVERHEAD_BYTES
 LOG_SUFFIX: Final = ".log"
 INDEX_SUFFIX: Final = ".index"
 TIME_INDEX_SUFFIX: Final = ".timeindex"
+RETIRED_SUFFIX: Final = ".retired"
 
 GROW_BYTES_MIN: Final = 64 * 1024
 GROW_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -387,6 +388,15 @@ class Segment:
         if self.finished:
             self.close()
             self._index = None
+
+    def retire(self) -> None:
+        """Let those who still read go on while another file takes this name: the file stays open, the index is its own.
+
+        :raises StorageFailed: the file cannot be opened.
+        """
+        self._file = self.file
+        self.path += RETIRED_SUFFIX  # where no file is
+        self.finished = False  # never closed but with its last reader
 
     def _load_index(self) -> Index:
         index = self._parse_index()

@@ -1,0 +1,91 @@
+"""The node's end of the worker process: starts it when it is first needed, asks it, ends it.
+
+Used by ``partitions.compactor`` through the jobs, from a worker thread: :meth:`WorkerProcess.ask` waits. The process
+is a fresh interpreter, never a fork of this one, and is gone between runs, so that it holds no memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from logd.errors import Corrupt, StorageFailed, WorkerLost
+from logd.jobs.worker import Finish, Group, Outcome, Start, decode_outcome, encode_order, framed, read_frame
+
+MODULE = "logd.jobs.worker"
+
+
+class WorkerProcess:
+    """One worker process, at most."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard = threading.Lock()
+        self._ended = False
+
+    def ask(self, order: Start | Group | Finish) -> Outcome:
+        """Have an order carried out and return the answer; waits, so for a worker thread.
+
+        :raises Corrupt, StorageFailed: what the worker met.
+        :raises WorkerLost: it ended, or has a bug.
+        """
+        process = self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(framed(encode_order(order)))
+            process.stdin.flush()
+            data = read_frame(process.stdout)
+        except (OSError, ValueError) as cause:
+            raise self._lost(str(cause)) from cause
+        if data is None:
+            raise self._lost("it ended without an answer")
+        outcome = decode_outcome(data)
+        failure = outcome.failure
+        if failure is None:
+            return outcome
+        if failure.kind == "corrupt":
+            raise Corrupt(failure.path, failure.position, failure.text)
+        if failure.kind == "storage":
+            raise StorageFailed(failure.path, OSError(failure.position, failure.text, failure.path))
+        raise WorkerLost(failure.text)
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        with self._guard:
+            if self._ended:
+                raise WorkerLost("the node is stopping")
+            if self._process is None:
+                package = str(Path(__file__).parents[2])
+                paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", MODULE],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env={**os.environ, "PYTHONPATH": paths},
+                )
+            return self._process
+
+    def _lost(self, why: str) -> WorkerLost:
+        self.rest()
+        return WorkerLost(f"the worker process is lost: {why}")
+
+    def rest(self) -> None:
+        """End the process until it is needed again; what it is doing is left undone."""
+        with self._guard:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            for stream in (process.stdin, process.stdout):
+                with contextlib.suppress(OSError, ValueError):
+                    if stream is not None:
+                        stream.close()
+            process.wait()
+
+    def end(self) -> None:
+        """End the process for good."""
+        self._ended = True
+        self.rest()

@@ -1,0 +1,160 @@
+"""When logs are compacted: one task of the node that looks every ``log.cleaner.backoff.ms`` for the dirtiest.
+
+What is dirty and how it is cleaned is the job's to say; here its steps are taken one after the other, on the event
+loop and in worker threads, one log at a time. A log that cannot be cleaned is named once and left alone until the
+next start. It never reads data.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from logd.errors import Corrupt, StorageFailed, WorkerLost
+from logd.partitions.partition import Partition
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.cluster.cluster import Cluster
+    from logd.partitions.table import PartitionTable
+
+logger = logging.getLogger("logd.compactor")
+
+LOOK_EVERY_S = 1.0
+TRIES_MAX = 3
+"""So often in a row may the worker fail with one log."""
+
+
+class Job(Protocol):
+    """The compaction job; see :class:`logd.jobs.compaction.Compaction`."""
+
+    def prepare(self, held: Partition) -> Callable[[], None] | None: ...
+
+    def dirtiness(self, held: Partition, now_ms: int) -> float: ...
+
+    def clean(self, held: Partition, now_ms: int) -> Iterator[Callable[[], None]]: ...
+
+
+class Worker(Protocol):
+    """The worker process; see :class:`logd.jobs.process.WorkerProcess`."""
+
+    def rest(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+Hire = Callable[[], tuple[Job, Worker]]
+
+
+class Compactor:
+    """The compacting task of one node. ``hire`` makes job and worker when they are first needed."""
+
+    def __init__(self, partitions: PartitionTable, cluster: Cluster, clock: Clock, hire: Hire) -> None:
+        self._partitions = partitions
+        self._cluster = cluster
+        self._clock = clock
+        self._hire = hire
+        self._hired: tuple[Job, Worker] | None = None
+        self._looked_ms = clock.now_ms()
+        self._given_up: set[Partition] = set()
+        self._tries: Counter[Partition] = Counter()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Look every now and then, until cancelled; the worker ends first, so that nobody waits for it."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._end_worker)
+            while True:
+                await trio.sleep(LOOK_EVERY_S)
+                settings = self._cluster.settings
+                now_ms = self._clock.now_ms()
+                self._roll(now_ms)
+                if settings.log_cleaner_enable and not 0 <= now_ms - self._looked_ms < settings.log_cleaner_backoff_ms:
+                    await self.look()
+                    self._looked_ms = self._clock.now_ms()
+
+    async def _end_worker(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._stopping = True
+            if self._hired is not None:
+                self._hired[1].end()
+
+    def _compacted(self) -> Iterator[Partition]:
+        for partition in self._partitions:
+            if "compact" in partition.config.cleanup_policy and partition.failure is None:
+                yield partition
+
+    def _roll(self, now_ms: int) -> None:
+        """Seal segments that are due (``max.compaction.lag.ms`` counts too), so that they can be compacted."""
+        for partition in self._compacted():
+            if partition.log.roll_due(now_ms):
+                try:
+                    partition.log.roll(now_ms)
+                except StorageFailed as failure:
+                    logger.warning("%r: no new segment can be begun: %s", partition, failure)
+                    continue
+                partition.want_flush()
+
+    async def look(self) -> None:
+        """Clean what is dirty, the dirtiest log first, until nothing is worth it."""
+        done: set[Partition] = set()
+        while not self._stopping:
+            partition = await self._dirtiest(done)
+            if partition is None:
+                break
+            done.add(partition)
+            await self._clean(partition)
+        if done and self._hired is not None:
+            await trio.to_thread.run_sync(self._hired[1].rest)
+
+    async def _dirtiest(self, done: set[Partition]) -> Partition | None:
+        most, dirtiest = 0.0, None
+        for partition in self._compacted():
+            if partition in done or partition in self._given_up or len(partition.log.segments) < 2:
+                continue
+            job, _ = self._job()
+            try:
+                work = job.prepare(partition)
+                if work is not None:
+                    await trio.to_thread.run_sync(work)
+            except (StorageFailed, Corrupt) as failure:
+                self._give_up(partition, failure)
+                continue
+            dirtiness = job.dirtiness(partition, self._clock.now_ms()) if partition.failure is None else 0.0
+            if dirtiness > most:
+                most, dirtiest = dirtiness, partition
+        return dirtiest
+
+    def _job(self) -> tuple[Job, Worker]:
+        if self._hired is None:
+            self._hired = self._hire()
+        return self._hired
+
+    async def _clean(self, partition: Partition) -> None:
+        job, _ = self._job()
+        try:
+            for work in job.clean(partition, self._clock.now_ms()):
+                await trio.to_thread.run_sync(work)
+            del self._tries[partition]
+        except (StorageFailed, Corrupt, WorkerLost) as failure:
+            if partition.log.failure is not None:
+                partition.fail(partition.log.failure)
+            elif partition.failure is None and not self._stopping:
+                self._not_cleaned(partition, failure)
+
+    def _not_cleaned(self, partition: Partition, failure: Exception) -> None:
+        self._tries[partition] += 1
+        if isinstance(failure, Corrupt) or (isinstance(failure, WorkerLost) and self._tries[partition] >= TRIES_MAX):
+            self._give_up(partition, failure)
+        else:
+            logger.warning("%r was not compacted, to be tried again: %s", partition, failure)
+
+    def _give_up(self, partition: Partition, failure: Exception) -> None:
+        self._given_up.add(partition)
+        logger.error("%r is not compacted until the next start: %s", partition, failure)
