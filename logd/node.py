@@ -12,6 +12,7 @@ import logging
 import socket
 import time
 import uuid
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ from logd.doors.listener import Guest, Guests, Listener
 from logd.errors import Corrupt, StorageFailed
 from logd.jobs.retention import retain
 from logd.log.directory import DataDirectory, DirectoryUnusable
+from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
 from logd.partitions.table import PartitionTable
 from logd.partitions.upkeep import Upkeep
@@ -37,6 +39,8 @@ from logd.partitions.upkeep import Upkeep
 if TYPE_CHECKING:
     from logd.clock import Clock
     from logd.cluster.store import Store
+    from logd.jobs.compaction import Compaction
+    from logd.jobs.process import WorkerProcess
 
 logger = logging.getLogger("logd.node")
 
@@ -242,3 +246,13 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     background.start_soon(node.partitions.remove_leftovers)
     background.start_soon(cluster.watch)
     background.start_soon(Upkeep(node.partitions, cluster, clock, retain).run)
+    background.start_soon(Compactor(node.partitions, cluster, clock, partial(hire_compaction, cluster)).run)
+
+
+def hire_compaction(cluster: Cluster) -> tuple[Compaction, WorkerProcess]:
+    """The compaction job and the process it has its work done in; loaded when there is something to compact."""
+    from logd.jobs.compaction import Compaction
+    from logd.jobs.process import WorkerProcess
+
+    worker = WorkerProcess()
+    return Compaction(worker, lambda: cluster.settings), worker

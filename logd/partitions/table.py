@@ -58,9 +58,11 @@ def spread(topic_id: bytes, index: int) -> float:
 def log_config(config: TopicConfig, producer_id_expiration_ms: int, share: float = 0.0) -> LogConfig:
     """What the log needs to know of a topic's settings; `share` of segment.jitter.ms is taken off segment.ms."""
     jitter_ms = int(min(config.segment_jitter_ms, config.segment_ms) * share)
+    compacted = "compact" in config.cleanup_policy
+    segment_ms = max(config.segment_ms - jitter_ms, 1)
     return LogConfig(
         segment_bytes=config.segment_bytes,
-        segment_ms=max(config.segment_ms - jitter_ms, 1),
+        segment_ms=min(segment_ms, config.max_compaction_lag_ms) if compacted else segment_ms,
         index_interval_bytes=config.index_interval_bytes,
         segment_index_bytes=config.segment_index_bytes,
         retention_ms=config.retention_ms,
@@ -74,7 +76,7 @@ def log_config(config: TopicConfig, producer_id_expiration_ms: int, share: float
         file_delete_delay_ms=config.file_delete_delay_ms,
         producer_id_expiration_ms=producer_id_expiration_ms,
         preallocate=config.preallocate,
-        compacted="compact" in config.cleanup_policy,
+        compacted=compacted,
     )
 
 
