@@ -16,3 +16,9 @@ def both() -> Iterator[servers.Twins]:
         pytest.skip(reason)
     with servers.twins() as pair:
         yield pair
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why logd was not compared with a real Kafka, if it was not."""
+    if servers.missing.cache_info().currsize and servers.missing():
+        terminalreporter.write_line(f"tests/twin: skipped, there is no real Kafka here: {servers.missing()}")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 
 from tools import apache_kafka
 
@@ -25,23 +25,26 @@ KAFKA_PROPERTIES = {
     "log.cleaner.enable": "false",
     "share.coordinator.state.topic.num.partitions": "1",
 }
+JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1",)
+"""Started sooner, and less of a burden beside the tests."""
 LOGD_SETTINGS: Mapping[str, str] = {"node.id": "0", "log.retention.check.interval.ms": "3600000"}
 
 
+@cache
 def missing() -> str:
-    """Why there can be no Kafka here; empty when there can."""
+    """Why there can be no Kafka here; empty when there can. Jars that are not here yet are fetched."""
     if shutil.which("java") is None:
-        return "no Java on this machine: the twin needs a real Apache Kafka"
-    if not apache_kafka.available():
-        return "no jars of Apache Kafka here (python tools/apache_kafka.py fetch)"
+        return "java is not installed"
+    try:
+        apache_kafka.fetch_libs()
+    except apache_kafka.KafkaUnavailable as unavailable:
+        return str(unavailable)
     return ""
 
 
 def kafka_specs() -> Specs:
     """The message specifications out of the jars that are run."""
-    libs = apache_kafka.installed_libs()
-    assert libs is not None
-    return Specs(next(Path(libs).glob(f"kafka-clients-{apache_kafka.VERSION}.jar")))
+    return Specs(next(apache_kafka.fetch_libs().glob(f"kafka-clients-{apache_kafka.VERSION}.jar")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def twins() -> Iterator[Twins]:
     specs = kafka_specs()
     with (
         Broker(LOGD_SETTINGS) as logd,
-        apache_kafka.ApacheKafka(properties=KAFKA_PROPERTIES, heap="256m") as kafka,
+        apache_kafka.ApacheKafka(properties=KAFKA_PROPERTIES, heap="256m", java_options=JAVA_OPTIONS) as kafka,
     ):
         pair = Twins(specs, address_of(kafka.bootstrap), address_of(logd.bootstrap))
         for address in (pair.kafka, pair.logd):
