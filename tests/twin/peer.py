@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import socket
 import struct
-from collections.abc import Sequence
 
 from .specs import Message, Specs
 
@@ -83,10 +82,6 @@ class Connection:
             size -= len(part)
         return b"".join(parts)
 
-    def end_of_input(self) -> None:
-        """Tell the server that nothing more comes."""
-        self._socket.shutdown(socket.SHUT_WR)
-
     def is_closed_by_peer(self, timeout_s: float = 5.0) -> bool:
         """True when the server ends the stream (and sends nothing more) within the time."""
         self._socket.settimeout(timeout_s)
@@ -104,7 +99,3 @@ def address_of(text: str) -> tuple[str, int]:
     """'127.0.0.1:9092' -> ('127.0.0.1', 9092)."""
     host, _, port = text.rpartition(":")
     return host.strip("[]"), int(port)
-
-
-def ports(texts: Sequence[str]) -> list[int]:
-    return [address_of(text)[1] for text in texts]

@@ -1,5 +1,5 @@
 """The hand-written corpus: one module for each noun. Importing it fills `tale.CASES`."""
 
-from . import groups, malformed, metadata, offsets, produce, reading, topics
+from . import groups, malformed, metadata, produce, reading, topics
 
-__all__ = ["groups", "malformed", "metadata", "offsets", "produce", "reading", "topics"]
+__all__ = ["groups", "malformed", "metadata", "produce", "reading", "topics"]

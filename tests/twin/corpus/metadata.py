@@ -22,7 +22,7 @@ def api_versions_client_software(t: Tale) -> None:
         t.ask("ApiVersions", 3, on=t.another(), client_software_name=name, client_software_version=number)
 
 
-@case("api-versions-v5-cluster")
+@case("api-versions-too-new")
 def api_versions_too_new(t: Tale) -> None:
     """A version that the server does not have is answered in v0, with the error and the one API's range."""
     for version in (5, 9, 32767):

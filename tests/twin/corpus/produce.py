@@ -11,8 +11,6 @@ from ..specs import Message
 from ..tale import Tale, case, produce_body
 from .metadata import SOME_ID
 
-READ_COMMITTED = 1
-
 
 def _produce(t: Tale, version: int, short: str, records: bytes | None, **more: Any) -> Message:
     """Ask; from v13 a topic is named by its id."""
@@ -114,10 +112,6 @@ def produce_many(t: Tale, version: int) -> None:
     t.ask("Produce", version, acks=-1, timeout_ms=1000, topic_data=[{"name": t.name("a"), "partition_data": empty}])
     _log(t, "a")
     _log(t, "a", 1)
-
-
-def _swapped(data: bytes, at: int, new: bytes) -> bytes:
-    return data[:at] + new + data[at + len(new) :]
 
 
 GOOD = batch(b"first", b"second")
