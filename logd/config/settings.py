@@ -62,6 +62,13 @@ def _one_directory(value: Value) -> str | None:
     return "logd keeps its data in one directory; give exactly one path"
 
 
+def _assignors(value: Value) -> str | None:
+    assert isinstance(value, tuple)
+    if value and set(value) <= {"uniform", "range"}:
+        return None
+    return "the assignors are uniform and range; give one of them or both"
+
+
 def _one_replica(value: Value) -> str | None:
     return None if value == 1 else "one node keeps one replica of a partition; give 1 (replication is not built yet)"
 
@@ -352,6 +359,31 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, _int("The longest session timeout a member may ask for.", "ms", at_least(0))
     ] = 1_800_000
     group_max_size: Annotated[int, _int("Members of one group at most.", "", at_least(1))] = INT_MAX
+    group_consumer_assignors: Annotated[
+        tuple[str, ...],
+        _list("Who shares out partitions in groups of the consumer protocol; the first one unless asked.", _assignors),
+    ] = ("uniform", "range")
+    group_consumer_session_timeout_ms: Annotated[
+        int, _int("How long a member of the consumer protocol may be silent.", "ms", at_least(1))
+    ] = 45_000
+    group_consumer_min_session_timeout_ms: Annotated[
+        int, _int("The least that group.consumer.session.timeout.ms may come to.", "ms", at_least(1))
+    ] = 45_000
+    group_consumer_max_session_timeout_ms: Annotated[
+        int, _int("The most that group.consumer.session.timeout.ms may come to.", "ms", at_least(1))
+    ] = 60_000
+    group_consumer_heartbeat_interval_ms: Annotated[
+        int, _int("How often a member of the consumer protocol is to be heard of.", "ms", at_least(1))
+    ] = 5_000
+    group_consumer_min_heartbeat_interval_ms: Annotated[
+        int, _int("The least that group.consumer.heartbeat.interval.ms may come to.", "ms", at_least(1))
+    ] = 5_000
+    group_consumer_max_heartbeat_interval_ms: Annotated[
+        int, _int("The most that group.consumer.heartbeat.interval.ms may come to.", "ms", at_least(1))
+    ] = 15_000
+    group_consumer_max_size: Annotated[
+        int, _int("Members of one group of the consumer protocol at most.", "", at_least(1))
+    ] = INT_MAX
     offset_metadata_max_bytes: Annotated[
         int, _int("The longest text committed with an offset.", "bytes", at_least(0))
     ] = 4096

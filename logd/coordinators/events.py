@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from logd.cluster.image import Topic
 from logd.wire.message import Message
 from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup
 
@@ -85,3 +86,26 @@ class OffsetsAsked(msgspec.Struct, frozen=True):
     to: object
     request: OffsetFetchRequestGroup
     require_stable: bool = False
+
+
+class TopicsSeen(msgspec.Struct, frozen=True):
+    """The cluster's topics, whenever they changed: what groups of the consumer protocol subscribe to (KIP-848)."""
+
+    version: int
+    by_name: Mapping[str, Topic]
+    by_id: Mapping[bytes, Topic]
+
+
+class MemberExpired(msgspec.Struct, frozen=True):
+    """Nothing was heard of a member of the consumer protocol for its session timeout."""
+
+    group_id: str
+    member_id: str
+
+
+class RevocationExpired(msgspec.Struct, frozen=True):
+    """A member of the consumer protocol had its rebalance timeout to give up partitions at `epoch`."""
+
+    group_id: str
+    member_id: str
+    epoch: int

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from logd.coordinators.events import Asked, OffsetsAsked, TopicsDeleted, TopicsFound
+from logd.coordinators.events import Asked, OffsetsAsked, TopicsDeleted, TopicsFound, TopicsSeen
 from logd.coordinators.journal import Journal, partition_journals
 from logd.coordinators.timer import Timer
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.wire.message import Message
+from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from logd.wire.schemas.join_group import JoinGroupRequest
 from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup
 
@@ -163,6 +164,9 @@ class GroupCoordinator:
         if old.topics is new.topics or self._nursery is None:
             return
         self._open_shards(new)
+        seen = _topics_of(new)
+        for shard in self._shards.values():
+            shard.step(seen)
         gone = frozenset(
             name for name, topic in old.topics.items() if name not in new.topics or new.topics[name].id != topic.id
         )
@@ -197,6 +201,7 @@ class GroupCoordinator:
         assert self._nursery is not None
         if journal.end_offset <= journal.start_offset:
             runtime.serve()
+            runtime.step(_topics_of(self._cluster.image))
         else:
             self._nursery.start_soon(self._load, index, runtime)
         self._nursery.start_soon(runtime.release)
@@ -211,6 +216,7 @@ class GroupCoordinator:
             return
         finally:
             self._tell_changed()
+        runtime.step(_topics_of(self._cluster.image))
         runtime.step(TopicsFound({name: topic.id for name, topic in self._cluster.image.topics.items()}))
 
     def _close_shards(self) -> None:
@@ -271,7 +277,8 @@ class GroupCoordinator:
         """
         shard = self._shard(group_id)
         waiter = Waiter()
-        new_id = self._new_id() if type(request) is JoinGroupRequest and not request.member_id else ""
+        nameless = isinstance(request, JoinGroupRequest | ConsumerGroupHeartbeatRequest) and not request.member_id
+        new_id = self._new_id() if nameless else ""
         shard.step(Asked(waiter, request, version, client_id, client_host, new_id))
         return waiter
 
@@ -310,6 +317,10 @@ class GroupCoordinator:
             )
         _check_serving(shard)
         return shard
+
+
+def _topics_of(image: Image) -> TopicsSeen:
+    return TopicsSeen(image.version, image.topics, image.topics_by_id)
 
 
 def _check_serving(shard: Runtime) -> None:

@@ -40,12 +40,7 @@ from logd.wire.schemas.join_group import JoinGroupRequest
 from logd.wire.schemas.leave_group import LeaveGroupRequest
 from logd.wire.schemas.list_groups import ListGroupsRequest
 from logd.wire.schemas.offset_commit import OffsetCommitRequest
-from logd.wire.schemas.offset_delete import (
-    OffsetDeleteRequest,
-    OffsetDeleteResponse,
-    OffsetDeleteResponsePartition,
-    OffsetDeleteResponseTopic,
-)
+from logd.wire.schemas.offset_delete import OffsetDeleteRequest
 from logd.wire.schemas.sync_group import SyncGroupRequest
 
 GROUP_NOT_FOUND_ON_COMMIT_VERSION = 9
@@ -234,18 +229,10 @@ class GroupMachine:
             raise _not_found(request.group_id)
         if group.phase is not Phase.EMPTY and not group.is_consumer():
             raise _not_empty(group)
-        records: list[Record] = []
-        topics: list[OffsetDeleteResponseTopic] = []
-        for topic in request.topics:
-            subscribed = group.subscribes(topic.name)
-            code = int(ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if subscribed else ErrorCode.NONE)
-            for asked in () if subscribed else topic.partitions:
-                records += self.offsets.delete(request.group_id, topic.name, asked.partition_index)
-            answers = [OffsetDeleteResponsePartition(asked.partition_index, code) for asked in topic.partitions]
-            topics.append(OffsetDeleteResponseTopic(topic.name, answers))
+        response, records = self.offsets.delete_asked(request, group.subscribes)
         if records:
-            yield Append(tuple(records))
-        yield Reply(event.to, OffsetDeleteResponse(topics=topics))
+            yield Append(records)
+        yield Reply(event.to, response)
 
     def _list(self, event: Asked, now_ms: int) -> Iterator[Effect]:
         assert isinstance(event.request, ListGroupsRequest)
@@ -275,6 +262,12 @@ class GroupMachine:
         if group.phase is not Phase.EMPTY:
             raise _not_empty(group)
         yield Append((*self.offsets.delete_group(group_id), Record(GroupMetadataKey(group_id))))
+        yield from self._forget(group)
+
+    def give_away(self, group: Group) -> Iterator[Effect]:
+        """Let an empty group go to another protocol: its offsets stay."""
+        if self.stored.get(group.group_id) is not None:
+            yield Append((Record(GroupMetadataKey(group.group_id)),))
         yield from self._forget(group)
 
     def _forget(self, group: Group) -> Iterator[Effect]:

@@ -23,6 +23,12 @@ from logd.wire.schemas.offset_commit import (
     OffsetCommitResponsePartition,
     OffsetCommitResponseTopic,
 )
+from logd.wire.schemas.offset_delete import (
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
+    OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
+)
 from logd.wire.schemas.offset_fetch import (
     OffsetFetchRequestGroup,
     OffsetFetchResponseGroup,
@@ -166,6 +172,21 @@ class Offsets:
         """The tombstone of one offset, if there is one to delete."""
         if self.get(group_id, topic, partition) is not None or self.unstable(group_id, topic, partition):
             yield tombstone(group_id, topic, partition)
+
+    def delete_asked(
+        self, request: OffsetDeleteRequest, subscribes: Callable[[str], bool]
+    ) -> tuple[OffsetDeleteResponse, tuple[Record, ...]]:
+        """The answer to a deletion, and its tombstones; what ``subscribes(topic)`` tells to be in use stays."""
+        records: list[Record] = []
+        topics: list[OffsetDeleteResponseTopic] = []
+        for topic in request.topics:
+            in_use = subscribes(topic.name)
+            code = int(ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if in_use else ErrorCode.NONE)
+            for asked in () if in_use else topic.partitions:
+                records += self.delete(request.group_id, topic.name, asked.partition_index)
+            answers = [OffsetDeleteResponsePartition(asked.partition_index, code) for asked in topic.partitions]
+            topics.append(OffsetDeleteResponseTopic(topic.name, answers))
+        return OffsetDeleteResponse(topics=topics), tuple(records)
 
     def delete_group(self, group_id: str) -> list[Record]:
         """Tombstones of all that a group has committed, in open transactions too."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from logd.coordinators.groups import GroupMachine
+from logd.coordinators.machine import ShardMachine
+from logd.coordinators.modern_groups import ModernLimits
 from logd.coordinators.rebalance import GroupLimits
 from logd.coordinators.records import from_bytes, to_bytes
 from logd.coordinators.runtime import RecordForm, Runtime
@@ -33,7 +34,29 @@ def limits_of(settings: Settings) -> GroupLimits:
     )
 
 
+def modern_limits_of(settings: Settings) -> ModernLimits:
+    """The same for groups of the consumer protocol; times are brought between their least and their most."""
+    return ModernLimits(
+        session_ms=_between(
+            settings.group_consumer_session_timeout_ms,
+            settings.group_consumer_min_session_timeout_ms,
+            settings.group_consumer_max_session_timeout_ms,
+        ),
+        heartbeat_ms=_between(
+            settings.group_consumer_heartbeat_interval_ms,
+            settings.group_consumer_min_heartbeat_interval_ms,
+            settings.group_consumer_max_heartbeat_interval_ms,
+        ),
+        size_max=settings.group_consumer_max_size,
+        assignors=settings.group_consumer_assignors,
+    )
+
+
+def _between(value: int, least: int, most: int) -> int:
+    return max(least, min(value, most))
+
+
 def open_shard(name: str, journal: Journal, settings: Settings, timer: Timer, clock: Clock) -> Runtime:
     """A runtime of groups that is not loaded yet."""
-    machine = GroupMachine(limits_of(settings))
+    machine = ShardMachine(limits_of(settings), modern_limits_of(settings))
     return Runtime(name, machine, journal, _FORM, timer, clock, settings.offsets_commit_timeout_ms)

@@ -1,0 +1,250 @@
+"""The machine of one shard of `__consumer_offsets`: groups of both protocols, side by side. PURE.
+
+Hands every event to the classic machine or to the modern one, by its kind and by which of them has the group; what
+both share, the committed offsets and their sweep, is decided here for modern groups. A group is of one protocol at a
+time: an empty one may change over, one with members may not. Called by :mod:`runtime` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from logd.coordinators import modern_groups, modern_listing, rebalance
+from logd.coordinators.effects import Append, Effect, Record, Reply
+from logd.coordinators.events import Asked, OffsetsAsked, SweepElapsed
+from logd.coordinators.group import Phase
+from logd.coordinators.groups import GroupMachine
+from logd.coordinators.modern_fencing import check_commit, check_fetch
+from logd.coordinators.modern_group import RECORD_KEYS, ModernGroup
+from logd.coordinators.modern_groups import ModernGroups, ModernLimits
+from logd.coordinators.offsets import Producer, expired, tombstone
+from logd.coordinators.rebalance import GroupLimits
+from logd.errors import ErrorCode, Refused
+from logd.wire.schemas.consumer_group_describe import (
+    ConsumerGroupDescribeRequest,
+    ConsumerGroupDescribeResponse,
+    DescribedGroup,
+)
+from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
+from logd.wire.schemas.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
+from logd.wire.schemas.group_records import OffsetCommitKey
+from logd.wire.schemas.join_group import JoinGroupRequest
+from logd.wire.schemas.list_groups import ListGroupsRequest, ListGroupsResponse
+from logd.wire.schemas.offset_commit import OffsetCommitRequest
+from logd.wire.schemas.offset_delete import OffsetDeleteRequest
+
+
+class ShardMachine:
+    """Both machines over one log."""
+
+    def __init__(self, limits: GroupLimits, modern_limits: ModernLimits) -> None:
+        self.classic = GroupMachine(limits)
+        self.modern = ModernGroups(modern_limits)
+
+    # The runtime's side
+
+    def handle(self, event: Any, now_ms: int) -> list[Effect]:
+        """What `event` asks for. A request that can't be served gets a ``Reply`` with the refusal."""
+        kind = type(event.request) if type(event) is Asked else type(event)
+        handler = _HANDLERS.get(kind)
+        if handler is None:
+            return self.classic.handle(event, now_ms)
+        try:
+            return list(handler(self, event, now_ms))
+        except Refused as refused:
+            return [Reply(event.to, refused)]
+
+    def replay(self, offset: int, producer: Producer | None, record: Record) -> None:
+        """Take one written record into the hard state of its machine."""
+        key: Any = record.key
+        if type(key) in RECORD_KEYS:
+            self.modern.replay(record)
+            self._disown(key.group_id)
+            return
+        self.classic.replay(offset, producer, record)
+        if type(key) is OffsetCommitKey:
+            self._disown(key.group)
+
+    def _disown(self, group_id: str) -> None:
+        """Offsets alone make a classic group only when there is no modern one of that name."""
+        if group_id in self.modern.groups and self.classic.stored.get(group_id, group_id) is None:
+            del self.classic.stored[group_id]
+
+    def replay_marker(self, producer: Producer, committed: bool) -> None:
+        """A transaction that touched this shard ended."""
+        self.classic.replay_marker(producer, committed)
+
+    def loaded(self, now_ms: int) -> list[Effect]:
+        """All records are in: serve from here."""
+        return [*self.classic.loaded(now_ms), *self.modern.loaded()]
+
+    def unloaded(self) -> list[Effect]:
+        """Another node leads the shard now. Calls of the modern protocol never wait."""
+        return self.classic.unloaded()
+
+    def refused(self, records: Iterable[Record], why: Refused, now_ms: int) -> list[Effect]:
+        """These records were not written: soft state goes back to what is."""
+        taken = list(records)
+        rest = [record for record in taken if type(record.key) not in RECORD_KEYS]
+        return [*self.classic.refused(rest, why, now_ms), *self.modern.refused(taken)]
+
+    def check(self) -> None:
+        """Assert what must always hold. For tests."""
+        self.classic.check()
+        assert not set(self.classic.groups) & set(self.modern.groups), "a group of two protocols"
+        for group in self.modern.groups.values():
+            group.check()
+
+    # Members
+
+    def _heartbeat(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, ConsumerGroupHeartbeatRequest)
+        classic = self.classic.groups.get(request.group_id)
+        if classic is None:
+            yield from self.modern.heartbeat(event, now_ms)
+            return
+        effects = list(self._change_over(event, now_ms))
+        yield from self.classic.give_away(classic)
+        yield from effects
+
+    def _change_over(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, ConsumerGroupHeartbeatRequest)
+        group = self.classic.groups[request.group_id]
+        if request.member_epoch != 0 or group.phase is not Phase.EMPTY or group.pending:
+            raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {request.group_id} is not a consumer group.")
+        return self.modern.heartbeat(event, now_ms)
+
+    def _join(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, JoinGroupRequest)
+        group = self.modern.groups.get(request.group_id)
+        if group is not None and group.members:
+            yield Reply(event.to, rebalance.not_joined(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id))
+            return
+        effects = self.classic.handle(event, now_ms)
+        if group is not None and any(isinstance(effect, Append) for effect in effects):
+            yield Append(self.modern.drop(group))
+        yield from effects
+
+    # Offsets
+
+    def _commit(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, OffsetCommitRequest)
+        group = self.modern.groups.get(request.group_id)
+        if group is None:
+            yield from self.classic.handle(event, now_ms)
+            return
+        check_commit(group, request, event.version)
+        limit = self.classic.limits.metadata_bytes_max
+        response, records = self.classic.offsets.commit(request, limit, now_ms)
+        if records:
+            yield Append(records)
+        yield Reply(event.to, response)
+
+    def _fetch(self, event: OffsetsAsked, now_ms: int) -> Iterator[Effect]:
+        group = self.modern.groups.get(event.request.group_id)
+        if group is not None:
+            check_fetch(group, event.request)
+        yield from self.classic.handle(event, now_ms)
+
+    def _delete_offsets(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, OffsetDeleteRequest)
+        group = self.modern.groups.get(request.group_id)
+        if group is None:
+            yield from self.classic.handle(event, now_ms)
+            return
+        response, records = self.classic.offsets.delete_asked(request, group.subscribed().__contains__)
+        if records:
+            yield Append(records)
+        yield Reply(event.to, response)
+
+    def _sweep(self, event: SweepElapsed, now_ms: int) -> Iterator[Effect]:
+        """The classic groups, and after them the modern ones; what does not fit one batch waits for the next sweep."""
+        records: list[Record] = []
+        for group in self.modern.groups.values():
+            records += self._expired(group, now_ms)
+            if len(records) >= self.classic.limits.sweep_records_max:
+                break
+        if records:
+            yield Append(tuple(records))
+        yield from self.classic.handle(event, now_ms)
+
+    def _expired(self, group: ModernGroup, now_ms: int) -> Iterator[Record]:
+        """Tombstones for offsets past their time, and for a group of which then nothing is left (KIP-211)."""
+        offsets, retention_ms = self.classic.offsets, self.classic.limits.retention_ms
+        subscribed = group.subscribed()
+        kept = bool(group.members) or offsets.has_open(group.group_id)
+        for topic, partitions in offsets.groups.get(group.group_id, {}).items():
+            for index, held in partitions.items():
+                if topic in subscribed or not expired(held, None, now_ms, retention_ms):
+                    kept = True
+                elif not offsets.unstable(group.group_id, topic, index):
+                    yield tombstone(group.group_id, topic, index)
+        if not kept:
+            yield from self.modern.drop(group)
+
+    # Groups
+
+    def _list(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, ListGroupsRequest)
+        for effect in self.classic.handle(event, now_ms):
+            assert isinstance(effect, Reply)
+            assert isinstance(effect.message, ListGroupsResponse)
+            effect.message.groups += modern_listing.list_groups(self.modern.groups.values(), request)
+            yield effect
+
+    def _describe(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, ConsumerGroupDescribeRequest)
+        groups = [self._described(group_id) for group_id in request.group_ids]
+        yield Reply(event.to, ConsumerGroupDescribeResponse(groups=groups))
+
+    def _described(self, group_id: str) -> DescribedGroup:
+        group = self.modern.groups.get(group_id)
+        if group is not None:
+            return modern_listing.describe(group, self.modern.assignor_of(group), self.modern.topics.by_id)
+        why = "is not a consumer group." if group_id in self.classic.groups else "not found."
+        return DescribedGroup(int(ErrorCode.GROUP_ID_NOT_FOUND), f"Group {group_id} {why}", group_id)
+
+    def _delete_groups(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, DeleteGroupsRequest)
+        modern = [group_id for group_id in request.groups_names if group_id in self.modern.groups]
+        results = []
+        for group_id in modern:
+            group = self.modern.groups[group_id]
+            results.append(
+                DeletableGroupResult(group_id, int(ErrorCode.NON_EMPTY_GROUP if group.members else ErrorCode.NONE))
+            )
+            if not group.members:
+                yield Append((*self.classic.offsets.delete_group(group_id), *self.modern.drop(group)))
+        request.groups_names = [group_id for group_id in request.groups_names if group_id not in modern]
+        for effect in self.classic.handle(event, now_ms):
+            if isinstance(effect, Reply) and isinstance(effect.message, DeleteGroupsResponse):
+                effect.message.results += results
+            yield effect
+
+    # Time and topics
+
+    def _modern_event(self, event: Any, now_ms: int) -> Iterator[Effect]:
+        return modern_groups.EVENTS[type(event)](self.modern, event, now_ms)
+
+
+_HANDLERS: dict[type, Callable[[ShardMachine, Any, int], Iterator[Effect]]] = {
+    ConsumerGroupHeartbeatRequest: ShardMachine._heartbeat,
+    ConsumerGroupDescribeRequest: ShardMachine._describe,
+    JoinGroupRequest: ShardMachine._join,
+    OffsetCommitRequest: ShardMachine._commit,
+    OffsetsAsked: ShardMachine._fetch,
+    OffsetDeleteRequest: ShardMachine._delete_offsets,
+    ListGroupsRequest: ShardMachine._list,
+    DeleteGroupsRequest: ShardMachine._delete_groups,
+    SweepElapsed: ShardMachine._sweep,
+    **dict.fromkeys(modern_groups.EVENTS, ShardMachine._modern_event),
+}

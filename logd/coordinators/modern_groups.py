@@ -1,0 +1,314 @@
+"""The machine of one shard's groups of the consumer protocol: PURE (KIP-848).
+
+Owns the hard state of these groups, changed by :meth:`ModernGroups.replay` alone, and what the shard knows of the
+cluster's topics. Every heartbeat does what can be done for its group: raise the group epoch when members, wishes or
+topics changed, compute the target, and move this one member a step towards it. :mod:`machine` puts it beside the
+classic machine and hands it the events that are its own; offsets are there too. It never waits, writes or reads a
+clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply
+from logd.coordinators.events import Asked, MemberExpired, RevocationExpired, TopicsSeen
+from logd.coordinators.modern_assignors import ASSIGNORS, Subscriber
+from logd.coordinators.modern_fencing import check_instance, check_request, leaves
+from logd.coordinators.modern_group import RECORD_KEYS, Draft, ModernGroup
+from logd.coordinators.modern_joining import (
+    TopicsView,
+    check_room,
+    drop_unused,
+    enter,
+    reported_by,
+    resolve_again,
+    update,
+)
+from logd.coordinators.modern_members import JOIN_EPOCH, LEAVE_STATIC_EPOCH, Current, Owned, Phase
+from logd.coordinators.modern_reconciliation import Reported, reconcile
+from logd.errors import ErrorCode, Refused
+from logd.wire.schemas.consumer_group_heartbeat import (
+    Assignment,
+    ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse,
+    ConsumerGroupHeartbeatResponseTopicPartitions,
+)
+
+
+class ModernLimits(msgspec.Struct, frozen=True):
+    """The settings that the machine obeys, in Kafka's meaning of ``group.consumer.*``."""
+
+    session_ms: int = 45_000
+    heartbeat_ms: int = 5_000
+    size_max: int = 2**31 - 1
+    assignors: tuple[str, ...] = ("uniform", "range")
+
+
+class ModernGroups:
+    """Groups by id. `groups` is hard state; `topics`, and how far groups have seen them, is soft."""
+
+    def __init__(self, limits: ModernLimits) -> None:
+        self.limits = limits
+        self.groups: dict[str, ModernGroup] = {}
+        self.topics = TopicsView()
+        self._checked: dict[str, int] = {}
+
+    # Hard state
+
+    def replay(self, record: Record) -> None:
+        """Take one written record in."""
+        key: Any = record.key
+        group_id = key.group_id
+        group = self.groups.get(group_id)
+        if group is None:
+            if record.value is None:
+                return
+            group = self.groups[group_id] = ModernGroup(group_id)
+        group.apply(record)
+        if group.is_nothing():
+            del self.groups[group_id]
+            self._checked.pop(group_id, None)
+
+    def loaded(self) -> Iterator[Effect]:
+        """All records are in: every member gets its full session."""
+        for group in self.groups.values():
+            yield from self._arm_all(group)
+
+    def refused(self, records: Iterable[Record]) -> Iterator[Effect]:
+        """These records were not written: whoever was to go stays watched."""
+        touched: set[str] = {_group_of(record) for record in records if type(record.key) in RECORD_KEYS}
+        for group_id in sorted(touched & set(self.groups)):
+            self._checked.pop(group_id, None)
+            yield from self._arm_all(self.groups[group_id])
+
+    def _arm_all(self, group: ModernGroup) -> Iterator[Effect]:
+        for member_id, member in group.members.items():
+            yield self._heard_of(group.group_id, member_id)
+            yield from _watch_revocation(group.group_id, member_id, group.has(member_id), member.rebalance_timeout_ms)
+
+    def find(self, group_id: str) -> ModernGroup:
+        """:raises Refused: GROUP_ID_NOT_FOUND."""
+        group = self.groups.get(group_id)
+        if group is None:
+            raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {group_id} not found.")
+        return group
+
+    # Heartbeats
+
+    def heartbeat(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        """Join, stay or leave.
+
+        :raises Refused: every error of ConsumerGroupHeartbeat; then nothing is changed.
+        """
+        request = event.request
+        assert isinstance(request, ConsumerGroupHeartbeatRequest)
+        check_request(request, event.version, self.limits.assignors)
+        if leaves(request):
+            yield from self._leave(event, request)
+            return
+        joins = request.member_epoch == JOIN_EPOCH
+        group = ModernGroup(request.group_id) if joins else None
+        group = self.groups.get(request.group_id) or group or self.find(request.group_id)
+        if joins:
+            check_room(group, request, self.limits.size_max)
+        yield from self._go_on(Draft(group), event, request, now_ms)
+
+    def _go_on(
+        self, draft: Draft, event: Asked, request: ConsumerGroupHeartbeatRequest, now_ms: int
+    ) -> Iterator[Effect]:
+        member_id = request.member_id or event.new_id
+        owned = request.topic_partitions
+        reported = reported_by(None if owned is None else ((each.topic_id, each.partitions) for each in owned))
+        was = draft.group.has(member_id)
+        enter(draft, request, member_id, reported)
+        changed = update(draft, member_id, event, self.topics, now_ms)
+        self._renew_epoch(draft, changed, now_ms)
+        self._renew_target(draft, now_ms)
+        current = self._step(draft, member_id, reported)
+        if draft.records:
+            yield Append(tuple(draft.records))
+        group_id = request.group_id
+        yield self._heard_of(group_id, member_id)
+        if current != was:
+            member = draft.group.members[member_id]
+            yield from _watch_revocation(group_id, member_id, current, member.rebalance_timeout_ms)
+        told = current.owned if _is_full(request) or current.owned != was.owned else None
+        yield Reply(event.to, self._answer(member_id, current.epoch, told))
+
+    def _renew_epoch(self, draft: Draft, changed: bool, now_ms: int) -> None:
+        """Raise the group epoch when a member subscribes to something else, or its topics are not what they were."""
+        group_id, version = draft.group.group_id, self.topics.version
+        if not changed and self._checked.get(group_id) == version:
+            return
+        if self._checked.get(group_id) != version:
+            resolve_again(draft, self.topics, now_ms)
+            self._checked[group_id] = version
+        topics_hash = self._hash(draft.group)
+        if changed or topics_hash != draft.group.topics_hash or draft.group.epoch < 0:
+            draft.put_epoch(max(draft.group.epoch, 0) + 1, topics_hash)
+
+    def _hash(self, group: ModernGroup) -> int:
+        """What the group's topics are made of, in 64 bits: equal as long as no target need change."""
+        digest = blake2b(digest_size=8)
+        for name in sorted(group.subscribed()):
+            topic = self.topics.by_name.get(name)
+            if topic is not None:
+                digest.update(topic.id + len(topic.partitions).to_bytes(4, "big"))
+        return int.from_bytes(digest.digest(), "big", signed=True)
+
+    def _renew_target(self, draft: Draft, now_ms: int) -> None:
+        """Compute who is to have what, when the group epoch has gone ahead of the last answer."""
+        group, topics = draft.group, self.topics.by_name
+        if group.epoch <= group.target_epoch:
+            return
+        wanted = {name: topics[name] for name in group.subscribed() if name in topics}
+        subscribers = {
+            member_id: Subscriber(
+                member.instance_id,
+                frozenset(wanted[name].id for name in group.topics_of(member) if name in wanted),
+                group.target.get(member_id, {}),
+            )
+            for member_id, member in group.members.items()
+        }
+        assign = ASSIGNORS[self.assignor_of(group)]
+        counts = {topic.id: len(topic.partitions) for topic in sorted(wanted.values(), key=lambda each: each.name)}
+        for member_id, share in assign(subscribers, counts).items():
+            if group.target.get(member_id) != share:
+                draft.put_target(member_id, share)
+        draft.put_target_epoch(group.epoch, now_ms)
+
+    def assignor_of(self, group: ModernGroup) -> str:
+        """The assignor that a group uses: the one that most members ask for, of those that are served."""
+        chosen = group.assignor(self.limits.assignors[0])
+        return chosen if chosen in self.limits.assignors else self.limits.assignors[0]
+
+    def _step(self, draft: Draft, member_id: str, reported: Reported | None) -> Current:
+        current = reconcile(draft.group, member_id, reported)
+        if current != draft.group.has(member_id) or member_id not in draft.group.current:
+            draft.put_current(member_id, current)
+        return current
+
+    def _heard_of(self, group_id: str, member_id: str) -> Effect:
+        return Arm(_session_key(group_id, member_id), self.limits.session_ms, MemberExpired(group_id, member_id))
+
+    def _answer(self, member_id: str, epoch: int, told: Owned | None) -> ConsumerGroupHeartbeatResponse:
+        assignment = None
+        if told is not None:
+            topics = [
+                ConsumerGroupHeartbeatResponseTopicPartitions(topic_id, sorted(told[topic_id]))
+                for topic_id in sorted(told)
+            ]
+            assignment = Assignment(topics)
+        return ConsumerGroupHeartbeatResponse(
+            member_id=member_id,
+            member_epoch=epoch,
+            heartbeat_interval_ms=self.limits.heartbeat_ms,
+            assignment=assignment,
+        )
+
+    # Leaving
+
+    def _leave(self, event: Asked, request: ConsumerGroupHeartbeatRequest) -> Iterator[Effect]:
+        group = self.find(request.group_id)
+        member_id = request.member_id
+        if request.instance_id is None:
+            group.find(member_id)
+        else:
+            check_instance(group, member_id, request.instance_id)
+        if request.member_epoch == LEAVE_STATIC_EPOCH:
+            draft = Draft(group)
+            draft.put_current(
+                member_id, Current(LEAVE_STATIC_EPOCH, group.has(member_id).epoch, *_kept(group, member_id))
+            )
+            yield Append(tuple(draft.records))
+            yield Disarm(_revocation_key(group.group_id, member_id))
+        else:
+            yield from self.expel(group, [member_id])
+        answer = ConsumerGroupHeartbeatResponse(member_id=member_id, member_epoch=request.member_epoch)
+        yield Reply(event.to, answer)
+
+    def expel(self, group: ModernGroup, member_ids: Iterable[str]) -> Iterator[Effect]:
+        """Take members out of the group; what they had is free for the others."""
+        draft = Draft(group)
+        for member_id in member_ids:
+            draft.drop_member(member_id)
+            yield Disarm(_session_key(group.group_id, member_id))
+            yield Disarm(_revocation_key(group.group_id, member_id))
+        drop_unused(draft)
+        draft.put_epoch(max(draft.group.epoch, 0) + 1, self._hash(draft.group))
+        yield Append(tuple(draft.records))
+
+    def drop(self, group: ModernGroup) -> tuple[Record, ...]:
+        """Tombstones of an empty group."""
+        assert not group.members, "members must leave first"
+        draft = Draft(group)
+        draft.drop_group()
+        return tuple(draft.records)
+
+    # Time and topics
+
+    def expire_member(self, event: MemberExpired, now_ms: int) -> Iterator[Effect]:
+        """Nothing was heard of a member for the session timeout."""
+        group = self.groups.get(event.group_id)
+        if group is not None and event.member_id in group.members:
+            yield from self.expel(group, [event.member_id])
+
+    def expire_revocation(self, event: RevocationExpired, now_ms: int) -> Iterator[Effect]:
+        """A member did not give up its partitions in its rebalance timeout."""
+        group = self.groups.get(event.group_id)
+        if group is None or event.member_id not in group.members:
+            return
+        current = group.has(event.member_id)
+        if current.epoch == event.epoch and current.phase is Phase.UNREVOKED_PARTITIONS:
+            yield from self.expel(group, [event.member_id])
+
+    def see_topics(self, event: TopicsSeen, now_ms: int) -> Iterator[Effect]:
+        """The cluster's topics changed; each group looks at them with its next heartbeat."""
+        self.topics.see(event.version, event.by_name, event.by_id)
+        yield from ()
+
+
+def _group_of(record: Record) -> str:
+    key: Any = record.key
+    group_id: str = key.group_id
+    return group_id
+
+
+def _kept(group: ModernGroup, member_id: str) -> tuple[Phase, Owned]:
+    return Phase.STABLE, group.has(member_id).owned
+
+
+def _is_full(request: ConsumerGroupHeartbeatRequest) -> bool:
+    """Whether a member tells all of itself, as it does when it joins or lost an answer."""
+    if request.member_epoch == JOIN_EPOCH:
+        return True
+    wishes = request.subscribed_topic_names is not None or request.subscribed_topic_regex is not None
+    return request.rebalance_timeout_ms != -1 and wishes and request.topic_partitions is not None
+
+
+def _session_key(group_id: str, member_id: str) -> tuple[str, str, str]:
+    return ("member", group_id, member_id)
+
+
+def _revocation_key(group_id: str, member_id: str) -> tuple[str, str, str]:
+    return ("revocation", group_id, member_id)
+
+
+def _watch_revocation(group_id: str, member_id: str, current: Current, timeout_ms: int) -> Iterator[Effect]:
+    key = _revocation_key(group_id, member_id)
+    if current.phase is Phase.UNREVOKED_PARTITIONS:
+        yield Arm(key, timeout_ms, RevocationExpired(group_id, member_id, current.epoch))
+    else:
+        yield Disarm(key)
+
+
+EVENTS: dict[type, Callable[[ModernGroups, Any, int], Iterator[Effect]]] = {
+    MemberExpired: ModernGroups.expire_member,
+    RevocationExpired: ModernGroups.expire_revocation,
+    TopicsSeen: ModernGroups.see_topics,
+}

@@ -1,0 +1,76 @@
+"""How a member gets from what it has to what it is to have, one heartbeat at a time: PURE (KIP-848).
+
+First it gives up what it must (UNREVOKED_PARTITIONS), then it takes the epoch of the target and what is free, waiting
+for what others have not yet released (UNRELEASED_PARTITIONS), until all is there (STABLE). One function, called by
+:mod:`modern_groups` for the member whose heartbeat it handles; it knows no clock and writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from logd.coordinators.modern_assignors import Share
+from logd.coordinators.modern_group import ModernGroup
+from logd.coordinators.modern_members import Current, Owned, Phase
+
+Reported = Mapping[bytes, frozenset[int]]
+"""topic id -> partitions that a member says it still has."""
+
+
+def reconcile(group: ModernGroup, member_id: str, reported: Reported | None) -> Current:
+    """What the member has after this step; what it had, when it can't go on.
+
+    :param reported: what it says it has; None when it does not say.
+    """
+    current = group.has(member_id)
+    if group.is_reconciled(member_id):
+        return current
+    if current.phase is Phase.UNREVOKED_PARTITIONS and _still_has(reported, current.revoking):
+        return current
+    share = group.target.get(member_id, {})
+    kept, surplus = _split(current.owned, share)
+    if surplus and _still_has(reported, surplus):
+        return Current(current.epoch, current.epoch, Phase.UNREVOKED_PARTITIONS, kept, surplus)
+    gained, waits = _free(group, member_id, share, kept)
+    phase = Phase.UNRELEASED_PARTITIONS if waits else Phase.STABLE
+    before = current.before if current.epoch == group.target_epoch else current.epoch
+    return Current(group.target_epoch, before, phase, _joined(kept, gained, group.target_epoch), {})
+
+
+def _still_has(reported: Reported | None, owned: Owned) -> bool:
+    """A member that does not say what it has may have all of it."""
+    if reported is None:
+        return True
+    return any(not indexes.isdisjoint(owned.get(topic_id, ())) for topic_id, indexes in reported.items())
+
+
+def _split(owned: Owned, share: Share) -> tuple[Owned, Owned]:
+    """What of `owned` stays, and what has to go."""
+    kept: dict[bytes, dict[int, int]] = {}
+    surplus: dict[bytes, dict[int, int]] = {}
+    for topic_id, indexes in owned.items():
+        wanted = share.get(topic_id, frozenset())
+        for index, epoch in indexes.items():
+            part = kept if index in wanted else surplus
+            part.setdefault(topic_id, {})[index] = epoch
+    return kept, surplus
+
+
+def _free(group: ModernGroup, member_id: str, share: Share, kept: Owned) -> tuple[Share, bool]:
+    """What nobody else holds of what the member lacks, and whether something else is still held."""
+    gained: dict[bytes, frozenset[int]] = {}
+    waits = False
+    for topic_id, wanted in share.items():
+        lacking = wanted.difference(kept.get(topic_id, ()))
+        free = frozenset(index for index in lacking if group.holders.get((topic_id, index), member_id) == member_id)
+        waits = waits or free != lacking
+        if free:
+            gained[topic_id] = free
+    return gained, waits
+
+
+def _joined(kept: Owned, gained: Share, epoch: int) -> Owned:
+    joined = {topic_id: dict(indexes) for topic_id, indexes in kept.items()}
+    for topic_id, indexes in gained.items():
+        joined.setdefault(topic_id, {}).update(dict.fromkeys(sorted(indexes), epoch))
+    return joined
