@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from logd.config import TopicConfig
+from logd.errors import StorageFailed
 from logd.jobs.compaction import LAG_NEVER_MS, Rules, assess, compact
 from logd.jobs.worker import Bench, Outcome
 from logd.log.disk import Disk
@@ -39,9 +40,10 @@ class Direct:
 
     def ask(self, order: Any) -> Outcome:
         outcome = self._bench.carry_out(order, SALT)
-        assert outcome.failure is None or outcome.failure.kind != "bug", outcome.failure
-        if outcome.failure is not None:
-            raise AssertionError(outcome.failure)
+        failure = outcome.failure
+        if failure is not None and failure.kind == "storage":
+            raise StorageFailed(failure.path, OSError(failure.position, failure.text))
+        assert failure is None, failure
         return outcome
 
 

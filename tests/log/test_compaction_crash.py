@@ -1,0 +1,172 @@
+"""Compaction that ends in the middle: after every single disk operation the log opens and says the same."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from logd.errors import StorageFailed
+from logd.log.log import Log, LogConfig
+from tests.fakes.disks import FaultyDisk, MemoryDisk
+from tests.log.batches import TOPIC_ID, checkpoint, flush
+from tests.log.compacting import clean, last_values, put, roll, steps
+
+CONFIG = LogConfig(segment_bytes=600, index_interval_bytes=100, compacted=True)
+PATH = "/data/t-0"
+CHANGES = ("write", "allocate", "resize", "sync", "replace", "rename", "remove", "sync_directory")
+
+
+class Died(BaseException):
+    """The process is dead."""
+
+
+class Mortal:
+    """Hands calls to a disk; the process dies before the ``last``-th that changes something."""
+
+    def __init__(self, disk: MemoryDisk, last: int) -> None:
+        self._disk = disk
+        self.left = last
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._disk, name)
+        if name not in CHANGES:
+            return call
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left < 0:
+                raise Died
+            return call(*args, **kwargs)
+
+        return counted
+
+
+def filled() -> MemoryDisk:
+    """A log of several segments with all that compaction knows: old values, tombstones, an idempotent producer."""
+    disk = MemoryDisk()
+    log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=disk)
+    for number in range(14):
+        put(log, (f"k{number % 5}", str(number)), ("same", str(number)), (f"once{number}", "x" * 40))
+        put(log, (f"p{number % 3}", "p"), producer_id=1, producer_epoch=0, base_sequence=number)
+    put(log, ("k1", None), ("k2", None))
+    roll(log)
+    put(log, ("k3", "active"))
+    flush(log)
+    checkpoint(log)
+    disk.sync_directory(PATH)
+    disk.sync_directory("/data")
+    log.close(clean=False)
+    return disk
+
+
+def opened(disk: Any) -> Log:
+    log = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    flush(log)
+    return log
+
+
+def seen(log: Log) -> object:
+    producer = log.producers.get(1)
+    assert producer is not None
+    return last_values(log), log.start_offset, log.end_offset, producer.last_sequence
+
+
+def run_until_death(disk: MemoryDisk, operations: int) -> bool:
+    """Clean, with that many operations to live; say whether it came to its end."""
+    mortal = Mortal(disk, 2**31)
+    log = opened(mortal)
+    mortal.left = operations
+    try:
+        clean(log, mortal, 50_000)
+    except Died:
+        return False
+    return True
+
+
+def lives(check: Callable[[MemoryDisk], None]) -> int:
+    """Let a run die after each number of operations and look at what is left; return how many there are."""
+    operations = 0
+    while True:
+        disk = filled()
+        ended = run_until_death(disk, operations)
+        check(disk)
+        if ended:
+            return operations
+        operations += 1
+
+
+def test_death_after_each_operation() -> None:
+    """A process that dies anywhere in a run leaves the same last values, offsets and sequences; a later run ends it."""
+    expected = seen(opened(filled()))
+
+    def check(disk: MemoryDisk) -> None:
+        log = opened(disk)
+        assert seen(log) == expected
+        assert not [name for name in disk.names if ".cleaned" in name]
+        clean(log, disk, 60_000)
+        assert seen(log) == expected
+        assert len(log.segments) < 8
+        log.close()
+        assert seen(opened(disk)) == expected
+
+    assert lives(check) > 40
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_power_cut_after_each_operation(seed: int) -> None:
+    """A power cut, which keeps any part of what was not flushed, does not either; nor does a second one in recovery."""
+    expected = seen(opened(filled()))
+    chance = random.Random(seed)
+
+    def check(disk: MemoryDisk) -> None:
+        after = disk.lose_power(chance)
+        mortal = Mortal(after, chance.randrange(12))
+        try:
+            opened(mortal)
+        except Died:
+            after = after.lose_power(chance)
+        log = opened(after)
+        assert seen(log) == expected
+        clean(log, after, 60_000)
+        assert seen(log) == expected
+
+    lives(check)
+
+
+def test_state_lost_with_a_swap_half_done() -> None:
+    """Without the state file all is read again, and gaps of a log that was never finished are no corruption."""
+    expected = last_values(opened(filled()))
+
+    def check(disk: MemoryDisk) -> None:
+        for name in [one for one in disk.names if one.endswith(("partition.state", ".snapshot", "index"))]:
+            del disk.names[name]
+        log = Log.open(PATH, LogConfig(segment_bytes=600), clean=False, now_ms=0, disk=disk)
+        assert last_values(log) == expected
+        assert log.end_offset == 59
+
+    lives(check)
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_failing_operations(name: str) -> None:
+    """A disk that fails once leaves the log as it was or takes it offline; it opens again with the same values."""
+    expected = seen(opened(filled()))
+    for nth in range(1, 40):
+        disk = filled()
+        faulty = FaultyDisk(disk)
+        log = opened(faulty)
+        faulty.arm(name, nth)
+        failed = False
+        try:
+            for work in steps(log, faulty, 50_000):
+                work()
+        except StorageFailed:
+            failed = True
+        if log.failure is None:
+            assert seen(log) == expected
+        assert seen(opened(disk)) == expected
+        if not failed:
+            return
