@@ -390,14 +390,16 @@ class Log:
             self._roll(now_ms)
         assert segments == self.segments[: len(segments)]
         del self.segments[: len(segments)], self._bases[: len(segments)]
-        self._unfinished = [one for one in self._unfinished if one not in segments]
         self.advance_start(self._bases[0])
         due_ms = now_ms + self.config.file_delete_delay_ms
         self._doomed.extend(Doomed(segment, due_ms) for segment in segments)
 
     def removal(self, now_ms: int) -> Removal | None:
-        """Return a job that removes the files whose ``file.delete.delay.ms`` has passed, None when there are none."""
-        kept_from = self._state.start_offset
+        """Return a job that removes the files whose ``file.delete.delay.ms`` has passed, None when there are none.
+
+        Only below the recovery point: before it, nothing but these files knows their producers.
+        """
+        kept_from = min(self._state.start_offset, self._state.recovery_point)
         due = [one for one in self._doomed if one.due_ms <= now_ms and one.segment.next_offset <= kept_from]
         if not due:
             return None

@@ -91,6 +91,7 @@ def test_slice_outlives_its_segment(disk: MemoryDisk) -> None:
     before = piece.load()
     log.config = LogConfig(retention_bytes=0)
     log.delete_segments(log.expired(0, 40), 0)
+    flush(log)
     checkpoint(log)
     removal = log.removal(10**9)
     assert removal is not None

@@ -214,3 +214,24 @@ def test_start_offset_beyond_what_is_left(disk: MemoryDisk) -> None:
     after = reopen(disk)
     assert (after.start_offset, after.end_offset) == (2, 2)
     assert append(after, batch()).base_offset == 2
+
+
+def test_idempotence_when_retention_takes_the_active_segment(disk: MemoryDisk) -> None:
+    """A producer whose every batch was deleted before any recovery point is still known after a dead process."""
+    config = LogConfig(retention_ms=10, file_delete_delay_ms=0)
+    log = Log.create(PATH, TOPIC_ID, config, now_ms=0, disk=disk)
+    for sequence in range(3):
+        append(log, batch(producer=7, sequence=sequence, timestamp=0))
+    flush(log)
+    for now_ms in (100, 200, 300):  # rounds of the node's upkeep
+        log.delete_segments(log.expired(now_ms, log.end_offset), now_ms)
+        removal = log.removal(now_ms)
+        if removal is not None:
+            removal.run()
+        if log.flush_due(now_ms):
+            flush(log)
+        checkpoint(log)
+    assert f"{PATH}/{0:020d}.log" not in disk.names
+    again = Log.open(PATH, config, clean=False, now_ms=0, disk=disk)
+    repeated = append(again, batch(producer=7, sequence=2, timestamp=0))
+    assert (repeated.duplicate, repeated.base_offset) == (True, 2)
