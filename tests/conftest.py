@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import pytest
 
 WITH_SERVERS = {"clients", "process", "testing", "twin"}
 BROKERS = {"logd_broker", "bootstrap"}
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the processes that tests start: a shell's background jobs are born with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def drives_a_server(item: pytest.Item) -> bool:
