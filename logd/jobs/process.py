@@ -27,6 +27,11 @@ class WorkerProcess:
         self._guard = threading.Lock()
         self._ended = False
 
+    @property
+    def process_id(self) -> int | None:
+        """The process that is there now."""
+        return self._process.pid if self._process is not None else None
+
     def ask(self, order: Start | Group | Finish) -> Outcome:
         """Have an order carried out and return the answer; waits, so for a worker thread.
 

@@ -1,0 +1,91 @@
+"""The worker process: it does what the same code does here, it can be lost, and it says what went wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from logd.errors import Corrupt, StorageFailed, WorkerLost
+from logd.jobs.compaction import assess, compact, task_of
+from logd.jobs.process import WorkerProcess
+from logd.jobs.worker import Finish, Group, Start
+from logd.log.cleaner import Piece
+from logd.log.log import Log, LogConfig
+from tests.log.batches import TOPIC_ID
+from tests.log.compacting import RULES, Held, pairs_of, put, roll
+
+CONFIG = LogConfig(compacted=True)
+
+
+@pytest.fixture
+def worker() -> Iterator[WorkerProcess]:
+    worker = WorkerProcess()
+    yield worker
+    worker.end()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    log = Log.create(str(tmp_path / "t-0"), TOPIC_ID, CONFIG, now_ms=0)
+    for number in range(50):
+        put(log, (f"k{number % 7}", str(number)), ("same", str(number)))
+    roll(log)
+    return log
+
+
+def start(log: Log) -> Start:
+    return Start(task_of(log, assess(Held(log), RULES, 0), RULES, 0))
+
+
+def test_compacts_in_another_process(log: Log, worker: WorkerProcess) -> None:
+    """A log is cleaned through the process, which is started again after a rest."""
+    for _ in range(2):
+        held = Held(log)
+        for work in compact(held, RULES, assess(held, RULES, 0), 0, worker):
+            work()
+        worker.rest()
+        assert len(pairs_of(log)) == 8
+        put(log, ("k0", "again"))
+        roll(log)
+    assert log.end_offset == 102
+
+
+def test_what_is_wrong_arrives(log: Log, worker: WorkerProcess) -> None:
+    """Damage and a disk that fails come back as the errors they are."""
+    path = Path(log.segments[0].log_path)
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Corrupt) as corrupt:
+        worker.ask(start(log))
+    assert corrupt.value.path == str(path)
+    path.unlink()
+    with pytest.raises(StorageFailed):
+        worker.ask(start(log))
+
+
+def test_a_bug_arrives(worker: WorkerProcess) -> None:
+    """An order that makes no sense is answered with what happened; the process lives."""
+    with pytest.raises(WorkerLost, match="a group before its log"):
+        worker.ask(Group([Piece(0, 1, 1)]))
+    assert worker.ask(Finish()).failure is None
+
+
+def test_lost_and_started_again(log: Log, worker: WorkerProcess) -> None:
+    """A process that was killed is an error of what it did; the next order starts another one."""
+    worker.ask(Finish())
+    assert worker.process_id is not None
+    os.kill(worker.process_id, 9)
+    with pytest.raises(WorkerLost):
+        worker.ask(start(log))
+    assert worker.ask(start(log)).surveyed is not None
+
+
+def test_ended(worker: WorkerProcess) -> None:
+    """After the end nothing is started any more."""
+    worker.end()
+    with pytest.raises(WorkerLost, match="stopping"):
+        worker.ask(Finish())
