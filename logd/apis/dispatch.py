@@ -50,16 +50,19 @@ class Pending:
 
 
 class Ready:
-    """An answer that is there already, but has to queue behind others of its connection."""
+    """An answer that is there already, or the connection's end, which has to queue behind others."""
 
-    __slots__ = ("_parts", "in_order")
+    __slots__ = ("_error", "_parts", "in_order")
 
-    def __init__(self, parts: Parts | None) -> None:
+    def __init__(self, parts: Parts | None, error: Exception | None = None) -> None:
         self._parts = parts
-        self.in_order = True
+        self._error = error
+        self.in_order = error is None
 
     async def parts(self) -> Parts | None:
-        """The encoded answer."""
+        """The encoded answer; raises what ends the connection."""
+        if self._error is not None:
+            raise self._error
         return self._parts
 
 

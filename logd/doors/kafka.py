@@ -165,6 +165,9 @@ class Peer:
                 self.frames.limit = self.request_bytes_max
                 turn += 1
                 if isinstance(result, Pending):
+                    if out:  # goes before it, and nobody else may be sending then
+                        await self._send(out)
+                        out, size_bytes = [], 0
                     if result.head.api_key == PRODUCE and not result.in_order:
                         self.frames.detach()  # its records are views of the frame; all else was copied by the decoder
                     self._park(result)
@@ -177,9 +180,12 @@ class Peer:
                     await self._send(out)
                     out, size_bytes = [], 0
                     await trio.lowlevel.checkpoint()
-        except (Hangup, DecodeError):
-            await self._send(out)  # what came right before a frame that cannot be
-            raise
+        except (Hangup, DecodeError) as error:
+            if not self.pending:
+                await self._send(out)  # what came right before a frame that cannot be
+                raise
+            self._park(Ready(None, error))  # ends the connection when what waits has been answered
+            await trio.sleep_forever()
         if out:
             await self._send(out)
 
@@ -191,15 +197,18 @@ class Peer:
         """The next request, when it may start now; one that may not is held."""
         if self.closing:
             return None
-        frame, self.held = self.held, None
+        frame = self.held if self.held is not None else self.frames.next_frame()
         if frame is None:
-            frame = self.frames.next_frame()
-        if frame is None or not self.pending:
+            return None
+        in_turn = not self.pending or (
+            frame[:2] == PRODUCE_HEAD and len(self.pending) < PENDING_MAX and self.pending[-1].in_order
+        )
+        if in_turn:
+            self.held = None
             return frame
-        if frame[:2] == PRODUCE_HEAD and len(self.pending) < PENDING_MAX and self.pending[-1].in_order:
-            return frame
-        self.frames.detach()
-        self.held = frame
+        if self.held is None:
+            self.frames.detach()
+            self.held = frame
         return None
 
     async def _answers(self, nursery: trio.Nursery) -> None:

@@ -144,3 +144,55 @@ def test_connections_of_one_address_are_limited() -> None:
                     break
         for one in peers:
             one.sock.close()
+
+
+def test_a_big_answer_is_whole_before_a_parked_one(peer: Peer) -> None:
+    """An answer that the socket can't take at once isn't mixed with the one behind it."""
+    peer.make_topic("big-first")
+    for _ in range(8):
+        peer.ask(produce_request("big-first", batch(b"x" * 900_000)), 9)
+    big = fetch_request("big-first", 0, 0)
+    big.topics[0].partitions[0].partition_max_bytes = 1 << 24
+    small = produce_request("big-first", batch(b"y"))
+    peer.sock.sendall(peer.frame(big, 11) + b"".join(peer.frame(small, 9) for _ in range(5)))
+    assert sum(map(len, [peer.receive().responses[0].partitions[0].records])) > 7_000_000
+    offsets = [peer.receive().responses[0].partition_responses[0].base_offset for _ in range(5)]
+    assert offsets == [8, 9, 10, 11, 12]
+
+
+def test_a_parked_answer_is_given_before_the_connection_ends(peer: Peer, broker: Broker) -> None:
+    """Rubbish behind a request that waits ends the connection after that request's answer."""
+    peer.make_topic("last")
+    peer.sock.sendall(peer.frame(fetch_request("last", 0, 30_000), 11) + struct.pack(">ihhih", 10, 999, 0, 1, -1))
+    with Peer(broker.bootstrap) as other:
+        other.ask(produce_request("last", batch(b"wake")), 9)
+    assert peer.receive().responses[0].partitions[0].records
+    assert peer.closed()
+
+
+def test_acknowledgements_are_given_before_the_connection_ends(peer: Peer) -> None:
+    """What was appended and waits for its flush is acknowledged, though the next frame ends the connection."""
+    peer.make_topic("acked")
+    good = b"".join(peer.frame(produce_request("acked", batch(b"%d" % n)), 9) for n in range(3))
+    peer.sock.sendall(good + struct.pack(">ihhih", 10, 0, 9, 1, -1))
+    offsets = [peer.receive().responses[0].partition_responses[0].base_offset for _ in range(3)]
+    assert offsets == [0, 1, 2]
+    assert peer.closed()
+
+
+def test_many_requests_behind_a_parked_one(peer: Peer, broker: Broker) -> None:
+    """Whatever waits behind a long poll is answered after it, all of it, in order."""
+    peer.make_topic("queue")
+    peer.send(fetch_request("queue", 0, 30_000), 11)
+    peer.sock.sendall(
+        b"".join(
+            peer.frame(produce_request("queue", batch(b"%d" % n)), 9) + peer.frame(MetadataRequest([]), 9)
+            for n in range(100)
+        )
+    )
+    with Peer(broker.bootstrap) as other:
+        other.ask(produce_request("queue", batch(b"wake")), 9)
+    assert peer.receive().responses[0].partitions[0].records
+    for n in range(100):
+        assert peer.receive().responses[0].partition_responses[0].base_offset == n + 1
+        assert peer.receive().topics == []
