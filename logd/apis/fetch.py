@@ -235,10 +235,8 @@ async def _answer_cold(call: Call, request: FetchRequest, session: Session | Non
                 data = None if piece.resident() else await call.services.read_cold(piece)
                 records.append(piece.view() if data is None or piece.resident() else data)
             row.records = records
-        except StorageFailed as failure:
-            _spoil(row, partition.fail(failure))
-        except Corrupt as corrupt:
-            _spoil(row, partition.report(corrupt))
+        except (Corrupt, StorageFailed) as why:
+            _spoil(row, partition.unreadable(why))
     return _answer(request, session, found)
 
 

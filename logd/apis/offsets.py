@@ -85,13 +85,13 @@ def _look_up(
     end = partition.readable_end(request.isolation_level == READ_COMMITTED)
     kind = asked.timestamp
     if kind >= 0:
-        return partition.log.find_timestamp(kind, end)
+        return partition.find(kind, end)
     if kind not in SINCE or SINCE[kind] > call.version:
         raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"timestamp {kind} is not known in version {call.version}")
     if kind == LATEST:
         row.offset, row.leader_epoch = end, partition.leader_epoch
     elif kind == MAX_TIMESTAMP:
-        return partition.log.max_timestamp(end)
+        return partition.find(None, end)
     elif kind in (EARLIEST, EARLIEST_LOCAL):
         row.offset = partition.log.start_offset
         row.leader_epoch = partition.log.epochs.epoch_at(row.offset)
@@ -113,10 +113,8 @@ async def _scanned(
             found = await trio.to_thread.run_sync(scan.run)
             if found is not None:
                 row.timestamp, row.offset, row.leader_epoch = found
-        except StorageFailed as failure:
-            row.error_code = partition.fail(failure).code
-        except Corrupt as corrupt:
-            row.error_code = partition.report(corrupt).code
+        except (Corrupt, StorageFailed) as why:
+            row.error_code = partition.unreadable(why).code
     return answer
 
 

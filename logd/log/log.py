@@ -80,6 +80,7 @@ class Log:
         """Below it the log has been compacted."""
         self.failure: StorageFailed | None = None
         self._active = found.segments[-1]
+        self._active.written_from = self._active.size
         self._bases = [segment.base_offset for segment in found.segments]
         self._unfinished: list[Segment] = found.unfinished
         self._new_names = self.flushed_offset < self.end_offset or bool(found.unfinished)
@@ -285,6 +286,7 @@ class Log:
         :param end: exclusive upper offset: the high watermark or the last stable offset.
         :param at_least_one: return the first batch even when it is larger than ``bytes_max``.
         :raises Refused: OFFSET_OUT_OF_RANGE.
+        :raises Corrupt: batches are missing.
         """
         self._check()
         if offset < self.start_offset or offset > self.end_offset:
@@ -294,10 +296,11 @@ class Log:
             )
         if offset >= end:
             return []
+        dense = not self.config.compacted and offset >= self.cleaned_offset
         at = bisect_right(self._bases, offset) - 1
         while at < len(self.segments) and self._bases[at] < end:
             segment = self.segments[at]
-            piece = Slice(self._disk, segment, Wanted(offset, end, bytes_max, at_least_one))
+            piece = Slice(self._disk, segment, Wanted(offset, end, bytes_max, at_least_one, dense), self.epochs)
             self._touch(segment)
             try:
                 piece.locate(wait=False)

@@ -66,6 +66,7 @@ class Segment:
         "_max_timestamp",
         "_max_timestamp_offset",
         "_since_index_bytes",
+        "_sure",
         "allocated",
         "base_offset",
         "changed_ms",
@@ -78,6 +79,7 @@ class Segment:
         "sealed",
         "size",
         "touched",
+        "written_from",
     )
 
     def __init__(self, disk: Disk, directory: str, base_offset: int, now_ms: int) -> None:
@@ -93,6 +95,8 @@ class Segment:
         self.first_timestamp: int | None = None  # the largest of the first batch; None when not known yet
         self.sealed = False
         self.finished = False  # sealed, and all of it on disk
+        self.written_from = 0  # the position from which on this process wrote it
+        self._sure: list[tuple[int, int]] = []  # where, below that, it was read and found well
         self.touched = False  # read since the last look for unused ones
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
@@ -109,11 +113,28 @@ class Segment:
     def found(cls, disk: Disk, directory: str, base_offset: int, size: int, changed_ms: int) -> Segment:
         """Return a segment whose file is there already, of ``size`` bytes, with nothing read yet."""
         segment = cls(disk, directory, base_offset, changed_ms)
-        segment.size = segment.allocated = size
+        segment.size = segment.allocated = segment.written_from = size
         if size:
             segment._index = None
             segment._max_timestamp = None
         return segment
+
+    def is_sure(self, start: int, stop: int) -> bool:
+        """Say whether the bytes between two positions are known to be what was appended."""
+        stop = min(stop, self.written_from)
+        return start >= stop or any(low <= start and stop <= high for low, high in self._sure)
+
+    def make_sure(self, start: int, stop: int) -> None:
+        """Note that the bytes between two positions are well."""
+        if self.is_sure(start, stop):
+            return
+        apart = []
+        for low, high in self._sure:
+            if low <= stop and start <= high:
+                start, stop = min(start, low), max(stop, high)
+            else:
+                apart.append((low, high))
+        self._sure = [*apart, (start, stop)]
 
     @property
     def log_path(self) -> str:
@@ -359,6 +380,8 @@ class Segment:
             self._disk.write(file, bytes(min(SCAN_BYTES, self.allocated - start)), start)
         self._disk.sync(file)
         self.size = position
+        self.written_from = min(self.written_from, position)
+        self._sure = [(low, min(high, position)) for low, high in self._sure if low < position]
         self.sealed = self.finished = False
         self._marks = {}
         self._last_base = -1

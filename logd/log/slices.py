@@ -3,26 +3,32 @@
 :meth:`~logd.log.log.Log.read` makes them; a partition sends :meth:`Slice.view` when :meth:`Slice.resident` says that
 this will not wait, and else runs :meth:`Slice.load` in a worker thread. A slice stays readable when its segment is
 deleted or released meanwhile. Python must not look into the view: it is for ``sendmsg``.
+
+What this process did not write itself is checked when it is read for the first time, and so is all that comes from the
+disk: a damaged batch is never sent.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from logd.errors import Corrupt
+from logd.errors import Corrupt, DecodeError
 from logd.log.disk import Disk, File, Mapping
+from logd.log.epochs import UNKNOWN, Epochs
 from logd.log.segment import Segment
+from logd.wire.batches import BatchHeader, check_crc, read_headers
 
 _NOTHING = memoryview(b"")
 
 
 class Wanted(NamedTuple):
-    """What a read asked of one segment."""
+    """What a read asked of one segment. ``dense``: the log was never compacted there, so that no offset is missing."""
 
     offset: int
     end: int
     bytes_max: int
     at_least_one: bool
+    dense: bool
 
 
 class Slice:
@@ -31,10 +37,22 @@ class Slice:
     Where even finding them would have waited for the disk, all three are estimates until :meth:`load` has run.
     """
 
-    __slots__ = ("_disk", "_file", "_mapping", "_segment", "_start", "_wanted", "base_offset", "next_offset", "size")
+    __slots__ = (
+        "_disk",
+        "_epochs",
+        "_file",
+        "_mapping",
+        "_segment",
+        "_start",
+        "_wanted",
+        "base_offset",
+        "next_offset",
+        "size",
+    )
 
-    def __init__(self, disk: Disk, segment: Segment, wanted: Wanted) -> None:
+    def __init__(self, disk: Disk, segment: Segment, wanted: Wanted, epochs: Epochs) -> None:
         self._disk = disk
+        self._epochs = epochs
         self._segment = segment
         self._wanted = wanted
         self._file: File = segment.file
@@ -48,8 +66,9 @@ class Slice:
         """Find the bytes.
 
         :raises Cold: without ``wait``, when that would wait for the disk.
+        :raises Corrupt: batches are missing.
         """
-        offset, end, bytes_max, at_least_one = self._wanted
+        offset, end, bytes_max, at_least_one, dense = self._wanted
         segment = self._segment
         start, base = 0, segment.base_offset
         if offset > base:
@@ -57,6 +76,8 @@ class Slice:
             if start < 0:
                 start = segment.locate(offset, wait=wait)
                 base = segment.base_offset_at(start, wait=wait)
+        if dense and base > offset:
+            raise Corrupt(self._file.path, start, f"offset {offset} is missing, {base} comes next")
         stop = segment.size
         if end < segment.next_offset:
             stop = segment.locate(end, wait=wait) if end > segment.base_offset else 0
@@ -73,8 +94,9 @@ class Slice:
         self._mapping = self._segment.mapping(self._start + self.size)
 
     def resident(self) -> bool:
-        """Say whether all of it is in the page cache."""
-        return self._mapping is not None and self._mapping.resident(self._start, self._start + self.size)
+        """Say whether all of it is in the page cache, and known to be what was appended."""
+        start, stop = self._start, self._start + self.size
+        return self._mapping is not None and self._segment.is_sure(start, stop) and self._mapping.resident(start, stop)
 
     def view(self) -> memoryview:
         """Return the mapped bytes, to be sent and never read; nothing for what must be loaded."""
@@ -93,4 +115,31 @@ class Slice:
         data = self._disk.read(self._file, self.size, self._start)
         if len(data) != self.size:
             raise Corrupt(self._file.path, self._start + len(data), "the file is shorter than it was")
+        self._check(data)
+        self._segment.make_sure(self._start, self._start + self.size)
         return data
+
+    def _check(self, data: bytes) -> None:
+        """Look at every batch: checksum, and what is not under it: offsets that rise, the epoch that was in force."""
+        try:
+            found = read_headers(data)
+        except DecodeError as cause:
+            raise Corrupt(self._file.path, self._start, str(cause)) from cause
+        dense = self._wanted.dense
+        expected = self.base_offset
+        for position, header in found:
+            base = header.base_offset
+            why = "" if check_crc(data, position, header) else "a wrong checksum"
+            if base < expected or (dense and base != expected) or header.last_offset < base:
+                why = f"offset {base} where {expected} comes next"
+            if why or (why := self._wrong_epoch(header)):
+                raise Corrupt(self._file.path, self._start + position, f"a batch with {why}")
+            expected = header.next_offset
+        if expected > self.next_offset or (dense and expected != self.next_offset):
+            raise Corrupt(self._file.path, self._start, f"batches that end at {expected} and not at {self.next_offset}")
+
+    def _wrong_epoch(self, header: BatchHeader) -> str:
+        known = self._epochs.epoch_at(header.base_offset)
+        if known in (UNKNOWN, header.leader_epoch):
+            return ""
+        return f"leader epoch {header.leader_epoch} where {known} was in force"

@@ -19,7 +19,7 @@ from logd.partitions.gate import Gate
 if TYPE_CHECKING:
     from logd.clock import Clock
     from logd.config import TopicConfig
-    from logd.log.log import Appended, FlushJob, Log, Slice
+    from logd.log.log import Appended, FlushJob, Log, Scan, Slice
     from logd.partitions.flusher import Flusher
 
 logger = logging.getLogger("logd.partition")
@@ -230,10 +230,26 @@ class Partition:
             self._checkpointing = 0
 
     def read(self, offset: int, *, bytes_max: int, end: int, at_least_one: bool) -> list[Slice]:
-        """Whole batches from an offset on; see :meth:`logd.log.log.Log.read`."""
+        """Whole batches from an offset on; see :meth:`logd.log.log.Log.read`.
+
+        :raises Refused: OFFSET_OUT_OF_RANGE, KAFKA_STORAGE_ERROR.
+        """
         if self.failure is not None:
             raise self.failure
-        return self.log.read(offset, bytes_max=bytes_max, end=end, at_least_one=at_least_one)
+        try:
+            return self.log.read(offset, bytes_max=bytes_max, end=end, at_least_one=at_least_one)
+        except (Corrupt, StorageFailed) as why:
+            raise self.unreadable(why) from why
+
+    def find(self, timestamp: int | None, end: int) -> Scan | None:
+        """A search for a time, or (None) for the newest record; see :meth:`logd.log.log.Log.find_timestamp`.
+
+        :raises Refused: KAFKA_STORAGE_ERROR.
+        """
+        try:
+            return self.log.max_timestamp(end) if timestamp is None else self.log.find_timestamp(timestamp, end)
+        except (Corrupt, StorageFailed) as why:
+            raise self.unreadable(why) from why
 
     def check_epoch(self, epoch: int) -> None:
         """Compare the leader epoch that a client believes in (-1: none) with ours (KIP-320).
@@ -257,10 +273,11 @@ class Partition:
             return epoch, self.log.end_offset
         return self.log.epochs.end_offset_for(epoch, self.log.end_offset)
 
-    def report(self, corrupt: Corrupt) -> Refused:
-        """Stored bytes are wrong: say where, and refuse to serve them."""
-        logger.error("partition %r: %s", self, corrupt)
-        return Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"stored data of {self!r} is damaged: {corrupt}")
+    def unreadable(self, why: Corrupt | StorageFailed) -> Refused:
+        """Stored bytes are wrong or cannot be read: say where, and serve the rest."""
+        logger.error("partition %r: %s", self, why)
+        what = "is damaged" if isinstance(why, Corrupt) else "can't be read"
+        return Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"stored data of {self!r} {what}: {why}")
 
     def fail(self, failure: StorageFailed) -> Refused:
         """The disk failed: take the partition offline, for good, and tell all who wait."""

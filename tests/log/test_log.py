@@ -48,7 +48,7 @@ def test_nothing_beyond_the_end_that_may_be_read(disk: MemoryDisk, end: int) -> 
     log = filled(disk, 10)
     flush(log)
     for at in range(10, 20):
-        append(log, batch(2, timestamp=1000 + at))
+        append(log, batch(2, timestamp=1000 + at), epoch=1)
     read = []
     offset = 0
     while slices := log.read(offset, bytes_max=10_000, end=end):
