@@ -39,6 +39,7 @@ class Found(NamedTuple):
     producers: Producers
     snapshots: list[int]
     cleaned_offset: int = 0
+    has_gaps: bool = False
 
 
 def empty(disk: Disk, path: str, topic_id: bytes, state: State, now_ms: int) -> Found:
@@ -76,7 +77,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots))
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
     if found.end_offset >= state.start_offset:
-        return found._replace(cleaned_offset=min(settled.cleaned_offset, found.end_offset))
+        return found._replace(cleaned_offset=min(settled.cleaned_offset, found.end_offset), has_gaps=settled.compacted)
     for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
         remove_segment(disk, segment)
     return empty(disk, path, topic_id, state, now_ms)
@@ -243,6 +244,8 @@ class _Recovery:
         if reached < start_offset and not self._config.compacted:
             why = f"the data ends at offset {reached} and was flushed up to {start_offset}"
             raise Corrupt(segment.log_path, position, why)
+        if position:
+            self._check_last(segment, position)
         segment.next_offset = start_offset
         why = "the file ends"
         while position < file_bytes:
@@ -262,6 +265,14 @@ class _Recovery:
         if unfinished:
             self._unfinished.append(segment)
         return not why or why == _ZEROS
+
+    def _check_last(self, segment: Segment, stop: int) -> None:
+        """Check the batch before the place where the scan begins: a wrong length there would look like a torn end."""
+        start = segment.last_position
+        data = self._disk.read(segment.file, stop - start, start)
+        header = read_header(data) if len(data) >= HEADER_BYTES else None
+        if header is None or header.size != len(data) or header.magic != MAGIC or not check_crc(data, 0, header):
+            raise Corrupt(segment.log_path, start, "the last batch before the recovery point is damaged")
 
     def _take(self, segment: Segment, data: bytes, position: int, file_bytes: int) -> tuple[int, str]:
         """Take the batches of a piece read at ``position``; return how many bytes, and why no more, if so."""

@@ -458,10 +458,16 @@ class Segment:
                     self._note_time(place.max_timestamp, place.last_offset)
                 else:
                     self.note_loaded(place, interval_bytes)
+                self._last_base, self._last_position = place.base_offset, place.position
                 position, reached = place.position + place.size, place.last_offset + 1
         except Corrupt as end:
             position = end.position
         return position, reached
+
+    @property
+    def last_position(self) -> int:
+        """Where the batch that was appended or walked over last begins."""
+        return self._last_position
 
     def _last_offset_at(self, position: int) -> int:
         head = self._disk.read(self.file, HEADER_BYTES, position)

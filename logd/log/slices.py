@@ -135,8 +135,10 @@ class Slice:
             if why or (why := self._wrong_epoch(header)):
                 raise Corrupt(self._file.path, self._start + position, f"a batch with {why}")
             expected = header.next_offset
-        if expected > self.next_offset or (dense and expected != self.next_offset):
+        if expected > self.next_offset:
             raise Corrupt(self._file.path, self._start, f"batches that end at {expected} and not at {self.next_offset}")
+        if dense:
+            self.next_offset = expected  # what is missing behind it is found by the next read
 
     def _wrong_epoch(self, header: BatchHeader) -> str:
         known = self._epochs.epoch_at(header.base_offset)

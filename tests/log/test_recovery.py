@@ -235,3 +235,24 @@ def test_idempotence_when_retention_takes_the_active_segment(disk: MemoryDisk) -
     again = Log.open(PATH, config, clean=False, now_ms=0, disk=disk)
     repeated = append(again, batch(producer=7, sequence=2, timestamp=0))
     assert (repeated.duplicate, repeated.base_offset) == (True, 2)
+
+
+@pytest.mark.parametrize("at", [7, 8, 9, 10, 11, 16, 20, 26, 70])
+def test_damage_just_before_the_recovery_point(disk: MemoryDisk, at: int) -> None:
+    """A damaged batch that ends where the scan begins is corruption, and what is behind it is not cut off."""
+    log = Log.create(PATH, TOPIC_ID, LogConfig(), now_ms=0, disk=disk)
+    for _ in range(4):
+        append(log, batch(value=bytes(200)))
+    log._since_point_bytes = 2**40  # so that the flush makes a recovery point
+    flush(log)
+    append(log, batch(value=bytes(200)))
+    flush(log)
+    file = disk.names[f"{PATH}/{0:020d}.log"]
+    assert file is not None
+    before = bytes(file.data)
+    last = log.segments[0].size // 5 * 3
+    file.data[last + at] ^= 1
+    with pytest.raises(Corrupt):
+        Log.open(PATH, LogConfig(), clean=False, now_ms=0, disk=disk)
+    file.data[last + at] ^= 1
+    assert bytes(file.data) == before
