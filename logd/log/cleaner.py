@@ -10,26 +10,25 @@ the event loop, and changes no file that the log uses; ``swap`` puts the new one
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from logd.errors import Corrupt, DecodeError, StorageFailed
-from logd.log.disk import Disk, File
+from logd.errors import StorageFailed
+from logd.log.chunks import Batch, Rows, chunks, file_checksum, rows_of
+from logd.log.disk import Disk
 from logd.log.keymap import SPAN_MAX, KeyMap, digests, slots_for
-from logd.log.rewriting import Columns, columns_of, delete_horizon_ms, emptied, without
+from logd.log.rewriting import delete_horizon_ms, emptied, without
 from logd.log.segment import LOG_SUFFIX, Segment
 from logd.log.swap import cleaned_path
-from logd.wire.batches import HEADER_BYTES, RECORDS_BYTES_MAX, BatchHeader, check_crc, read_header
-from logd.wire.checksum import crc32c
-from logd.wire.compression import decompress
+from logd.wire.batches import BatchHeader, read_header
 
-CHUNK_BYTES: Final = 4 * 1024 * 1024
-PUT_KEYS: Final = 16 * 1024
-"""Keys are put into the map so many at a time."""
 ABORT_MARKER: Final = 0
+COMMIT_MARKER: Final = 1
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -91,20 +90,14 @@ class MapTooSmall(Exception):
     """The memory for keys does not even hold those of one batch."""
 
 
-class Batch(NamedTuple):
-    """A batch of a chunk that was read: its header, its bytes, and where it stands in the file."""
+class Verdict(NamedTuple):
+    """Which records of a batch stay: ``left`` of its rows, those that are ``kept``; whether one is a tombstone."""
 
-    header: BatchHeader
-    data: memoryview
-    position: int
-
-
-class Opened(NamedTuple):
-    """A batch with its records found. ``body`` is empty where they need not be looked at."""
-
-    batch: Batch
-    body: bytes
-    columns: Columns | None
+    rows: Rows
+    place: tuple[int, int]
+    left: int
+    tombstone: bool
+    kept: np.ndarray[tuple[int], np.dtype[np.bool_]]
 
 
 class Cleaner:
@@ -117,7 +110,7 @@ class Cleaner:
         self._end_offset = min(task.end_offset, task.first_dirty + SPAN_MAX)
         self._map = KeyMap(1, task.first_dirty, 1.0)
         self._latest = task.first_dirty - 1
-        self._markers: dict[int, list[tuple[int, bool]]] = {}  # of each producer: (offset, aborted), rising
+        self._markers: dict[int, tuple[list[int], list[bool]]] = {}  # of each producer: offsets, and which abort
         self._seen: set[int] = set()  # producers with data since their last marker
 
     # The dirty part
@@ -131,67 +124,68 @@ class Cleaner:
         task = self._task
         records = self._look_ahead()
         self._map = KeyMap(slots_for(records, task.map_bytes), task.first_dirty, task.load_factor)
-        waiting = _Waiting(self._map, self._salt)
-        full = False
-        for batch in self._dirty():
-            header = batch.header
-            if not header.is_control and header.count and not self._aborted(header):
-                opened = self._open(batch)
-                assert opened.columns is not None
-                full = not waiting.add(opened.columns, header.base_offset)
-                if full:
-                    break
-            self._latest = header.last_offset
-        waiting.put()
-        if full and self._latest < task.first_dirty:
-            raise MapTooSmall(
-                f"{task.map_bytes} bytes hold the keys of {self._map.keys_max} records, which is less than one batch: "
-                "raise log.cleaner.dedupe.buffer.size"
-            )
-        if not full:
+        for chunk in self._dirty():
+            wanted = [one for one in chunk if _has_data(one.header) and not self._aborted(one.header)]
+            if wanted and not self._note(wanted):
+                if self._latest < task.first_dirty:
+                    raise MapTooSmall(
+                        f"{task.map_bytes} bytes hold the keys of {self._map.keys_max} records, less than one batch "
+                        "has: raise log.cleaner.dedupe.buffer.size"
+                    )
+                break
+            self._latest = chunk[-1].header.last_offset
+        else:
             self._latest = max(self._latest, self._end_offset - 1)
         return Surveyed(self._latest + 1, self._map.count, self._map.memory_bytes)
 
     def _look_ahead(self) -> int:
         """Find the transaction markers of the dirty part; return how many records it has."""
         records = 0
-        for batch in self._dirty():
-            header = batch.header
-            if header.is_control:
-                marker = self._marker(batch)
-                if marker is not None:
-                    self._markers.setdefault(header.producer_id, []).append((header.base_offset, marker))
-            else:
+        for chunk in self._dirty():
+            for batch in chunk:
+                header = batch.header
                 records += header.count
+                aborted = _aborts(batch) if header.is_control and header.count else None
+                if aborted is not None:
+                    markers = self._markers.setdefault(header.producer_id, ([], []))
+                    markers[0].append(header.base_offset)
+                    markers[1].append(aborted)
         return records
 
-    def _dirty(self) -> Iterator[Batch]:
+    def _dirty(self) -> Iterator[list[Batch]]:
+        first, end = self._task.first_dirty, self._end_offset
         for piece in self._task.pieces:
-            if piece.next_offset > self._task.first_dirty and piece.base_offset < self._end_offset:
-                for chunk in self._chunks(piece):
-                    for batch in chunk:
-                        if batch.header.base_offset >= self._end_offset:
-                            return
-                        if batch.header.last_offset >= self._task.first_dirty:
-                            yield batch
+            if piece.next_offset <= first or piece.base_offset >= end:
+                continue
+            for chunk in self._chunks(piece):
+                inside = [one for one in chunk if one.header.last_offset >= first and one.header.base_offset < end]
+                if inside:
+                    yield inside
 
-    def _marker(self, batch: Batch) -> bool | None:
-        """Say whether a control batch aborts a transaction; None when it ends none."""
-        opened = self._open(batch)
-        if opened.columns is None or not opened.columns.keys:
-            return None
-        key = opened.columns.keys[0]
-        kind = int.from_bytes(key[2:4], "big") if key is not None and len(key) >= 4 else -1
-        return kind == ABORT_MARKER if kind in (0, 1) else None
+    def _note(self, batches: list[Batch]) -> bool:
+        """Put the keys of batches into the map; when not all find room, as many batches as do."""
+        rows = rows_of(batches)
+        keyed = rows.columns.key_sizes >= 0
+        keys = digests(rows.keys(), self._salt)
+        free = self._map.keys_max - self._map.count
+        if len(keys) <= free:
+            self._map.put(keys[keyed], rows.offsets[keyed])
+            return True
+        for batch, (start, stop) in zip(batches, pairwise(rows.columns.firsts.tolist()), strict=True):
+            if self._map.count + stop - start > self._map.keys_max:
+                return False
+            inside = keyed[start:stop]
+            self._map.put(keys[start:stop][inside], rows.offsets[start:stop][inside])
+            self._latest = batch.header.last_offset
+        return True
 
     def _aborted(self, header: BatchHeader) -> bool:
         """Say whether a batch belongs to a transaction that was aborted; in the clean part none is left."""
         if not header.is_transactional or header.base_offset < self._task.first_dirty:
             return False
-        for offset, aborted in self._markers.get(header.producer_id, ()):
-            if offset > header.base_offset:
-                return aborted
-        return False
+        offsets, aborted = self._markers.get(header.producer_id, ((), ()))
+        at = bisect_right(offsets, header.base_offset)
+        return at < len(offsets) and aborted[at]
 
     # Writing anew
 
@@ -229,40 +223,50 @@ class Cleaner:
         rewriting.out.write_sealed()
 
     def _filter(self, chunk: list[Batch], rewriting: _Rewriting) -> None:
-        opened = [self._looked_into(batch) for batch in chunk]
-        keys = [key or b"" for one in opened if one.columns is not None for key in one.columns.keys]
-        found = self._map.last_offsets(digests(keys, self._salt)) if keys else np.empty(0, np.int64)
-        at = 0
-        for one in opened:
-            header = one.batch.header
-            rewriting.records_before += header.count
-            if one.columns is None:
-                self._decide_whole(one, rewriting)
-                continue
-            last = found[at : at + header.count]
-            at += header.count
-            self._decide(one, one.columns, last.tolist(), rewriting)
+        wanted = [self._to_be_opened(batch.header) for batch in chunk]
+        opened = [batch for batch, wants in zip(chunk, wanted, strict=True) if wants]
+        verdicts = iter(self._judge(opened) if opened else ())
+        for batch, wants in zip(chunk, wanted, strict=True):
+            rewriting.records_before += batch.header.count
+            if wants:
+                self._decide(batch, next(verdicts), rewriting)
+            else:
+                self._decide_whole(batch, rewriting)
 
-    def _looked_into(self, batch: Batch) -> Opened:
-        header = batch.header
-        if header.is_control or not header.count or header.base_offset > self._latest or self._aborted(header):
-            return Opened(batch, b"", None)
-        return self._open(batch)
+    def _to_be_opened(self, header: BatchHeader) -> bool:
+        return _has_data(header) and header.base_offset <= self._latest and not self._aborted(header)
 
-    def _decide_whole(self, one: Opened, rewriting: _Rewriting) -> None:
+    def _judge(self, batches: list[Batch]) -> Iterator[Verdict]:
+        """Find the records that stay: the last of their key, tombstones only until their horizon."""
+        rows = rows_of(batches)
+        columns, offsets = rows.columns, rows.offsets
+        found = self._map.last_offsets(digests(rows.keys(), self._salt))
+        now_ms = self._task.now_ms
+        horizons = [delete_horizon_ms(batch.header) for batch in batches]
+        lasting = np.repeat([horizon is None or now_ms < horizon for horizon in horizons], np.diff(columns.firsts))
+        valued = columns.value_sizes >= 0
+        after = offsets > self._latest
+        kept = after | ((columns.key_sizes >= 0) & (offsets >= found) & (valued | lasting))
+        tombstones = kept & ~valued & ~after
+        starts = columns.firsts[:-1]
+        counts = np.add.reduceat(kept, starts, dtype=np.int64).tolist()
+        some = np.logical_or.reduceat(tombstones, starts).tolist()
+        for place, count, tombstone in zip(pairwise(columns.firsts.tolist()), counts, some, strict=True):
+            yield Verdict(rows, place, count, tombstone, kept)
+
+    def _decide_whole(self, batch: Batch, rewriting: _Rewriting) -> None:
         """Keep or drop a batch whose records need not be looked at one by one."""
-        batch = one.batch
         header = batch.header
         if header.base_offset > self._latest:
             rewriting.keep(batch)
         elif header.is_control:
             self._decide_marker(batch, rewriting)
-        elif header.count == 0 and self._must_tell(header):
-            self._see(header)
-            rewriting.keep(batch)
         else:
             self._see(header)
-            self._drop(batch, rewriting)
+            if header.count == 0 and self._must_tell(header):
+                rewriting.keep(batch)
+            else:
+                self._drop(batch, rewriting)
 
     def _see(self, header: BatchHeader) -> None:
         if header.is_transactional:
@@ -278,42 +282,27 @@ class Cleaner:
             if header.count or self._must_tell(header):
                 rewriting.keep(batch)
         elif horizon_ms is None:
-            opened = self._open(batch)
-            assert opened.columns is not None
-            horizon_ms = self._task.now_ms + self._task.delete_retention_ms
-            kept = list(range(header.count))
-            rewriting.write(without(header, opened.body, opened.columns, kept, horizon_ms), header, None)
-            rewriting.records_after += header.count
+            rows = rows_of([batch])
+            everything = np.ones(header.count, np.bool_)
+            rewriting.reduce(batch, Verdict(rows, (0, header.count), header.count, True, everything), self._horizon())
         elif horizon_ms <= self._task.now_ms:
             self._drop(batch, rewriting)
         else:
             rewriting.keep(batch)
 
-    def _decide(self, one: Opened, columns: Columns, last: list[int], rewriting: _Rewriting) -> None:
-        """Keep the records that are the last of their key, tombstones only until their horizon."""
-        header = one.batch.header
+    def _decide(self, batch: Batch, verdict: Verdict, rewriting: _Rewriting) -> None:
+        header = batch.header
         self._see(header)
-        horizon_ms = delete_horizon_ms(header)
-        keeps_tombstones = horizon_ms is None or self._task.now_ms < horizon_ms
-        base, latest = header.base_offset, self._latest
-        kept = []
-        tombstones = False
-        for at, (delta, key, valued, found) in enumerate(
-            zip(columns.offset_deltas, columns.keys, columns.valued, last, strict=True)
-        ):
-            offset = base + delta
-            if offset > latest or (key is not None and offset >= found and (valued or keeps_tombstones)):
-                kept.append(at)
-                tombstones = tombstones or (not valued and offset <= latest)
-        if not kept:
-            self._drop(one.batch, rewriting)
-            return
-        begins = self._task.now_ms + self._task.delete_retention_ms if tombstones and horizon_ms is None else None
-        if begins is None and len(kept) == header.count:
-            rewriting.keep(one.batch)
-            return
-        rewriting.write(without(header, one.body, columns, kept, begins), header, None)
-        rewriting.records_after += len(kept)
+        sets_horizon = verdict.tombstone and delete_horizon_ms(header) is None
+        if not verdict.left:
+            self._drop(batch, rewriting)
+        elif verdict.left == header.count and not sets_horizon:
+            rewriting.keep(batch)
+        else:
+            rewriting.reduce(batch, verdict, self._horizon() if sets_horizon else None)
+
+    def _horizon(self) -> int:
+        return self._task.now_ms + self._task.delete_retention_ms
 
     def _drop(self, batch: Batch, rewriting: _Rewriting) -> None:
         """Drop the records of a batch, and the batch itself unless its producer or the end of the run needs it."""
@@ -330,91 +319,25 @@ class Cleaner:
             return header.last_offset == known.last_offset
         return header.is_control and header.producer_epoch == known.epoch
 
-    # Reading
-
-    def _open(self, batch: Batch) -> Opened:
-        header = batch.header
-        try:
-            body = bytes(decompress(header.codec, batch.data[HEADER_BYTES:], RECORDS_BYTES_MAX))
-            return Opened(batch, body, columns_of(body, header.count))
-        except DecodeError as cause:
-            raise Corrupt(self._task.directory, batch.position, f"offset {header.base_offset}: {cause}") from cause
-
     def _chunks(self, piece: Piece) -> Iterator[list[Batch]]:
-        """Read a segment in chunks of whole batches, checksums checked."""
         path = f"{self._task.directory}/{piece.base_offset:020d}{LOG_SUFFIX}"
-        file = self._disk.open(path)
-        position, wanted = 0, CHUNK_BYTES
-        while position < piece.size:
-            data = memoryview(self._disk.read(file, min(wanted, piece.size - position), position))
-            batches, missing = _split(data, path, position)
-            wanted = CHUNK_BYTES
-            if batches:
-                position = batches[-1].position + batches[-1].header.size
-                yield batches
-            elif position + missing <= piece.size and missing > len(data):
-                wanted = missing
-            else:
-                raise Corrupt(path, position, "the segment ends inside a batch")
+        return chunks(self._disk, path, piece.size)
 
 
-def _split(data: memoryview, path: str, position: int) -> tuple[list[Batch], int]:
-    """Return the whole batches of ``data``, and how many bytes the first needs if there is none."""
-    batches: list[Batch] = []
-    at = 0
-    while at + HEADER_BYTES <= len(data):
-        header = read_header(data, at)
-        if header.size < HEADER_BYTES or header.magic != 2 or header.last_offset_delta < 0:
-            raise Corrupt(path, position + at, "a batch header is damaged")
-        if at + header.size > len(data):
-            return batches, header.size
-        if not check_crc(data, at, header):
-            raise Corrupt(path, position + at, f"the batch at offset {header.base_offset} has a wrong checksum")
-        batches.append(Batch(header, data[at : at + header.size], position + at))
-        at += header.size
-    return batches, HEADER_BYTES
+def _has_data(header: BatchHeader) -> bool:
+    return header.count > 0 and not header.is_control
+
+
+def _aborts(batch: Batch) -> bool | None:
+    """Say whether a control batch aborts a transaction; None when it ends none."""
+    (key, *_) = rows_of([batch]).keys()
+    kind = int.from_bytes(key[2:4], "big") if len(key) >= 4 else -1
+    return kind == ABORT_MARKER if kind in (ABORT_MARKER, COMMIT_MARKER) else None
 
 
 def _remove(disk: Disk, segment: Segment) -> None:
     for path in segment.paths():
         disk.remove(path)
-
-
-def file_checksum(disk: Disk, file: File, size: int) -> int:
-    """Return the CRC-32C of the first bytes of a file."""
-    crc = 0
-    for position in range(0, size, CHUNK_BYTES):
-        crc = crc32c(disk.read(file, min(CHUNK_BYTES, size - position), position), crc)
-    return crc
-
-
-class _Waiting:
-    """Keys on their way into the map."""
-
-    def __init__(self, keys: KeyMap, salt: bytes) -> None:
-        self._map = keys
-        self._salt = salt
-        self._keys: list[bytes] = []
-        self._offsets: list[int] = []
-
-    def add(self, columns: Columns, base_offset: int) -> bool:
-        """Take the keys of a batch, or return False when there is no room for them."""
-        count = len(columns.keys)
-        if len(self._keys) >= PUT_KEYS or self._map.count + len(self._keys) + count > self._map.keys_max:
-            self.put()
-            if self._map.count + count > self._map.keys_max:
-                return False
-        for key, delta in zip(columns.keys, columns.offset_deltas, strict=True):
-            if key is not None:
-                self._keys.append(key)
-                self._offsets.append(base_offset + delta)
-        return True
-
-    def put(self) -> None:
-        """Put what waits into the map."""
-        if self._keys:
-            self._map.put(digests(self._keys, self._salt), np.array(self._offsets, np.int64))
-            self._keys, self._offsets = [], []
 
 
 class _Rewriting:
@@ -433,8 +356,16 @@ class _Rewriting:
         self.records_after += header.count
         self.write(batch.data, header, header.max_timestamp)
 
-    def write(self, data: bytearray | memoryview, header: BatchHeader, max_timestamp: int | None) -> None:
-        """Write a batch; ``max_timestamp`` None takes it from ``data``."""
-        if max_timestamp is None:
-            max_timestamp = read_header(data).max_timestamp
+    def reduce(self, batch: Batch, verdict: Verdict, horizon_ms: int | None) -> None:
+        """Write what stays of a batch."""
+        rows, (start, stop) = verdict.rows, verdict.place
+        at = np.flatnonzero(verdict.kept[start:stop]) + start
+        columns, data = rows.columns, rows.data
+        kept = [data[a:b] for a, b in zip(columns.starts[at].tolist(), columns.ends[at].tolist(), strict=True)]
+        reduced = without(batch.header, kept, int(columns.time_deltas[at].max()), horizon_ms)
+        self.records_after += len(kept)
+        self.write(reduced, batch.header, read_header(reduced).max_timestamp)
+
+    def write(self, data: bytearray | memoryview, header: BatchHeader, max_timestamp: int) -> None:
+        """Write a batch that stands for the one with ``header``."""
         self.out.append(data, header.base_offset, header.last_offset, max_timestamp, self._now_ms, self._interval_bytes)

@@ -77,7 +77,9 @@ class Log:
         self.producers: Producers = found.producers
         self.segments: list[Segment] = found.segments
         self.cleaned_offset = found.cleaned_offset
-        """Below it the log has been compacted."""
+        """Below it the log is compacted."""
+        self.has_gaps = found.has_gaps
+        """Whether it was ever compacted, wherever."""
         self.failure: StorageFailed | None = None
         self._active = found.segments[-1]
         self._active.written_from = self._active.size
@@ -296,7 +298,7 @@ class Log:
             )
         if offset >= end:
             return []
-        dense = not self.config.compacted and offset >= self.cleaned_offset
+        dense = not (self.config.compacted or self.has_gaps)
         at = bisect_right(self._bases, offset) - 1
         while at < len(self.segments) and self._bases[at] < end:
             segment = self.segments[at]
@@ -434,6 +436,7 @@ class Log:
         except StorageFailed as failure:
             self.fail(failure)
             raise
+        self.has_gaps = True
         self.segments[at:stop] = [new]
         self._bases[at:stop] = [new.base_offset]
         self._opened = [one for one in self._opened if one not in swap.old]
