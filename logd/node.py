@@ -28,7 +28,7 @@ from logd.config.listeners import advertised, listeners
 from logd.coordinators.front import GroupCoordinator
 from logd.doors.kafka import Peer
 from logd.doors.listener import Guest, Guests, Listener
-from logd.errors import Corrupt, StorageFailed
+from logd.errors import Corrupt, Refused, StorageFailed
 from logd.jobs.retention import retain
 from logd.log.directory import DataDirectory, DirectoryUnusable
 from logd.partitions.compactor import Compactor
@@ -158,7 +158,7 @@ class CannotStart(Exception):
     """The node can't start; the text is one sentence for the person who started it."""
 
 
-START_ERRORS = (StoreUnusable, StorageFailed, Corrupt, DirectoryUnusable, OSError)
+START_ERRORS = (StoreUnusable, StorageFailed, Corrupt, DirectoryUnusable, Refused, OSError)
 
 
 async def run_node(

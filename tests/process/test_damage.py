@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,3 +121,30 @@ def test_leftovers_of_deleted_topics(tmp_path: Path) -> None:
     names = [path.name for path in data.iterdir()]
     assert not [name for name in names if name.endswith("-delete")]
     assert len([name for name in names if name.startswith("stray-0.") and name.endswith("-stray")]) == 1
+
+
+def test_start_on_a_full_disk(tmp_path: Path) -> None:
+    """A disk without any space left ends the start with one sentence, and nothing is lost by it."""
+    mount = tmp_path / "small"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(mount)], check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with Server(mount / "data") as server:
+            with Peer(server.bootstrap) as peer:
+                peer.make_topic("kept")
+                assert produced(peer, "kept") == 0
+            server.kill()
+            filler = mount / "filler"
+            with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+                while True:
+                    file.write(bytes(4096))
+            code, said = refused("--data-dir", str(mount / "data"), "--listen", "127.0.0.1:0")
+            assert code == 1
+            assert "Traceback" not in said
+            filler.unlink()
+            server.start()
+            with Peer(server.bootstrap) as peer:
+                assert produced(peer, "kept") == 0
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
