@@ -67,9 +67,14 @@ class Cluster:
         return known[1]
 
     def layers(self) -> Layers:
-        """This broker's settings by where they come from."""
-        own = self.image.broker_configs.get(self.static_settings.node_id, {})
-        return Layers(self.static_settings, self.image.default_broker_configs, own)
+        """This broker's settings by where they come from.
+
+        As in Kafka since 4.1, min.insync.replicas is always there for all brokers: a new cluster takes it from its
+        first start (KIP-966), and clients tell it apart from a default.
+        """
+        static, own = self.static_settings, self.image.broker_configs.get(self.static_settings.node_id, {})
+        always = {"min.insync.replicas": str(static.min_insync_replicas)}
+        return Layers(static, {**always, **self.image.default_broker_configs}, own)
 
     def describe_topic(self, configs: Mapping[str, str]) -> list[Described]:
         """All settings of a topic whose own ones are `configs`, as DescribeConfigs tells them."""

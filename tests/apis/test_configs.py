@@ -117,7 +117,20 @@ async def test_describe_a_broker() -> None:
     assert (told["log.retention.ms"].value, told["log.retention.ms"].config_source) == (None, 5)
     assert (told["listeners"].value, told["listeners"].config_source) == ("PLAINTEXT://127.0.0.1:9092", 5)
     assert told["advertised.listeners"].value == "PLAINTEXT://there:9999"
-    assert (await describe(node, BROKER, "")).configs == []
+    (always,) = (await describe(node, BROKER, "")).configs
+    assert (always.name, always.value, always.config_source) == ("min.insync.replicas", "1", 3)
+
+
+async def test_min_insync_replicas_is_set_for_all_brokers() -> None:
+    """As Kafka 4.3.1 tells it, on the cluster, the broker and every topic; confluent-kafka's own tests look for it."""
+    node = await with_topic()
+    for kind, name in ((BROKER, ""), (BROKER, "0"), (TOPIC, "t")):
+        (told,) = (await describe(node, kind, name, "min.insync.replicas")).configs
+        assert (told.value, told.config_source) == ("1", 3)
+    assert [(s.value, s.source) for s in told.synonyms] == [("1", 3), ("1", 5)]
+    assert await alter(node, BROKER, "", ("min.insync.replicas", SET, "2")) == (0, None)
+    (told,) = (await describe(node, TOPIC, "t", "min.insync.replicas")).configs
+    assert [(s.value, s.source) for s in told.synonyms] == [("2", 3), ("1", 5)]
 
 
 @pytest.mark.parametrize(
@@ -256,7 +269,7 @@ async def test_dynamic_broker_settings_apply_and_are_told() -> None:
         ("log.retention.ms", "6", 3),
         ("log.retention.hours", "168", 5),
     ]
-    (every,) = (await describe(node, BROKER, "")).configs
+    (every,) = (await describe(node, BROKER, "", "log.retention.ms")).configs
     assert (every.name, every.value, every.config_source) == ("log.retention.ms", "6", 3)
     (topic,) = (await describe(node, TOPIC, "t", "retention.ms")).configs
     assert (topic.value, topic.config_source) == ("5", 2)

@@ -78,7 +78,6 @@ class Purpose:
     reason: str
 
 
-_ELR = "Kafka's eligible-leader-replicas feature makes it a dynamic default of the cluster; logd has no such feature"
 _TIERS = "no tiered storage: there is no such broker setting, and only the default is accepted on a topic"
 
 _STRICTER = "stricter than Kafka, as the table of bad input asks: the connection is closed and the log says why"
@@ -89,7 +88,6 @@ ON_PURPOSE = (
     Purpose("bad-fields/the same/", _STRICTER),
     Purpose("bad-fields/tags not/", _STRICTER),
     Purpose("null-where-none-may-be/array of/", _STRICTER),
-    Purpose("*.configs[[]min.insync.replicas]*", _ELR),
     Purpose("describe-*configs*/*[[]log[.]local.retention.*", _TIERS),
     Purpose("describe-*configs*/*[[]local.retention.*", _TIERS),
     Purpose("create-topics-configs-v?/*.configs[[]*.value", "values are kept in logd's own spelling (TRUE, ' 1000 ')"),
