@@ -14,9 +14,11 @@ MODULES = (
     "groups",
     "logs",
     "metadata",
+    "nodes",
     "offsets",
     "produce",
     "producers",
+    "replicas",
     "topics",
     "versions",
 )

@@ -1,4 +1,8 @@
-"""DescribeLogDirs (35), DescribeProducers (61): what lies on disk, and who writes to it."""
+"""AlterReplicaLogDirs (34), DescribeLogDirs (35), DescribeProducers (61): what lies where on disk, who writes to it.
+
+Answered from the table of partitions; only free space is asked of the disk, in a thread. Called through the registry.
+It never moves a file: there is one data directory.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,13 @@ from logd.apis.registry import Call, api
 from logd.cluster.controller import check_topic_name
 from logd.errors import ErrorCode, Refused
 from logd.partitions.partition import Partition
+from logd.partitions.table import PartitionTable
+from logd.wire.schemas.alter_replica_log_dirs import (
+    AlterReplicaLogDirPartitionResult,
+    AlterReplicaLogDirsRequest,
+    AlterReplicaLogDirsResponse,
+    AlterReplicaLogDirTopicResult,
+)
 from logd.wire.schemas.describe_log_dirs import (
     DescribeLogDirsPartition,
     DescribeLogDirsRequest,
@@ -26,6 +37,41 @@ from logd.wire.schemas.describe_producers import (
     ProducerState,
     TopicResponse,
 )
+
+DIRECTORY_NAME_MAX = 255
+"""Characters that a file system takes in one name."""
+
+MOVING_SUFFIX_LENGTH = 40
+"""What Kafka appends to the name of a directory that is being filled in another place: `.<32 hex digits>-future`."""
+
+
+@api(34)
+def alter_replica_log_dirs(call: Call, request: AlterReplicaLogDirsRequest) -> AlterReplicaLogDirsResponse:
+    """Versions 1-2 (KIP-113): to stay in the one directory that there is. Of several wishes for one partition the
+    last one counts, and it is answered once, as in Kafka."""
+    wanted = {
+        (topic.name, index): entry.path
+        for entry in request.dirs
+        for topic in entry.topics
+        for index in topic.partitions
+    }
+    results: dict[str, list[AlterReplicaLogDirPartitionResult]] = {}
+    for (name, index), path in wanted.items():
+        code = _place(call.services.partitions, name, index, path)
+        results.setdefault(name, []).append(AlterReplicaLogDirPartitionResult(index, code))
+    return AlterReplicaLogDirsResponse(0, [AlterReplicaLogDirTopicResult(name, rows) for name, rows in results.items()])
+
+
+def _place(table: PartitionTable, name: str, index: int, path: str) -> int:
+    """The error code of putting one partition where `path` says; 0 is where it lies."""
+    if len(f"{name}-{index}") + MOVING_SUFFIX_LENGTH > DIRECTORY_NAME_MAX:
+        return ErrorCode.INVALID_TOPIC_EXCEPTION
+    if path != str(table.directory):
+        return ErrorCode.LOG_DIR_NOT_FOUND
+    partition = table.get(name, index)
+    if partition is None:
+        return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    return 0 if partition.failure is None else ErrorCode.KAFKA_STORAGE_ERROR
 
 
 @api(35)

@@ -180,7 +180,7 @@ def _assigned(image: Image, topic: NewTopic) -> list[Sequence[int]]:
             raise Refused(
                 ErrorCode.INVALID_REPLICA_ASSIGNMENT, f"Found more than one manual assignment for partition {index}."
             )
-        _check_replicas(image, brokers)
+        check_replicas(image, brokers)
         found[index] = brokers
     if sorted(found) != list(range(len(found))):
         raise Refused(
@@ -190,7 +190,8 @@ def _assigned(image: Image, topic: NewTopic) -> list[Sequence[int]]:
     return [found[index] for index in range(len(found))]
 
 
-def _check_replicas(image: Image, brokers: Sequence[int]) -> None:
+def check_replicas(image: Image, brokers: Sequence[int]) -> None:
+    """Raises Refused(INVALID_REPLICA_ASSIGNMENT) for a list of brokers that no partition can lie on."""
     if not brokers:
         raise Refused(
             ErrorCode.INVALID_REPLICA_ASSIGNMENT, "The manual partition assignment includes an empty replica list."
@@ -262,7 +263,7 @@ def _grown_replicas(image: Image, topic: Topic, wanted: NewPartitions, added: in
             f"but {len(wanted.assignments)} assignment(s) were given.",
         )
     for brokers in wanted.assignments:
-        _check_replicas(image, brokers)
+        check_replicas(image, brokers)
         if len(brokers) != topic.replication_factor:
             raise Refused(
                 ErrorCode.INVALID_REPLICA_ASSIGNMENT,

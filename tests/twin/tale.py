@@ -77,6 +77,13 @@ VERSIONS: dict[str, range] = {
     "DescribeProducers": range(0, 1),
     "ListConfigResources": range(0, 2),
     "DescribeTopicPartitions": range(0, 1),
+    "ElectLeaders": range(0, 3),
+    "AlterPartitionReassignments": range(0, 2),
+    "ListPartitionReassignments": range(0, 1),
+    "AlterReplicaLogDirs": range(1, 3),
+    "DescribeQuorum": range(0, 3),
+    "UpdateFeatures": range(0, 3),
+    "UnregisterBroker": range(0, 1),
 }
 """The APIs and versions that logd serves: what Kafka 4.3.1 advertises (Produce 0-2 are advertised and refused)."""
 
