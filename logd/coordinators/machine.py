@@ -28,6 +28,7 @@ from logd.wire.schemas.consumer_group_describe import (
 )
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from logd.wire.schemas.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
+from logd.wire.schemas.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse
 from logd.wire.schemas.group_records import OffsetCommitKey
 from logd.wire.schemas.join_group import JoinGroupRequest
 from logd.wire.schemas.list_groups import ListGroupsRequest, ListGroupsResponse
@@ -212,6 +213,14 @@ class ShardMachine:
         why = "is not a consumer group." if group_id in self.classic.groups else "not found."
         return DescribedGroup(int(ErrorCode.GROUP_ID_NOT_FOUND), f"Group {group_id} {why}", group_id)
 
+    def _describe_classic(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        for effect in self.classic.handle(event, now_ms):
+            if isinstance(effect, Reply) and isinstance(effect.message, DescribeGroupsResponse):
+                for group in effect.message.groups:
+                    if group.error_code and group.group_id in self.modern.groups:
+                        group.error_message = f"Group {group.group_id} is not a classic group."
+            yield effect
+
     def _delete_groups(self, event: Asked, now_ms: int) -> Iterator[Effect]:
         request = event.request
         assert isinstance(request, DeleteGroupsRequest)
@@ -244,6 +253,7 @@ _HANDLERS: dict[type, Callable[[ShardMachine, Any, int], Iterator[Effect]]] = {
     OffsetsAsked: ShardMachine._fetch,
     OffsetDeleteRequest: ShardMachine._delete_offsets,
     ListGroupsRequest: ShardMachine._list,
+    DescribeGroupsRequest: ShardMachine._describe_classic,
     DeleteGroupsRequest: ShardMachine._delete_groups,
     SweepElapsed: ShardMachine._sweep,
     **dict.fromkeys(modern_groups.EVENTS, ShardMachine._modern_event),

@@ -27,17 +27,17 @@ def check_request(request: ConsumerGroupHeartbeatRequest, version: int, assignor
     """
     epoch = request.member_epoch
     if not request.group_id.strip():
-        raise _invalid("GroupId can't be empty.")
+        raise _invalid("the group id is empty: set group.id")
     if not request.member_id.strip() and (version >= MEMBER_ID_REQUIRED_VERSION or epoch != JOIN_EPOCH):
-        raise _invalid("MemberId can't be empty.")
+        raise _invalid("the member id is empty: a member makes its own")
     if request.instance_id is not None and not request.instance_id.strip():
-        raise _invalid("InstanceId can't be empty.")
+        raise _invalid("the instance id is empty: leave it out or give one")
     if request.rack_id is not None and not request.rack_id.strip():
-        raise _invalid("RackId can't be empty.")
+        raise _invalid("the rack id is empty: leave it out or give one")
     if epoch < LEAVE_STATIC_EPOCH:
-        raise _invalid("MemberEpoch is invalid.")
+        raise _invalid(f"member epoch {epoch} means nothing: 0 joins, -1 leaves, -2 leaves for a while")
     if epoch == LEAVE_STATIC_EPOCH and request.instance_id is None:
-        raise _invalid("InstanceId can't be null.")
+        raise _invalid("only a static member leaves for a while: give its instance id")
     if epoch == JOIN_EPOCH:
         _check_join(request)
     if request.server_assignor is not None and request.server_assignor not in assignors:
@@ -49,11 +49,11 @@ def check_request(request: ConsumerGroupHeartbeatRequest, version: int, assignor
 
 def _check_join(request: ConsumerGroupHeartbeatRequest) -> None:
     if request.rebalance_timeout_ms == -1:
-        raise _invalid("RebalanceTimeoutMs must be provided in first request.")
+        raise _invalid("who joins must give a rebalance timeout")
     if request.topic_partitions is None or request.topic_partitions:
-        raise _invalid("TopicPartitions must be empty when (re-)joining.")
+        raise _invalid("who joins holds no partitions: send an empty list of them")
     if request.subscribed_topic_names is None and request.subscribed_topic_regex is None:
-        raise _invalid("Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.")
+        raise _invalid("who joins must subscribe, by topic names or by an expression")
 
 
 def _invalid(message: str) -> Refused:
@@ -88,11 +88,14 @@ def check_instance(group: ModernGroup, member_id: str, instance_id: str) -> None
     """:raises Refused: UNKNOWN_MEMBER_ID, or FENCED_INSTANCE_ID for an instance that another member now holds."""
     holder = group.instance(instance_id)
     if holder is None:
-        raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Instance id {instance_id} is unknown.")
+        raise Refused(
+            ErrorCode.UNKNOWN_MEMBER_ID,
+            f"group.instance.id {instance_id!r} is not in group {group.group_id!r}: join again",
+        )
     if holder != member_id:
         raise Refused(
             ErrorCode.FENCED_INSTANCE_ID,
-            f"Static member {member_id} with instance id {instance_id} was fenced by member {holder}.",
+            f"group.instance.id {instance_id!r} now belongs to another member: give each process its own",
         )
 
 

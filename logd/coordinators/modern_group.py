@@ -97,7 +97,8 @@ class ModernGroup:
 
     def is_nothing(self) -> bool:
         """Nothing is left of it."""
-        return self.epoch < 0 and not (self.members or self.current or self.target or self.regexes)
+        kept = self.members or self.current or self.target or self.regexes or self.target_epoch
+        return self.epoch < 0 and not kept
 
     def _epoch(self, key: ConsumerGroupMetadataKey, value: ConsumerGroupMetadataValue | None) -> None:
         self.epoch, self.topics_hash = (-1, 0) if value is None else (value.epoch, value.metadata_hash)
@@ -150,7 +151,9 @@ class ModernGroup:
         """:raises Refused: UNKNOWN_MEMBER_ID."""
         member = self.members.get(member_id)
         if member is None:
-            raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"Member {member_id} is not a member of group {self.group_id}.")
+            raise Refused(
+                ErrorCode.UNKNOWN_MEMBER_ID, f"member {member_id!r} is not in group {self.group_id!r}: join again"
+            )
         return member
 
     def instance(self, instance_id: str) -> str | None:

@@ -39,6 +39,9 @@ from logd.wire.schemas.consumer_group_heartbeat import (
     ConsumerGroupHeartbeatResponseTopicPartitions,
 )
 
+FIRST_EPOCH = 1
+"""Of a group in which nobody subscribes to anything yet."""
+
 
 class ModernLimits(msgspec.Struct, frozen=True):
     """The settings that the machine obeys, in Kafka's meaning of ``group.consumer.*``."""
@@ -137,7 +140,8 @@ class ModernGroups:
         if current != was:
             member = draft.group.members[member_id]
             yield from _watch_revocation(group_id, member_id, current, member.rebalance_timeout_ms)
-        told = current.owned if _is_full(request) or current.owned != was.owned else None
+        lost = request.member_epoch != was.epoch
+        told = current.owned if _is_full(request) or lost or current.owned != was.owned else None
         yield Reply(event.to, self._answer(member_id, current.epoch, told))
 
     def _renew_epoch(self, draft: Draft, changed: bool, now_ms: int) -> None:
@@ -149,16 +153,19 @@ class ModernGroups:
             resolve_again(draft, self.topics, now_ms)
             self._checked[group_id] = version
         topics_hash = self._hash(draft.group)
-        if changed or topics_hash != draft.group.topics_hash or draft.group.epoch < 0:
-            draft.put_epoch(max(draft.group.epoch, 0) + 1, topics_hash)
+        known = draft.group.epoch
+        epoch = max(known, FIRST_EPOCH) + (changed or topics_hash != draft.group.topics_hash)
+        if epoch != known:
+            draft.put_epoch(epoch, topics_hash)
 
     def _hash(self, group: ModernGroup) -> int:
         """What the group's topics are made of, in 64 bits: equal as long as no target need change."""
+        found = [topic for name in sorted(group.subscribed()) if (topic := self.topics.by_name.get(name)) is not None]
+        if not found:
+            return 0
         digest = blake2b(digest_size=8)
-        for name in sorted(group.subscribed()):
-            topic = self.topics.by_name.get(name)
-            if topic is not None:
-                digest.update(topic.id + len(topic.partitions).to_bytes(4, "big"))
+        for topic in found:
+            digest.update(topic.id + len(topic.partitions).to_bytes(4, "big"))
         return int.from_bytes(digest.digest(), "big", signed=True)
 
     def _renew_target(self, draft: Draft, now_ms: int) -> None:
@@ -240,7 +247,7 @@ class ModernGroups:
             yield Disarm(_session_key(group.group_id, member_id))
             yield Disarm(_revocation_key(group.group_id, member_id))
         drop_unused(draft)
-        draft.put_epoch(max(draft.group.epoch, 0) + 1, self._hash(draft.group))
+        draft.put_epoch(max(draft.group.epoch, FIRST_EPOCH) + 1, self._hash(draft.group))
         yield Append(tuple(draft.records))
 
     def drop(self, group: ModernGroup) -> tuple[Record, ...]:

@@ -53,7 +53,7 @@ def check_room(group: ModernGroup, request: ConsumerGroupHeartbeatRequest, size_
         return
     raise Refused(
         ErrorCode.GROUP_MAX_SIZE_REACHED,
-        f"The consumer group has reached its maximum capacity of {size_max} members.",
+        f"group {group.group_id!r} is full: it may have {size_max} members (group.consumer.max.size)",
     )
 
 
@@ -75,8 +75,8 @@ def enter(draft: Draft, request: ConsumerGroupHeartbeatRequest, member_id: str, 
         if holder != member_id and group.has(holder).epoch != LEAVE_STATIC_EPOCH:
             raise Refused(
                 ErrorCode.UNRELEASED_INSTANCE_ID,
-                f"Static member {member_id} with instance id {instance_id} cannot join the group because "
-                f"the instance id is owned by {holder} member.",
+                f"group.instance.id {instance_id!r} is still held by member {holder!r}: stop that one first, "
+                "or wait for its session to end",
             )
         _replace(draft, holder, member_id)
 
@@ -109,11 +109,12 @@ def update(draft: Draft, member_id: str, event: Asked, topics: TopicsView, now_m
         return False
     if new.regex is not None and new.regex not in draft.group.regexes:
         draft.put_regex(new.regex, topics.resolve(new.regex, now_ms))
-    fresh = member_id not in draft.group.members
+    had = draft.group.topics_of(old)
     draft.put_member(member_id, new)
+    changed = set(old.names) != set(new.names) or had != draft.group.topics_of(new)
     if old.regex != new.regex:
         drop_unused(draft)
-    return fresh or (set(old.names), old.regex) != (set(new.names), new.regex)
+    return changed
 
 
 def _updated(old: Member, event: Asked, request: ConsumerGroupHeartbeatRequest) -> Member:

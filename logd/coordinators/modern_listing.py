@@ -51,7 +51,7 @@ def _member(group: ModernGroup, member_id: str, topics: Mapping[bytes, Topic]) -
         client_id=member.client_id,
         client_host=member.client_host,
         subscribed_topic_names=list(member.names),
-        subscribed_topic_regex=member.regex,
+        subscribed_topic_regex=member.regex or "",
         assignment=_assignment(current.owned, topics),
         target_assignment=_assignment(group.target.get(member_id, {}), topics),
         member_type=MEMBER_TYPE_CONSUMER,

@@ -43,6 +43,16 @@ _NAMED = {
     "word": WORD,
     "xdigit": frozenset(string.hexdigits),
 }
+_UNICODE = {
+    "L": WORD - DIGITS - {"_"},
+    "Lu": _NAMED["upper"],
+    "Ll": _NAMED["lower"],
+    "N": DIGITS,
+    "Nd": DIGITS,
+    "P": _NAMED["punct"],
+    "Latin": WORD - DIGITS - {"_"},
+    "Greek": frozenset[str](),
+}
 _CONTROL = {"n": "\n", "t": "\t", "r": "\r", "f": "\f", "v": "\v", "a": "\a"}
 
 Node = tuple[str, object, int, int]
@@ -195,9 +205,21 @@ class _Parser:
         char = self._next()
         if char in _CLASSES:
             return ("set", _CLASSES[char], 0, 0)
+        if char in "pP":
+            return ("set", self._unicode(char == "P"), 0, 0)
         if char in "Az":
             return ("start" if char == "A" else "end", None, 0, 0)
         return ("set", self._folded({self._literal(char)}), 0, 0)
+
+    def _unicode(self, negated: bool) -> frozenset[str]:
+        name = self._next()
+        if name == "{":
+            name, _, _ = self._text[self._at :].partition("}")
+            self._at += len(name) + 1
+        found = _UNICODE.get(name.removeprefix("^"))
+        if found is None:
+            raise self._error("an unknown class of characters")
+        return LEGAL - found if negated != name.startswith("^") else found
 
     def _literal(self, char: str) -> str:
         """The character that an escape stands for."""
