@@ -38,12 +38,10 @@ class Rows(NamedTuple):
     columns: Columns
     offsets: Numbers
 
-    def keys(self) -> list[bytes]:
-        """Return the key of each record, empty where there is none."""
-        starts = self.columns.key_starts
-        ends = starts + np.maximum(self.columns.key_sizes, 0)
-        data = self.data
-        return [data[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    def key(self, row: int) -> bytes:
+        """Return the key of a record, empty where there is none."""
+        start = int(self.columns.key_starts[row])
+        return self.data[start : start + max(int(self.columns.key_sizes[row]), 0)]
 
 
 def chunks(disk: Disk, path: str, size: int) -> Iterator[list[Batch]]:

@@ -21,7 +21,7 @@ import numpy as np
 from logd.errors import StorageFailed
 from logd.log.chunks import Batch, Rows, chunks, file_checksum, rows_of
 from logd.log.disk import Disk
-from logd.log.keymap import SPAN_MAX, KeyMap, digests, slots_for
+from logd.log.keymap import SPAN_MAX, Digester, KeyMap, slots_for
 from logd.log.rewriting import delete_horizon_ms, emptied, without
 from logd.log.segment import LOG_SUFFIX, Segment
 from logd.log.swap import cleaned_path
@@ -106,11 +106,11 @@ class Cleaner:
     def __init__(self, disk: Disk, task: Task, salt: bytes) -> None:
         self._disk = disk
         self._task = task
-        self._salt = salt
+        self._digester = Digester(salt)
         self._end_offset = min(task.end_offset, task.first_dirty + SPAN_MAX)
         self._map = KeyMap(1, task.first_dirty, 1.0)
         self._latest = task.first_dirty - 1
-        self._markers: dict[int, tuple[list[int], list[bool]]] = {}  # of each producer: offsets, and which abort
+        self._markers: dict[int, tuple[list[int], list[bool]]] | None = None  # looked for when first needed
         self._seen: set[int] = set()  # producers with data since their last marker
 
     # The dirty part
@@ -122,8 +122,8 @@ class Cleaner:
         :raises MapTooSmall: it does not hold the keys of one batch.
         """
         task = self._task
-        records = self._look_ahead()
-        self._map = KeyMap(slots_for(records, task.map_bytes), task.first_dirty, task.load_factor)
+        slots = slots_for(self._end_offset - task.first_dirty, task.map_bytes)
+        self._map = KeyMap(slots, task.first_dirty, task.load_factor)
         for chunk in self._dirty():
             wanted = [one for one in chunk if _has_data(one.header) and not self._aborted(one.header)]
             if wanted and not self._note(wanted):
@@ -138,19 +138,18 @@ class Cleaner:
             self._latest = max(self._latest, self._end_offset - 1)
         return Surveyed(self._latest + 1, self._map.count, self._map.memory_bytes)
 
-    def _look_ahead(self) -> int:
-        """Find the transaction markers of the dirty part; return how many records it has."""
-        records = 0
+    def _look_ahead(self) -> dict[int, tuple[list[int], list[bool]]]:
+        """Find the transaction markers of the dirty part: of each producer the offsets, and which abort."""
+        found: dict[int, tuple[list[int], list[bool]]] = {}
         for chunk in self._dirty():
             for batch in chunk:
                 header = batch.header
-                records += header.count
                 aborted = _aborts(batch) if header.is_control and header.count else None
                 if aborted is not None:
-                    markers = self._markers.setdefault(header.producer_id, ([], []))
-                    markers[0].append(header.base_offset)
-                    markers[1].append(aborted)
-        return records
+                    offsets, kinds = found.setdefault(header.producer_id, ([], []))
+                    offsets.append(header.base_offset)
+                    kinds.append(aborted)
+        return found
 
     def _dirty(self) -> Iterator[list[Batch]]:
         first, end = self._task.first_dirty, self._end_offset
@@ -166,16 +165,15 @@ class Cleaner:
         """Put the keys of batches into the map; when not all find room, as many batches as do."""
         rows = rows_of(batches)
         keyed = rows.columns.key_sizes >= 0
-        keys = digests(rows.keys(), self._salt)
-        free = self._map.keys_max - self._map.count
-        if len(keys) <= free:
-            self._map.put(keys[keyed], rows.offsets[keyed])
+        keys = self._digester.digests(rows.data, rows.columns.key_starts, rows.columns.key_sizes)
+        if self._map.count + len(keyed) <= self._map.keys_max:
+            self._map.put(keys.only(keyed), rows.offsets[keyed])
             return True
         for batch, (start, stop) in zip(batches, pairwise(rows.columns.firsts.tolist()), strict=True):
             if self._map.count + stop - start > self._map.keys_max:
                 return False
             inside = keyed[start:stop]
-            self._map.put(keys[start:stop][inside], rows.offsets[start:stop][inside])
+            self._map.put(keys.between(start, stop).only(inside), rows.offsets[start:stop][inside])
             self._latest = batch.header.last_offset
         return True
 
@@ -183,6 +181,8 @@ class Cleaner:
         """Say whether a batch belongs to a transaction that was aborted; in the clean part none is left."""
         if not header.is_transactional or header.base_offset < self._task.first_dirty:
             return False
+        if self._markers is None:
+            self._markers = self._look_ahead()
         offsets, aborted = self._markers.get(header.producer_id, ((), ()))
         at = bisect_right(offsets, header.base_offset)
         return at < len(offsets) and aborted[at]
@@ -240,7 +240,8 @@ class Cleaner:
         """Find the records that stay: the last of their key, tombstones only until their horizon."""
         rows = rows_of(batches)
         columns, offsets = rows.columns, rows.offsets
-        found = self._map.last_offsets(digests(rows.keys(), self._salt))
+        keys = self._digester.digests(rows.data, columns.key_starts, columns.key_sizes)
+        found = self._map.last_offsets(keys)
         now_ms = self._task.now_ms
         horizons = [delete_horizon_ms(batch.header) for batch in batches]
         lasting = np.repeat([horizon is None or now_ms < horizon for horizon in horizons], np.diff(columns.firsts))
@@ -330,7 +331,7 @@ def _has_data(header: BatchHeader) -> bool:
 
 def _aborts(batch: Batch) -> bool | None:
     """Say whether a control batch aborts a transaction; None when it ends none."""
-    (key, *_) = rows_of([batch]).keys()
+    key = rows_of([batch]).key(0)
     kind = int.from_bytes(key[2:4], "big") if len(key) >= 4 else -1
     return kind == ABORT_MARKER if kind in (ABORT_MARKER, COMMIT_MARKER) else None
 

@@ -123,7 +123,8 @@ def _one_by_one(data: bytes, lane: int, p: int, limit: int, number: int, found: 
         time_delta, p = varint(data, p + 1, 64)
         offset_delta, p = varint(data, p)
         key_size, key_start = varint(data, p)
-        value_size, p = varint(data, key_start + max(key_size, 0)) if key_size < size else (0, end)
+        p = key_start + max(key_size, 0)
+        value_size, p = varint(data, p) if p < end else (0, end)
         if p + max(value_size, 0) >= end:
             raise DecodeError("a record's key and value do not fit")
         rows.append((start, end, time_delta, offset_delta, key_start, key_size, value_size))
