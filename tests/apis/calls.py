@@ -19,10 +19,13 @@ from logd.wire.codec import decode_exact, encode
 class Admin:
     """Asks handlers as a client would: the request is encoded and decoded, and so is the answer."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, **services: Any) -> None:
         self.cluster = cluster
         self._services: Any = SimpleNamespace(
-            cluster=cluster, settings=cluster.static_settings, advertised=lambda connection, broker_id: ("there", 9999)
+            cluster=cluster,
+            settings=cluster.static_settings,
+            advertised=lambda connection, broker_id: ("there", 9999),
+            **services,
         )
 
     async def ask(self, key: int, version: int, request: Any) -> Any:
