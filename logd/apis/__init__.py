@@ -9,6 +9,7 @@ from importlib import import_module
 
 MODULES = (
     "configs",
+    "consumer_groups",
     "fetch",
     "group_offsets",
     "groups",

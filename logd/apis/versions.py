@@ -20,7 +20,7 @@ from logd.wire.schemas.api_versions import (
 
 API_VERSIONS = 18
 
-FEATURES = {"metadata.version": (7, 30)}
+FEATURES = {"group.version": (0, 1), "metadata.version": (7, 30)}
 """Feature levels served here, lowest and highest; what is not served is not named."""
 
 SOFTWARE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
