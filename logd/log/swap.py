@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from logd.errors import DecodeError, StorageFailed
-from logd.log.disk import Disk, Entry
+from logd.log.disk import Disk, Entry, File
 from logd.log.index import TIME_ENTRY_BYTES
 from logd.log.segment import INDEX_SUFFIX, LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, Segment
 from logd.wire.checksum import crc32c
@@ -98,6 +98,7 @@ class Swap:
         self._cleaned_offset = cleaned_offset
         self.exchange = exchange
         self.old = old
+        self._pinned: list[File] = []
         self.new = Segment.found(disk, path, exchange.base_offset, exchange.size, old[-1].changed_ms)
         self.new.next_offset = exchange.next_offset
         self.new.sealed = self.new.finished = True
@@ -107,6 +108,7 @@ class Swap:
 
         :raises StorageFailed: the old ones stay, or the next open carries it out.
         """
+        self._pinned = [segment.file for segment in self.old]  # now: later there must be no lack of descriptors
         final, self.new.path = self.new.path, cleaned_path(self._path, self.exchange.base_offset)
         self._disk.sync_directory(self._path)  # the names of the new files
         times = self._disk.load(self.new.path + TIME_INDEX_SUFFIX) or b""
@@ -124,6 +126,7 @@ class Swap:
         source = cleaned_path(self._path, self.exchange.base_offset)
         for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, LOG_SUFFIX):
             self._disk.rename(source + suffix, self.new.path + suffix)
+        self._pinned.clear()
         return self.new
 
     def finish(self) -> None:
