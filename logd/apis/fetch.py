@@ -223,17 +223,12 @@ def _changed(session: Session, request: FetchRequest, found: Gathered) -> list[t
 
 
 async def _answer_cold(call: Call, request: FetchRequest, session: Session | None, found: Gathered) -> FetchResponse:
-    """Bring what is not in the page cache there, in worker threads, then answer.
-
-    It is sent from the map all the same: what was read is let go at once, so that any number of slow readers of old
-    data costs no memory. Only what the cache has already lost again is kept for the answer.
-    """
+    """Bring what is not in the page cache there, in worker threads, then answer."""
     for partition, row, slices in found.cold:
         records: list[Buffer] = []
         try:
             for piece in slices:
-                data = None if piece.resident() else await call.services.read_cold(piece)
-                records.append(piece.view() if data is None or piece.resident() else data)
+                records.append(piece.view() if piece.resident() else await call.services.read_cold(piece))
             row.records = records
         except (Corrupt, StorageFailed) as why:
             _spoil(row, partition.unreadable(why))

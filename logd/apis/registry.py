@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from logd.coordinators.front import GroupCoordinator
     from logd.log.slices import Slice
     from logd.partitions.table import PartitionTable
+    from logd.wire.message import Buffer
 
 
 COLD_READS_MAX = 8
@@ -71,8 +72,15 @@ class Services:
         """The settings in force, with what was altered while running."""
         return self.cluster.settings
 
-    async def read_cold(self, piece: Slice) -> bytes:
-        """Read a piece of a log from the disk, a few at a time; raises what :meth:`Slice.load` raises."""
+    async def read_cold(self, piece: Slice) -> Buffer:
+        """A piece of a log that is on the disk, a few at a time; raises what :meth:`Slice.load` raises.
+
+        It is sent from the map all the same: what was read is let go at once, so that any number of slow readers of
+        old data costs no memory. Only what the cache has already lost again is kept for the answer.
+        """
+        await trio.to_thread.run_sync(piece.warm, limiter=self._cold_reads)
+        if piece.resident():
+            return piece.view()
         return await trio.to_thread.run_sync(piece.load, limiter=self._cold_reads)
 
 

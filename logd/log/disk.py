@@ -22,6 +22,8 @@ from logd.errors import StorageFailed
 PAGE_BYTES: Final = 4096
 DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+PASSING: Final = (*DISK_FULL, *NO_DESCRIPTORS)
+"""Refusals that go by themselves, before which nothing was changed: later calls may succeed."""
 TEMPORARY_SUFFIX: Final = ".tmp"
 
 Buffer = bytes | bytearray | memoryview
@@ -39,7 +41,7 @@ class Entry(NamedTuple):
 class File:
     """An open file, closed when the last user lets go of it, so that a thread that syncs never meets a reused fd."""
 
-    __slots__ = ("fd", "path")
+    __slots__ = ("__weakref__", "fd", "path")
 
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
@@ -114,7 +116,7 @@ class Disk(Protocol):
 class PageMapping:
     """A :class:`numpy.memmap` over the start of a file, and where its pages are."""
 
-    __slots__ = ("_address", "view")
+    __slots__ = ("__weakref__", "_address", "view")
 
     def __init__(self, array: np.memmap[tuple[int], np.dtype[np.uint8]]) -> None:
         self.view = memoryview(cast(Buffer, array))
@@ -144,17 +146,41 @@ class RealDisk:
     """The :class:`Disk` of the operating system.
 
     :param durable: False leaves out the syncs of small files and directories, for data that nobody will miss.
+    :param spare_descriptors: so many are put by for the time when there are no others.
     """
 
-    def __init__(self, *, durable: bool = True) -> None:
+    def __init__(self, *, durable: bool = True, spare_descriptors: int = 0) -> None:
         self._durable = durable
         self._tells_cached = True
+        self._spare_max = spare_descriptors
+        self._spare: list[File] = []
+        self._put_by()
+
+    def _put_by(self) -> None:
+        while len(self._spare) < self._spare_max:
+            try:
+                self._spare.append(File(os.devnull, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)))
+            except OSError:
+                return
+
+    def _descriptor(self, path: str, flags: int) -> int:
+        """Open; when no descriptor is left, with one that was put by, so that no flush fails for want of one."""
+        while True:
+            try:
+                fd = os.open(path, flags | os.O_CLOEXEC, 0o644)
+            except OSError as cause:
+                if cause.errno not in NO_DESCRIPTORS or not self._spare:
+                    raise
+                self._spare.pop()
+                continue
+            if len(self._spare) < self._spare_max:
+                self._put_by()
+            return fd
 
     def open(self, path: str, *, create: bool = False) -> File:
         """See :meth:`Disk.open`."""
-        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
         try:
-            return File(path, os.open(path, flags, 0o644))
+            return File(path, self._descriptor(path, os.O_RDWR | (os.O_CREAT if create else 0)))
         except OSError as cause:
             raise StorageFailed(path, cause) from cause
 
@@ -241,7 +267,7 @@ class RealDisk:
     def load(self, path: str) -> bytes | None:
         """See :meth:`Disk.load`."""
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = self._descriptor(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         except OSError as cause:
@@ -303,7 +329,7 @@ class RealDisk:
         if not self._durable:
             return
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fd = self._descriptor(path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 os.fsync(fd)
             finally:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from logd.errors import StorageFailed
-from logd.log.disk import DISK_FULL, Disk, File
+from logd.log.disk import PASSING, Disk, File
 from logd.log.segment import Segment
 from logd.log.state import STATE_NAME, State, pack_state
 
@@ -80,7 +80,7 @@ class FlushJob:
             try:
                 self._remember()
             except StorageFailed as failure:
-                if failure.cause.errno not in DISK_FULL:
+                if failure.cause.errno not in PASSING:
                     raise
                 self.state = None
         except StorageFailed as failure:

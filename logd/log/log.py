@@ -20,7 +20,7 @@ import msgspec
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log import recovery, retention
 from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
-from logd.log.disk import DISK_FULL, Disk, RealDisk
+from logd.log.disk import PASSING, Disk, RealDisk
 from logd.log.epochs import EpochEnd, Epochs
 from logd.log.flush import FlushJob, IndexTail, RecoveryPoint
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
@@ -232,7 +232,7 @@ class Log:
                 segment.preallocated = config.segment_bytes if config.preallocate else 0
             segment.append(data, base, last, max_timestamp, now_ms, config.index_interval_bytes)
         except StorageFailed as failure:
-            if failure.cause.errno not in DISK_FULL:
+            if failure.cause.errno not in PASSING:
                 self.fail(failure)
             raise
         self._since_point_bytes += size

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NamedTuple
+from weakref import ref
 
 from logd.errors import Corrupt, StorageFailed
 from logd.log.disk import DISK_FULL, Buffer, Disk, File, Mapping
@@ -65,6 +66,8 @@ class Segment:
         "_marks",
         "_max_timestamp",
         "_max_timestamp_offset",
+        "_released_file",
+        "_released_mapping",
         "_since_index_bytes",
         "_sure",
         "allocated",
@@ -108,6 +111,9 @@ class Segment:
         self._index: Index | None = Index()
         self._mapping: Mapping | None = None
         self._mapped_bytes = 0
+        # What was let go and is still in use by readers is used again, or a thousand of them would pin a thousand maps.
+        self._released_file: ref[File] | None = None
+        self._released_mapping: tuple[ref[Mapping], int] | None = None
 
     @classmethod
     def found(cls, disk: Disk, directory: str, base_offset: int, size: int, changed_ms: int) -> Segment:
@@ -144,9 +150,12 @@ class Segment:
     @property
     def file(self) -> File:
         """The open file, opened (and made, when it is the first to be written) on first use."""
-        if self._file is None:
-            self._file = self._disk.open(self.log_path, create=not self.sealed)
-        return self._file
+        file = self._file
+        if file is None and self._released_file is not None:
+            file = self._file = self._released_file()
+        if file is None:
+            file = self._file = self._disk.open(self.log_path, create=not self.sealed)
+        return file
 
     @property
     def index(self) -> Index:
@@ -239,11 +248,15 @@ class Segment:
 
     def mapping(self, size: int) -> Mapping:
         """Return a map of at least the first ``size`` bytes."""
-        if self._mapping is None or self._mapped_bytes < size:
-            mapped_bytes = size if self.sealed else max(self.allocated, size)
-            self._mapping = self._disk.map(self.file, mapped_bytes)
+        mapping = self._mapping
+        if mapping is None and self._released_mapping is not None:
+            mapping, self._mapped_bytes = self._released_mapping[0](), self._released_mapping[1]
+        if mapping is None or self._mapped_bytes < size:
+            mapped_bytes = self.size if self.sealed else max(self.allocated, size)
+            mapping = self._disk.map(self.file, mapped_bytes)
             self._mapped_bytes = mapped_bytes
-        return self._mapping
+        self._mapping = mapping
+        return mapping
 
     def mark(self, offset: int, position: int) -> None:
         """Remember that the batch at ``offset`` begins at ``position``: a reader will ask for it soon."""
@@ -402,6 +415,10 @@ class Segment:
 
     def close(self) -> None:
         """Close and unmap, as far as nobody else uses them; the next who needs them opens again."""
+        if self._file is not None:
+            self._released_file = ref(self._file)
+        if self._mapping is not None:
+            self._released_mapping = ref(self._mapping), self._mapped_bytes
         self._file = None
         self._mapping = None
         self._mapped_bytes = 0

@@ -1,7 +1,7 @@
 """A piece of a segment that answers a read: whole batches, in the page cache or still on the disk.
 
 :meth:`~logd.log.log.Log.read` makes them; a partition sends :meth:`Slice.view` when :meth:`Slice.resident` says that
-this will not wait, and else runs :meth:`Slice.load` in a worker thread. A slice stays readable when its segment is
+this will not wait, and else runs :meth:`Slice.warm` in a worker thread. A slice stays readable when its segment is
 deleted or released meanwhile. Python must not look into the view: it is for ``sendmsg``.
 
 What this process did not write itself is checked when it is read for the first time, and so is all that comes from the
@@ -10,14 +10,16 @@ disk: a damaged batch is never sent.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from logd.errors import Corrupt, DecodeError
+from logd.errors import Corrupt
+from logd.log.admission import MAGIC
 from logd.log.disk import Disk, File, Mapping
 from logd.log.epochs import UNKNOWN, Epochs
 from logd.log.segment import Segment
-from logd.wire.batches import BatchHeader, check_crc, read_headers
+from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
+WARM_BYTES: Final = 1024 * 1024
 _NOTHING = memoryview(b"")
 
 
@@ -104,44 +106,85 @@ class Slice:
             return _NOTHING
         return self._mapping.view[self._start : self._start + self.size]
 
-    def load(self) -> bytes:
-        """Read the bytes from the disk; waits, so for a worker thread.
+    def warm(self) -> None:
+        """Bring the bytes into the page cache and check them, a little at a time; waits, so for a worker thread.
 
         :raises StorageFailed: the disk failed.
-        :raises Corrupt: the file is not what it was.
+        :raises Corrupt: the file is not what was written.
         """
-        if self._mapping is None:
-            self.locate(wait=True)
+        self._locate_and_map()
+        position, stop = self._start, self._start + self.size
+        expected = self.base_offset
+        while position < stop:
+            data = self._disk.read(self._file, min(WARM_BYTES, stop - position), position)
+            taken, expected = self._check(data, position, expected)
+            if not taken:  # one batch that is larger
+                data = self._disk.read(self._file, self._batch_bytes(data, position), position)
+                taken, expected = self._check(data, position, expected)
+            position += taken
+        self._found_well(expected)
+
+    def load(self) -> bytes:
+        """Read the bytes from the disk and check them; waits, so for a worker thread.
+
+        :raises StorageFailed: the disk failed.
+        :raises Corrupt: the file is not what was written.
+        """
+        self._locate_and_map()
         data = self._disk.read(self._file, self.size, self._start)
         if len(data) != self.size:
             raise Corrupt(self._file.path, self._start + len(data), "the file is shorter than it was")
-        self._check(data)
-        self._segment.make_sure(self._start, self._start + self.size)
+        taken, expected = self._check(data, self._start, self.base_offset)
+        if taken != self.size:
+            raise Corrupt(self._file.path, self._start + taken, "a batch is cut short")
+        self._found_well(expected)
         return data
 
-    def _check(self, data: bytes) -> None:
-        """Look at every batch: checksum, and what is not under it: offsets that rise, the epoch that was in force."""
-        try:
-            found = read_headers(data)
-        except DecodeError as cause:
-            raise Corrupt(self._file.path, self._start, str(cause)) from cause
-        dense = self._wanted.dense
-        expected = self.base_offset
-        for position, header in found:
-            base = header.base_offset
-            why = "" if check_crc(data, position, header) else "a wrong checksum"
-            if base < expected or (dense and base != expected) or header.last_offset < base:
-                why = f"offset {base} where {expected} comes next"
-            if why or (why := self._wrong_epoch(header)):
-                raise Corrupt(self._file.path, self._start + position, f"a batch with {why}")
-            expected = header.next_offset
-        if expected > self.next_offset:
-            raise Corrupt(self._file.path, self._start, f"batches that end at {expected} and not at {self.next_offset}")
-        if dense:
-            self.next_offset = expected  # what is missing behind it is found by the next read
+    def _locate_and_map(self) -> None:
+        if self._mapping is None:
+            self.locate(wait=True)
+            if self.size:
+                self.map()
 
-    def _wrong_epoch(self, header: BatchHeader) -> str:
-        known = self._epochs.epoch_at(header.base_offset)
-        if known in (UNKNOWN, header.leader_epoch):
-            return ""
-        return f"leader epoch {header.leader_epoch} where {known} was in force"
+    def _batch_bytes(self, data: bytes, position: int) -> int:
+        """The size of the batch at the start of ``data``, which is too long for it."""
+        size = read_header(data).size if len(data) >= HEADER_BYTES else 0
+        if size <= len(data) or position + size > self._start + self.size:
+            raise Corrupt(self._file.path, position, f"a batch of {size} bytes where {len(data)} are left")
+        return size
+
+    def _check(self, data: bytes, at: int, expected: int) -> tuple[int, int]:
+        """Look at every whole batch: checksum, and what is not under it: offsets that rise, the epoch in force.
+
+        :return: the bytes of whole batches, and the offset behind them.
+        """
+        position = 0
+        while position + HEADER_BYTES <= len(data):
+            header = read_header(data, position)
+            if header.size > len(data) - position and header.magic == MAGIC:
+                break
+            why = self._wrong(header, expected) or ("" if check_crc(data, position, header) else "a wrong checksum")
+            if why:
+                raise Corrupt(self._file.path, at + position, f"a batch with {why}")
+            expected = header.next_offset
+            position += header.size
+        return position, expected
+
+    def _wrong(self, header: BatchHeader, expected: int) -> str:
+        base = header.base_offset
+        if header.magic != MAGIC or header.size < HEADER_BYTES:
+            return f"magic {header.magic} and length {header.length}"
+        if base < expected or (self._wanted.dense and base != expected) or header.last_offset < base:
+            return f"offset {base} where {expected} comes next"
+        known = self._epochs.epoch_at(base)
+        if known not in (UNKNOWN, header.leader_epoch):
+            return f"leader epoch {header.leader_epoch} where {known} was in force"
+        return ""
+
+    def _found_well(self, end_offset: int) -> None:
+        if end_offset > self.next_offset:
+            why = f"batches that end at {end_offset} and not at {self.next_offset}"
+            raise Corrupt(self._file.path, self._start, why)
+        if self._wanted.dense:
+            self.next_offset = end_offset  # what is missing behind it is found by the next read
+        self._segment.make_sure(self._start, self._start + self.size)

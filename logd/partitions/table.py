@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
-from logd.log.disk import DISK_FULL, NO_DESCRIPTORS, RealDisk
+from logd.log.disk import PASSING, RealDisk
 from logd.log.log import Log, LogConfig
 from logd.log.recovery import empty
 from logd.log.state import META_NAME, State, parse_meta
@@ -40,8 +40,7 @@ DELETED_NAME = re.compile(r".*\.[0-9a-f]{32}" + DELETED_SUFFIX)
 STRAY_SUFFIX = "-stray"
 """A directory whose name ends so belongs to a topic that the metadata does not know; it is never removed."""
 
-PASSING = (*DISK_FULL, *NO_DESCRIPTORS)
-"""Failures to open or make a log that go by themselves, so that it is tried again."""
+SPARE_DESCRIPTORS = 4
 
 THREADS_MAX = 16
 """Logs that are made or closed side by side."""
@@ -105,7 +104,7 @@ class PartitionTable:
         self._producer_id_expiration_ms = producer_id_expiration_ms
         self._flusher = flusher
         self._clock = clock
-        self._disk = RealDisk()
+        self._disk = RealDisk(spare_descriptors=SPARE_DESCRIPTORS)
         self._by_name: dict[tuple[str, int], Partition] = {}
         self._by_id: dict[tuple[bytes, int], Partition] = {}
         self._ids: set[bytes] = set()

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,7 @@ def test_start_on_a_full_disk(tmp_path: Path) -> None:
                 assert produced(peer, "kept") == 0
             server.kill()
             filler = mount / "filler"
-            with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space"):
+            with filler.open("wb", buffering=0) as file, suppress(OSError):
                 while True:
                     file.write(bytes(4096))
             code, said = refused("--data-dir", str(mount / "data"), "--listen", "127.0.0.1:0")
