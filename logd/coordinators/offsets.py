@@ -39,6 +39,7 @@ from logd.wire.schemas.offset_fetch import (
 Producer = tuple[int, int]
 """(producer id, producer epoch)."""
 
+LATEST_MS = 2**63 - 1
 NO_RETENTION = -1
 
 
@@ -118,7 +119,9 @@ class Offsets:
         """The answer to a commit that is allowed, and the records that make it true."""
         records: list[Record] = []
         topics: list[OffsetCommitResponseTopic] = []
-        expires_ms = -1 if request.retention_time_ms == NO_RETENTION else now_ms + request.retention_time_ms
+        expires_ms = -1
+        if request.retention_time_ms != NO_RETENTION:
+            expires_ms = min(now_ms + request.retention_time_ms, LATEST_MS)
         for topic in request.topics:
             answers: list[OffsetCommitResponsePartition] = []
             for asked in topic.partitions:

@@ -278,3 +278,12 @@ async def test_ids_are_kept() -> None:
         written = [value for journal in on.journals.values() for batch in journal.batches for _, value in batch.records]
         assert topic_id != ZERO_UUID
         assert any(value is not None and value.endswith(topic_id) for value in written)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("retention_ms", [2**63 - 1, -(2**63), -2, 0])
+async def test_any_retention_time(retention_ms: int) -> None:
+    """However long the retention time that a client asks for, a commit is answered."""
+    async with house() as on:
+        answer = await on.ask(COMMIT, 3, commit(on, {("t", 0): 5}, retention_ms=retention_ms))
+        assert codes(answer) == [[0]]
