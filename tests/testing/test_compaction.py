@@ -33,3 +33,32 @@ def test_a_compacted_topic() -> None:
         broker.restart(kill=True)
         assert values(broker) == [(38, b"a19"), (39, b"b19")]
         assert broker.produce("states", "a20", key="a") == 40
+
+
+def test_committed_offsets_are_compacted() -> None:
+    """The log of committed offsets is compacted too, and what is left says the same after a crash."""
+    from confluent_kafka import Consumer, TopicPartition
+    from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+    with Broker(SETTINGS) as broker:
+        broker.create_topic("orders", partitions=2)
+        reader = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "g"})
+        for number in range(1, 31):
+            reader.commit(offsets=[TopicPartition("orders", each, number) for each in (0, 1)], asynchronous=False)
+        before = len(broker.messages("__consumer_offsets"))
+        admin = AdminClient({"bootstrap.servers": broker.bootstrap})
+        entries = [
+            ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in {**CONFIGS, "segment.ms": "10"}.items()
+        ]
+        wanted = ConfigResource(ResourceType.TOPIC, "__consumer_offsets", incremental_configs=entries)
+        for done in admin.incremental_alter_configs([wanted]).values():
+            done.result(30)
+        deadline = monotonic() + 60
+        while len(broker.messages("__consumer_offsets")) > before / 2 and monotonic() < deadline:
+            pass
+        assert len(broker.messages("__consumer_offsets")) < before / 2
+        broker.restart(kill=True)
+        found = reader.committed([TopicPartition("orders", each) for each in (0, 1)], timeout=30)
+        assert [each.offset for each in found] == [30, 30]
+        reader.close()
