@@ -132,6 +132,6 @@ def unregister_broker(call: Call, request: UnregisterBrokerRequest) -> Unregiste
         raise Refused(ErrorCode.BROKER_ID_NOT_REGISTERED, f"No broker with id {request.broker_id} is registered.")
     raise Refused(
         ErrorCode.INVALID_REQUEST,
-        f"Broker {request.broker_id} is this cluster's only node and alive: without it every partition would be lost. "
-        "Stop it instead.",
+        f"Broker {request.broker_id} is this cluster's only node and alive: without it no partition would have a "
+        "leader. Stop it instead.",
     )
