@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
     from logd.config import Settings
     from logd.node import Node
+
+LINES_A_SECOND = 20
+"""Of one kind."""
 
 USAGE = 2
 FAILED = 1
@@ -52,6 +56,35 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
+class Sparing(logging.Filter):
+    """Lets a kind of line through so many times a second; the next one says how many were left out.
+
+    A peer that misbehaves a thousand times a second would else fill the disk, or stop a server whose stderr is a pipe
+    that nobody empties.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._second = 0
+        self._seen: Counter[str] = Counter()
+        self._left_out: Counter[str] = Counter()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the line is written."""
+        second, kind = int(record.created), str(record.msg)
+        if second != self._second:
+            self._second = second
+            self._seen.clear()
+        self._seen[kind] += 1
+        if self._seen[kind] > LINES_A_SECOND:
+            self._left_out[kind] += 1
+            return False
+        left_out = self._left_out.pop(kind, 0)
+        if left_out:
+            record.msg = f"{record.msg} (and {left_out} more like this)"
+        return True
+
+
 def set_up_logs(log_format: str, level: str) -> None:
     """Logs to stderr, as text for people or JSON for machines."""
     handler = logging.StreamHandler(sys.stderr)
@@ -59,6 +92,7 @@ def set_up_logs(log_format: str, level: str) -> None:
         handler.setFormatter(JsonLines())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    handler.addFilter(Sparing())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import mmap  # noqa: F401  (numpy imports it for its first map, when no file descriptor may be left to do so)
 import os
 from typing import Final, NamedTuple, Protocol, cast
 
