@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("logd.compactor")
 
 LOOK_EVERY_S = 1.0
+SEGMENTS_MIN = 2
+"""With only the active segment there is nothing to clean."""
 TRIES_MAX = 3
 """So often in a row may the worker fail with one log."""
 
@@ -102,34 +105,32 @@ class Compactor:
                 partition.want_flush()
 
     async def look(self) -> None:
-        """Clean what is dirty, the dirtiest log first, until nothing is worth it."""
-        done: set[Partition] = set()
-        while not self._stopping:
-            partition = await self._dirtiest(done)
-            if partition is None:
-                break
-            done.add(partition)
-            await self._clean(partition)
-        if done and self._hired is not None:
+        """Clean what is dirty, the dirtiest log first."""
+        self._given_up.intersection_update(self._partitions)
+        dirty = [
+            (dirtiness, partition) for partition in self._compacted() if (dirtiness := await self._look_at(partition))
+        ]
+        dirty.sort(key=itemgetter(0), reverse=True)
+        for _, partition in dirty:
+            if not self._stopping and partition.failure is None:
+                await self._clean(partition)
+        if dirty and self._hired is not None:
             await trio.to_thread.run_sync(self._hired[1].rest)
 
-    async def _dirtiest(self, done: set[Partition]) -> Partition | None:
-        most, dirtiest = 0.0, None
-        for partition in self._compacted():
-            if partition in done or partition in self._given_up or len(partition.log.segments) < 2:
-                continue
-            job, _ = self._job()
-            try:
-                work = job.prepare(partition)
-                if work is not None:
-                    await trio.to_thread.run_sync(work)
-            except (StorageFailed, Corrupt) as failure:
-                self._give_up(partition, failure)
-                continue
-            dirtiness = job.dirtiness(partition, self._clock.now_ms()) if partition.failure is None else 0.0
-            if dirtiness > most:
-                most, dirtiest = dirtiness, partition
-        return dirtiest
+    async def _look_at(self, partition: Partition) -> float:
+        """Return how dirty a log is, 0 when it is not to be cleaned."""
+        if partition in self._given_up or len(partition.log.segments) < SEGMENTS_MIN:
+            return 0.0
+        job, _ = self._job()
+        try:
+            work = job.prepare(partition)
+            if work is not None:
+                await trio.to_thread.run_sync(work)
+        except (StorageFailed, Corrupt) as failure:
+            self._give_up(partition, failure)
+            return 0.0
+        await trio.lowlevel.checkpoint()
+        return job.dirtiness(partition, self._clock.now_ms()) if partition.failure is None else 0.0
 
     def _job(self) -> tuple[Job, Worker]:
         if self._hired is None:
