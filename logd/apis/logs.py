@@ -64,7 +64,7 @@ def alter_replica_log_dirs(call: Call, request: AlterReplicaLogDirsRequest) -> A
 
 def _place(table: PartitionTable, name: str, index: int, path: str) -> int:
     """The error code of putting one partition where `path` says; 0 is where it lies."""
-    if len(f"{name}-{index}") + MOVING_SUFFIX_LENGTH > DIRECTORY_NAME_MAX:
+    if len(name) + len(f"-{index}") + MOVING_SUFFIX_LENGTH > DIRECTORY_NAME_MAX:
         return ErrorCode.INVALID_TOPIC_EXCEPTION
     if path != str(table.directory):
         return ErrorCode.LOG_DIR_NOT_FOUND

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from logd.apis.registry import Call, api
-from logd.cluster.controller import check_replicas, unknown_topic
+from logd.cluster.controller import check_replicas
 from logd.cluster.image import Image, PartitionState
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.alter_partition_reassignments import (
@@ -38,12 +38,14 @@ PREFERRED, UNCLEAN = 0, 1
 
 
 def _partition(image: Image, topic: str, index: int) -> PartitionState:
-    """Raises Refused(UNKNOWN_TOPIC_OR_PARTITION) when there is none."""
-    if topic not in image.topics:
-        raise unknown_topic(topic)
+    """Raises Refused(UNKNOWN_TOPIC_OR_PARTITION) when there is none.
+
+    Its words leave the topic's name out: a long name and many partitions would make an enormous answer.
+    """
     found = image.partition(topic, index)
     if found is None:
-        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"Topic '{topic}' has no partition {index}.")
+        what = f"This topic has no partition {index}." if topic in image.topics else "There is no such topic here."
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, what)
     return found
 
 

@@ -65,7 +65,7 @@ def check_topic_name(name: str) -> None:
     elif name in (".", ".."):
         wrong = f"'{name}' is not allowed"
     elif len(name) > TOPIC_NAME_BYTES_MAX:
-        wrong = f"the length of '{name}' is longer than the max allowed length {TOPIC_NAME_BYTES_MAX}"
+        wrong = f"'{name[:30]}...' has {len(name)} characters, and {TOPIC_NAME_BYTES_MAX} are the most"
     elif not _NAME_CHARACTERS.issuperset(name):
         wrong = f"'{name}' has characters other than ASCII letters and digits, '.', '_' and '-'"
     else:

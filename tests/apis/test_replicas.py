@@ -151,6 +151,17 @@ async def test_reassign_a_hundred_thousand() -> None:
     assert (codes[0], set(codes[1:])) == (0, {UNKNOWN})
 
 
+async def test_a_long_name_is_not_repeated() -> None:
+    """What is said of each partition of a topic that can't be there does not carry the name: 32 KB a thousand times."""
+    node, name, indexes = await admin(), "x" * 32_000, list(range(1000))
+    elected = await node.ask(ELECT_LEADERS, 2, ElectLeadersRequest(PREFERRED, [TopicPartitions(name, indexes)], 1000))
+    wanted = ReassignableTopic(name, [ReassignablePartition(index, [0]) for index in indexes])
+    moved = await node.ask(ALTER_REASSIGNMENTS, 1, AlterPartitionReassignmentsRequest(1000, True, [wanted]))
+    rows = [*elected.replica_election_results[0].partition_result, *moved.responses[0].partitions]
+    assert len(rows) == 2000
+    assert sum(len(row.error_message) for row in rows) < 100 * len(rows)
+
+
 @pytest.mark.parametrize("version", versions(LIST_REASSIGNMENTS))
 @pytest.mark.parametrize("timeout_ms", [1000, 0, -1])
 async def test_list_reassignments(version: int, timeout_ms: int) -> None:
