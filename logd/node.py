@@ -242,6 +242,7 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
         advertised=node.advertised,
     )
     node.partitions.opened.append(node.groups.look_again)
+    await node.partitions.settled()
     await background.start(node.groups.run)
     background.start_soon(node.partitions.remove_leftovers)
     background.start_soon(cluster.watch)

@@ -11,6 +11,7 @@ import logging
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -41,6 +42,9 @@ STRAY_SUFFIX = "-stray"
 """A directory whose name ends so belongs to a topic that the metadata does not know; it is never removed."""
 
 SPARE_DESCRIPTORS = 4
+
+SETTLE_S = 2.0
+"""How long a start waits for the flush of what recovery found."""
 
 THREADS_MAX = 16
 """Logs that are made or closed side by side."""
@@ -147,6 +151,13 @@ class PartitionTable:
                 if self._node_id in state.replicas:
                     self._admit(self._open(topic, state))
         self._clean = True
+
+    async def settled(self) -> None:
+        """Wait until what recovery found is flushed: what was readable before the start is readable when it ends."""
+        with trio.move_on_after(SETTLE_S):
+            for partition in self:
+                with suppress(Refused):
+                    await partition.committed.wait(partition.log.end_offset)
 
     async def follow(self, old: Image, new: Image) -> None:
         """Bring the table from one image to the next; listener of the cluster."""

@@ -156,3 +156,18 @@ def test_living_members_come_back(tmp_path: Path) -> None:
                 return came == {0, 1}
 
             until(both)
+
+
+def test_all_is_readable_when_it_is_ready(tmp_path: Path) -> None:
+    """The first question after a kill -9 and the ready line is answered with the end that was acknowledged."""
+    with Server(tmp_path / "data", "--set", "num.partitions=8", "--set", "log.flush.mode=group") as server:
+        with producer(server.bootstrap) as source:
+            for partition in range(8):
+                produce(source, "many", [b"%d" % number for number in range(50)], partition=partition)
+        for _ in range(3):
+            server.kill()
+            server.start()
+            with consumer(server.bootstrap) as reader:
+                for partition in range(8):
+                    asked = TopicPartition("many", partition)
+                    assert reader.get_watermark_offsets(asked, timeout=PATIENCE_S) == (0, 50)
