@@ -149,7 +149,7 @@ class KeyMap:
                 self._heads[claimed] = heads[free]
                 self._tails[claimed] = tails[free]
                 self._places[claimed] = places[free]
-                self.count += len(np.unique(claimed))
+                self.count += int(np.count_nonzero(self._places[claimed] == places[free]))  # one won each slot
             same = (self._heads[slots] == heads) & (self._tails[slots] == tails)
             self._places[slots[same]] = places[same]
             rest = ~same
