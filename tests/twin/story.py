@@ -54,6 +54,8 @@ class Story:
             (self.read_commits, 4),
             (self.leave, 2),
             (self.look, 2),
+            (self.elect, 1),
+            (self.reassign, 1),
         )
         self.create()
         for operation in self.rng.choices([one for one, _ in operations], [many for _, many in operations], k=length):
@@ -217,3 +219,17 @@ class Story:
         self.t.ask("DescribeGroups", self.rng.randint(0, 6), groups=[group])
         names = [{"name": self.t.name(short)} for short in TOPICS]
         self.t.ask("Metadata", self.rng.randint(4, 12), topics=names, allow_auto_topic_creation=False)
+
+    def elect(self) -> None:
+        rows = [{"topic": self.t.name(self.topic()), "partitions": [self.index(), self.index()]}]
+        kind = self.rng.choice((0, 1))
+        self.t.ask("ElectLeaders", self.rng.randint(0, 2), election_type=kind, topic_partitions=rows, timeout_ms=30000)
+
+    def reassign(self) -> None:
+        rows = [
+            {"partition_index": self.index(), "replicas": self.rng.choice(([0], [0], [1], [0, 1], [], None))}
+            for _ in range(2)
+        ]
+        topics = [{"name": self.t.name(self.topic()), "partitions": rows}]
+        self.t.ask("AlterPartitionReassignments", self.rng.randint(0, 1), topics=topics, timeout_ms=30000)
+        self.t.ask("ListPartitionReassignments", 0, topics=None, timeout_ms=30000)
