@@ -165,14 +165,11 @@ class ShardMachine:
         yield Reply(event.to, response)
 
     def _sweep(self, event: SweepElapsed, now_ms: int) -> Iterator[Effect]:
-        """The classic groups, and after them the modern ones; what does not fit one batch waits for the next sweep."""
-        records: list[Record] = []
-        for group in self.modern.groups.values():
-            records += self._expired(group, now_ms)
-            if len(records) >= self.classic.limits.sweep_records_max:
-                break
+        """The modern groups, then the classic ones; what is more than one batch waits for the next sweep."""
+        found = (record for group in tuple(self.modern.groups.values()) for record in self._expired(group, now_ms))
+        records = tuple(record for record, _ in zip(found, range(self.classic.limits.sweep_records_max), strict=False))
         if records:
-            yield Append(tuple(records))
+            yield Append(records)
         yield from self.classic.handle(event, now_ms)
 
     def _expired(self, group: ModernGroup, now_ms: int) -> Iterator[Record]:

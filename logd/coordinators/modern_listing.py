@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from logd.cluster.image import Topic
 from logd.coordinators.modern_group import ModernGroup
+from logd.coordinators.modern_members import Current
 from logd.wire.schemas.consumer_group_describe import Assignment, DescribedGroup, Member, TopicPartitions
 from logd.wire.schemas.list_groups import ListedGroup, ListGroupsRequest
 
@@ -52,10 +53,19 @@ def _member(group: ModernGroup, member_id: str, topics: Mapping[bytes, Topic]) -
         client_host=member.client_host,
         subscribed_topic_names=list(member.names),
         subscribed_topic_regex=member.regex or "",
-        assignment=_assignment(current.owned, topics),
+        assignment=_assignment(_held(current), topics),
         target_assignment=_assignment(group.target.get(member_id, {}), topics),
         member_type=MEMBER_TYPE_CONSUMER,
     )
+
+
+def _held(current: Current) -> dict[bytes, set[int]]:
+    """What a member has, what it still has to give up included."""
+    held: dict[bytes, set[int]] = {}
+    for owned in (current.owned, current.revoking):
+        for topic_id, indexes in owned.items():
+            held.setdefault(topic_id, set()).update(indexes)
+    return held
 
 
 def _assignment(shares: Mapping[bytes, Iterable[int]], topics: Mapping[bytes, Topic]) -> Assignment:

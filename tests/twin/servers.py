@@ -16,6 +16,8 @@ from .specs import Specs
 
 KAFKA_PROPERTIES = {
     "offsets.topic.num.partitions": "16",
+    # Kafka 4.3 waits a second between two assignments; logd does not
+    "group.consumer.assignment.interval.ms": "0",
     # so many replicas cannot be had: transactional ids have no coordinator, as in logd today
     "transaction.state.log.replication.factor": "3",
     # the records of the corpus are old: retention would take them away in the middle of a case
