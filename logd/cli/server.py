@@ -230,6 +230,8 @@ async def _serve(settings: Settings) -> None:
                     calm_collector()
                     click.echo(f"logd ready kafka={kafka} http=off data={settings.log_dirs[0]}")
             outer.cancel_scope.cancel()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # all is done: one more signal does not change how it ended
     if refused is not None:
         raise refused
 

@@ -246,7 +246,11 @@ class PartitionTable:
             if self._by_id.get((topic.id, state.index)) is not offline:
                 continue
             found = await offline.in_thread(partial(self._open, topic, state))
-            if found.failure is not None or self._by_id.get((topic.id, state.index)) is not offline:
+            if self._by_id.get((topic.id, state.index)) is not offline:
+                continue
+            if found.failure is not None:
+                if self._missing.pop(found, None) is not None:
+                    self._missing[offline] = (topic, state)
                 continue
             logger.info("partition %r is there again", found)
             self._admit(found)

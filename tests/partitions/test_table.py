@@ -1,0 +1,103 @@
+"""Opening and closing partitions as the metadata says: files of one topic are never touched for another."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from logd.cluster.image import Image, PartitionState, Topic
+from logd.config import Settings
+from logd.config.topics import topic_defaults
+from logd.errors import ErrorCode, Refused, StorageFailed
+from logd.log.log import Log
+from logd.partitions.flusher import Flusher
+from logd.partitions.table import PartitionTable
+from tests.log.batches import batch
+
+OLD, NEW = b"\1" * 16, b"\2" * 16
+
+
+class Standing:
+    """A clock that stands."""
+
+    def now_ms(self) -> int:
+        return 2000
+
+
+def image(topic_id: bytes | None) -> Image:
+    """One topic of one partition, or none."""
+    if topic_id is None:
+        return Image()
+    return Image(topics={"t": Topic("t", topic_id, (PartitionState(0, 0, 0, (0,), (0,)),))})
+
+
+def table(directory: Path) -> PartitionTable:
+    return PartitionTable(
+        directory,
+        0,
+        durable=False,
+        clean=False,
+        config_of=lambda name: topic_defaults(Settings()),
+        producer_id_expiration_ms=1000,
+        flusher=Flusher(1),
+        clock=Standing(),
+    )
+
+
+@pytest.mark.trio
+async def test_a_topic_made_again_waits_for_threads_of_the_old(tmp_path: Path) -> None:
+    """While a thread works on the files of a deleted partition, they keep their names; then the new topic begins."""
+    partitions = table(tmp_path)
+    partitions.open_all(image(OLD))
+    old = partitions.find("t", 0)
+    old.append(batch(value=b"old"))
+    busy, go_on = trio.Event(), threading.Event()
+
+    def flush() -> None:
+        trio.from_thread.run_sync(busy.set)
+        assert go_on.wait(30)
+        (tmp_path / "t-0" / "partition.state").write_bytes(b"of the old topic")
+
+    async def make_again() -> None:
+        await partitions.follow(image(OLD), image(None))
+        await partitions.follow(image(None), image(NEW))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(old.in_thread, flush)
+        await busy.wait()
+        nursery.start_soon(make_again)
+        await trio.testing.wait_all_tasks_blocked()
+        assert (tmp_path / "t-0" / "00000000000000000000.log").exists()
+        go_on.set()
+    assert partitions.find("t", 0).log.end_offset == 0
+    assert not (tmp_path / "t-0" / "partition.state").exists()
+    with pytest.raises(Refused):
+        old.append(batch())
+
+
+@pytest.mark.trio
+async def test_a_log_that_cannot_be_made_is_made_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no space for its directory a partition is offline; once there is some it opens by itself and says so."""
+    partitions = table(tmp_path)
+    told: list[str] = []
+    partitions.opened.append(lambda: told.append("opened"))
+
+    def full(*args: object, **how: object) -> Log:
+        raise StorageFailed("t-0", OSError(28, "No space left on device"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Log, "create", full)
+        await partitions.follow(image(None), image(NEW))
+        await partitions.open_missing()
+        with pytest.raises(Refused) as refused:
+            partitions.find("t", 0).append(batch())
+        assert refused.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+    assert told == []
+    await partitions.open_missing()
+    assert told == ["opened"]
+    assert partitions.find("t", 0).append(batch()).base_offset == 0
+    partitions.find("t", 0).log.close(clean=False)
