@@ -292,7 +292,11 @@ def run(address: tuple[str, int], pid: int, seed: int, frames: int, crowd: int) 
     good.join(60)
     after = anonymous_kib(pid)
     times = sorted(good.seconds) or [0.0]
-    told = {**attack.counts, "good": len(times), "p99_ms": round(times[int(len(times) * 0.99)] * 1000, 1)}
+    told: dict[str, Any] = {
+        **attack.counts,
+        "good": len(times),
+        "p99_ms": round(times[int(len(times) * 0.99)] * 1000, 1),
+    }
     told |= {"max_ms": round(times[-1] * 1000, 1), "anonymous_kib": (before, after)}
     if good.failure or good.is_alive():
         wrong.append(f"the good client failed: {good.failure or 'it waits'}")
