@@ -439,7 +439,10 @@ class Segment:
         self.finished = False  # never closed but with its last reader
 
     def _load_index(self) -> Index:
+        path = self.path
         index = self._parse_index()
+        if self.path != path:  # retired meanwhile: what was read may be of the segment that has the name now
+            return self.rebuild_index()
         return index if index is not None and (index.times or self.size == 0) else self.rebuild_index()
 
     def _parse_index(self) -> Index | None:
