@@ -125,7 +125,7 @@ class Compactor:
         try:
             work = job.prepare(partition)
             if work is not None:
-                await trio.to_thread.run_sync(work)
+                await partition.in_thread(work)
         except (StorageFailed, Corrupt) as failure:
             self._give_up(partition, failure)
             return 0.0
@@ -141,7 +141,9 @@ class Compactor:
         job, _ = self._job()
         try:
             for work in job.clean(partition, self._clock.now_ms()):
-                await trio.to_thread.run_sync(work)
+                await partition.in_thread(work)
+                if partition.failure is not None:
+                    return  # deleted meanwhile: its paths may be another topic's by now
             del self._tries[partition]
         except (StorageFailed, Corrupt, WorkerLost) as failure:
             if partition.log.failure is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import trio
 
 from logd.config import Settings, TopicConfig
 from logd.errors import Corrupt, StorageFailed, WorkerLost
@@ -30,6 +31,9 @@ class Partition:
 
     def fail(self, failure: StorageFailed) -> None:
         self.failure = failure
+
+    async def in_thread(self, work: Callable[[], None]) -> None:
+        await trio.to_thread.run_sync(work)
 
 
 class Clock:
