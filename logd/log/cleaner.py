@@ -200,6 +200,7 @@ class Cleaner:
         out = Segment(disk, task.directory, base, task.now_ms)
         out.path = cleaned_path(task.directory, base)
         _remove(disk, out)
+        out.file  # made now: nothing may come into it  # noqa: B018
         rewriting = _Rewriting(out, task.index_interval_bytes, task.now_ms)
         try:
             self._write_group(group, rewriting)
@@ -212,13 +213,9 @@ class Cleaner:
         return Rewritten(base, following, out.size, crc, size, rewriting.records_before, rewriting.records_after)
 
     def _write_group(self, group: list[Piece], rewriting: _Rewriting) -> None:
-        last: BatchHeader | None = None
         for piece in group:
             for chunk in self._chunks(piece):
                 self._filter(chunk, rewriting)
-                last = chunk[-1].header
-        if rewriting.out.size == 0 and last is not None:
-            rewriting.write(emptied(last), last, last.max_timestamp)  # no segment is ever empty
         rewriting.out.seal()
         rewriting.out.write_sealed()
 

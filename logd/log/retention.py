@@ -47,7 +47,7 @@ def expired(
     released = []
     spare_bytes = sum(segment.size for segment in segments) - config.retention_bytes
     for segment in segments:
-        if segment.next_offset > high_watermark or segment.size == 0:
+        if segment.next_offset > high_watermark or (segment.size == 0 and segment is segments[-1]):
             break
         old = config.retention_ms >= 0 and now_ms - _newest(segment) > config.retention_ms
         spare = config.retention_bytes >= 0 and spare_bytes - segment.size >= 0

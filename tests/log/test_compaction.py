@@ -141,7 +141,10 @@ def test_last_batch_of_a_producer_stays(log: Log, disk: MemoryDisk) -> None:
 
 
 def test_nothing_left_of_a_segment(log: Log, disk: MemoryDisk) -> None:
-    """A segment whose records all go leaves one empty batch at most; reading goes on behind it, also after a crash."""
+    """Segments whose records all go leave nothing that a reader is given; it goes on behind them, also after a crash.
+
+    A client that is given one batch without records after the other takes its buffers for too small.
+    """
     put(log, ("a", "1" * 1500))
     roll(log)
     put(log, ("a", "2" * 1500))
@@ -150,6 +153,10 @@ def test_nothing_left_of_a_segment(log: Log, disk: MemoryDisk) -> None:
     roll(log)
     clean(log, disk)
     assert pairs_of(log) == [(2, "a", "3" * 1500)]
+    assert [header.base_offset for header in headers(log)] == [2]
+    (piece,) = log.read(0, bytes_max=1, end=log.end_offset)
+    assert piece.load()
+    assert piece.base_offset == 2
     assert pairs_of(reopened(disk)) == pairs_of(log)
     put(log, ("b", "1"))
     roll(log)
