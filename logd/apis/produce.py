@@ -219,7 +219,6 @@ def _prepared(records: Buffer, config: TopicConfig) -> Buffer:
 def _level(config: TopicConfig) -> int | None:
     levels = {
         "gzip": config.compression_gzip_level,
-        "lz4": config.compression_lz4_level,
         "zstd": config.compression_zstd_level,
     }
     return levels.get(config.compression_type)

@@ -29,6 +29,7 @@ from logd.config.values import (
 PER_BROKER = "per-broker"
 CLUSTER_WIDE = "cluster-wide"
 FIXED = "read-only"
+LZ4_LEVEL = 9
 
 
 def _int(doc: str, unit: str = "", check: Check | None = None, scope: str = FIXED) -> Definition:
@@ -77,6 +78,14 @@ def gzip_level(value: Value) -> str | None:
     """Kafka allows 1 to 9, and -1 for the codec's own default."""
     assert isinstance(value, int)
     return None if value == -1 or 1 <= value <= 9 else "Value must be between 1 and 9 or equal to -1"
+
+
+def lz4_level(value: Value) -> str | None:
+    """Kafka allows 1 to 17; logd's lz4 has one level, so any other than the default would be ignored."""
+    wrong = between(1, 17)(value)
+    if wrong is not None or value == LZ4_LEVEL:
+        return wrong
+    return f"logd's lz4 has no levels; leave this at its default of {LZ4_LEVEL}"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,7 +171,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     compression_gzip_level: Annotated[
         int, _int("Level of gzip, 1 to 9; -1 is its default.", "", gzip_level, CLUSTER_WIDE)
     ] = -1
-    compression_lz4_level: Annotated[int, _int("Level of lz4, 1 to 17.", "", between(1, 17), CLUSTER_WIDE)] = 9
+    compression_lz4_level: Annotated[int, _int("Level of lz4; logd has only one.", "", lz4_level, CLUSTER_WIDE)] = (
+        LZ4_LEVEL
+    )
     compression_zstd_level: Annotated[
         int, _int("Level of zstd, -131072 to 22.", "", between(-131_072, 22), CLUSTER_WIDE)
     ] = 3

@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 
 import msgspec
 
-from logd.config.settings import DEFAULTS, DEFINITIONS, Settings, gzip_level
+from logd.config.settings import DEFAULTS, DEFINITIONS, LZ4_LEVEL, Settings, gzip_level, lz4_level
 from logd.config.values import (
     LONG_MAX,
     Check,
@@ -76,7 +76,9 @@ class TopicConfig(msgspec.Struct, frozen=True, kw_only=True):
     compression_gzip_level: Annotated[
         int, _whole(Kind.INT, "Level of gzip, 1 to 9; -1 is its default.", "", gzip_level)
     ] = -1
-    compression_lz4_level: Annotated[int, _whole(Kind.INT, "Level of lz4, 1 to 17.", "", between(1, 17))] = 9
+    compression_lz4_level: Annotated[int, _whole(Kind.INT, "Level of lz4; logd has only one.", "", lz4_level)] = (
+        LZ4_LEVEL
+    )
     compression_type: Annotated[
         str,
         _word(

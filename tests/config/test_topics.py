@@ -57,6 +57,7 @@ def test_an_unset_flush_interval_is_never() -> None:
         ("min.cleanable.dirty.ratio", "nan"),
         ("compression.gzip.level", "0"),
         ("compression.lz4.level", "18"),
+        ("compression.lz4.level", "12"),
         ("compression.zstd.level", "23"),
         ("remote.storage.enable", "true"),
         ("remote.log.copy.disable", "true"),

@@ -33,7 +33,7 @@ class Sizes:
     consume_bytes: int = 1_500_000_000
     end_to_end_records: int = 5_000
     end_to_end_warm_up: int = 3_000
-    flush_records: int = 15_000
+    flush_records: int = 60_000
     confluent_records: int = 500_000
 
     @staticmethod
