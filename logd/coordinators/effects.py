@@ -29,9 +29,14 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Append(msgspec.Struct, frozen=True):
-    """Write these records. All appends of one step make one batch: all of it is written, or none."""
+    """Write these records. All appends of one step make one batch: all of it is written, or none.
+
+    :param producer: (producer id, epoch) of the transaction that they belong to and that decides whether they count.
+        All appends of one step have the same.
+    """
 
     records: tuple[Record, ...]
+    producer: tuple[int, int] | None = None
 
 
 class Reply(msgspec.Struct, frozen=True):

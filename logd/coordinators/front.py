@@ -309,6 +309,17 @@ class GroupCoordinator:
             shards.setdefault(shard_of(group_id, max(self._count, 1)), []).append(group_id)
         return list(shards.values())
 
+    def shard_at(self, index: int) -> Runtime:
+        """The shard of one partition of the topic, for the markers that end transactions.
+
+        :raises Refused: COORDINATOR_LOAD_IN_PROGRESS, NOT_COORDINATOR.
+        """
+        shard = self._shards.get(index)
+        if shard is None:
+            raise Refused(ErrorCode.NOT_COORDINATOR, f"{TOPIC}-{index} is not led by this node")
+        _check_serving(shard)
+        return shard
+
     def _shard(self, group_id: str) -> Runtime:
         shard = self._shards.get(shard_of(group_id, self._count)) if self._count else None
         if shard is None:

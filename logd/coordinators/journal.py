@@ -66,9 +66,10 @@ class Journal(Protocol):
     @property
     def high_watermark(self) -> int: ...
 
-    def append(self, records: Sequence[RecordBytes], now_ms: int) -> int:
+    def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
         """Write one batch; returns the next offset. All of it is written, or none.
 
+        :param producer: of the transaction that the records belong to.
         :raises Refused: the partition can't take it (not the leader, too large, ...).
         :raises StorageFailed: the disk can't.
         """
@@ -99,12 +100,20 @@ class MemoryJournal:
         self.failure: Exception | None = None
         self._moved = trio.Event()
 
-    def append(self, records: Sequence[RecordBytes], now_ms: int) -> int:
+    def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
         if self.failure is not None:
             raise self.failure
         base = self.end_offset
         self.end_offset += len(records)
-        self.batches.append(Batch(range(base, self.end_offset), tuple(records)))
+        self.batches.append(Batch(range(base, self.end_offset), tuple(records), producer))
+        if not self.held:
+            self.commit()
+        return self.end_offset
+
+    def append_marker(self, producer: Producer, committed: bool) -> int:
+        """Write the marker that ends a transaction; returns the next offset."""
+        self.batches.append(Batch([self.end_offset], (), producer, committed))
+        self.end_offset += 1
         if not self.held:
             self.commit()
         return self.end_offset
@@ -142,8 +151,14 @@ class PartitionJournal:
     def high_watermark(self) -> int:
         return self._partition.high_watermark
 
-    def append(self, records: Sequence[RecordBytes], now_ms: int) -> int:
-        batch = build_batch([Record(timestamp=now_ms, key=key, value=value) for key, value in records])
+    def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
+        producer_id, epoch = producer or (-1, -1)
+        batch = build_batch(
+            [Record(timestamp=now_ms, key=key, value=value) for key, value in records],
+            producer_id=producer_id,
+            producer_epoch=epoch,
+            transactional=producer is not None,
+        )
         limit = self._partition.config.max_message_bytes
         if len(batch) > limit:
             raise Refused(

@@ -128,10 +128,11 @@ class Runtime:
             self._carry_out(self.machine.handle(event, now_ms), now_ms)
 
     def _carry_out(self, effects: Sequence[Effect], now_ms: int) -> None:
-        records = [record for effect in effects if isinstance(effect, Append) for record in effect.records]
+        appends = [effect for effect in effects if isinstance(effect, Append)]
+        records = [record for append in appends for record in append.records]
         if records:
             try:
-                self._write(records, now_ms)
+                self._write(records, appends[0].producer, now_ms)
             except (Refused, StorageFailed) as why:
                 self._take_back(effects, records, as_told(why), now_ms)
                 return
@@ -142,11 +143,20 @@ class Runtime:
                 case Arm() | Disarm():
                     self._set_timer(effect)
 
-    def _write(self, records: Sequence[Record], now_ms: int) -> None:
-        self._written = self._journal.append([self._form.write(record) for record in records], now_ms)
+    def _write(self, records: Sequence[Record], producer: Producer | None, now_ms: int) -> None:
+        self._written = self._journal.append([self._form.write(record) for record in records], now_ms, producer)
         base = self._written - len(records)
         for index, record in enumerate(records):
-            self.machine.replay(base + index, None, record)
+            self.machine.replay(base + index, producer, record)
+
+    def end_transaction(self, producer: Producer, committed: bool, append: Callable[[], int]) -> None:
+        """Write the marker that ends a transaction, then let the machine know; what is answered later waits for it.
+
+        :param append: writes the marker and returns the next offset. What it raises comes out of here, and then nothing
+            has changed.
+        """
+        self._written = append()
+        self.machine.replay_marker(producer, committed)
 
     def _take_back(self, effects: Sequence[Effect], records: Sequence[Record], why: Refused, now_ms: int) -> None:
         logger.warning("%s: %d records were not written: %s", self.name, len(records), why.message)
