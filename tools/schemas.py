@@ -5,6 +5,7 @@
 SOURCE is a directory with Kafka's jars, one ``kafka-clients`` jar, or a JSON file that maps groups ("wire",
 "group_coordinator", ...) to {message name: specification}. Only facts (names, types, versions, defaults) are taken.
 Run by a developer when Kafka's protocol moves on; nothing imports the result of a run but ``logd.wire``.
+logd's own messages, of ``own_messages.py``, are written with them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,12 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from tools import own_messages  # noqa: E402
 
 Spec = dict[str, Any]
 
@@ -35,9 +42,6 @@ MODULES = {
     "share_records": ("share_coordinator", ()),
 }
 """Modules beside those of the APIs: group of the specifications, and which (none named: all)."""
-
-NOT_SERVED = {"GetTelemetrySubscriptions", "PushTelemetry"}
-"""A broker lists these two only when it has a plugin that takes telemetry."""
 
 LOWEST_ADVERTISED = {0: 0}
 """Produce is advertised from 0, though 0-2 are refused: old librdkafka turns compression off otherwise."""
@@ -249,7 +253,7 @@ def api_modules(specs: dict[str, Spec]) -> dict[int, tuple[Spec, Spec]]:
     return {
         key: (pair["request"], pair["response"])
         for key, pair in sorted(pairs.items())
-        if "broker" in pair["request"].get("listeners", []) and api_name(pair["request"]) not in NOT_SERVED
+        if "broker" in pair["request"].get("listeners", [])
     }
 
 
@@ -308,6 +312,9 @@ ROWS
 }
 API_KEYS = tuple(APIS)
 
+OWN_KEYS_FROM = 30_000
+"""Keys from here on are logd's own: not advertised, but announced by the feature ``logd.version``."""
+
 
 @cache
 def request_class(key: int) -> type[Message]:
@@ -335,7 +342,7 @@ def api_name(key: int) -> str:
 
 def generate(groups: dict[str, dict[str, Spec]]) -> dict[str, str]:
     """{file name: text} of the whole package."""
-    apis = api_modules(groups["wire"])
+    apis = api_modules(groups["wire"]) | api_modules(own_messages.MESSAGES)
     files = {"__init__.py": index_text(apis)}
     for key, (request, response) in apis.items():
         name = api_name(request)

@@ -1,7 +1,7 @@
 """ApiVersions (18): which requests, in which versions, and which features (KIP-35, KIP-511, KIP-584).
 
-The list is what is registered and nothing else. A version that is too new is answered in version 0 with
-UNSUPPORTED_VERSION and the range that is served, so that the client can try again.
+The list is what is registered, but for logd's own requests, and nothing else. A version that is too new is answered
+in version 0 with UNSUPPORTED_VERSION and the range that is served, so that the client can try again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 
 from logd.apis.registry import Call, api, served
 from logd.errors import ErrorCode
+from logd.wire.schemas import OWN_KEYS_FROM
 from logd.wire.schemas.api_versions import (
     ApiVersion,
     ApiVersionsRequest,
@@ -23,6 +24,9 @@ API_VERSIONS = 18
 FEATURES = {"group.version": (0, 1), "metadata.version": (7, 30)}
 """Feature levels served here, lowest and highest; what is not served is not named."""
 
+OWN_FEATURES = {"logd.version": (1, 1)}
+"""Says that the requests which only logd has are served; it has no level to be finalized."""
+
 SOFTWARE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
 
@@ -35,9 +39,10 @@ def api_versions(call: Call, request: ApiVersionsRequest) -> ApiVersionsResponse
                 return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
         call.connection.client_name = request.client_software_name
         call.connection.client_version = request.client_software_version
-    shown = {name: span for name, span in FEATURES.items() if call.version >= 4 or span[0] > 0}
+    features = FEATURES | OWN_FEATURES
+    shown = {name: span for name, span in features.items() if call.version >= 4 or span[0] > 0}
     return ApiVersionsResponse(
-        api_keys=[ApiVersion(known.key, *known.advertised) for known in served()],
+        api_keys=[ApiVersion(known.key, *known.advertised) for known in served() if known.key < OWN_KEYS_FROM],
         supported_features=[SupportedFeatureKey(name, low, high) for name, (low, high) in shown.items()],
         finalized_features_epoch=call.services.cluster.image.version,
         finalized_features=[FinalizedFeatureKey(name, high, high) for name, (_, high) in FEATURES.items()],

@@ -84,6 +84,8 @@ APIS: dict[int, Api] = {
     66: Api(66, "ListTransactions", "list_transactions", (0, 2), (0, 2), 0),
     68: Api(68, "ConsumerGroupHeartbeat", "consumer_group_heartbeat", (0, 1), (0, 1), 0),
     69: Api(69, "ConsumerGroupDescribe", "consumer_group_describe", (0, 1), (0, 1), 0),
+    71: Api(71, "GetTelemetrySubscriptions", "get_telemetry_subscriptions", (0, 0), (0, 0), 0),
+    72: Api(72, "PushTelemetry", "push_telemetry", (0, 0), (0, 0), 0),
     74: Api(74, "ListConfigResources", "list_config_resources", (0, 1), (0, 1), 0),
     75: Api(75, "DescribeTopicPartitions", "describe_topic_partitions", (0, 0), (0, 0), 0),
     76: Api(76, "ShareGroupHeartbeat", "share_group_heartbeat", (1, 1), (1, 1), 0),
@@ -102,8 +104,15 @@ APIS: dict[int, Api] = {
     90: Api(90, "DescribeShareGroupOffsets", "describe_share_group_offsets", (0, 1), (0, 1), 0),
     91: Api(91, "AlterShareGroupOffsets", "alter_share_group_offsets", (0, 0), (0, 0), 0),
     92: Api(92, "DeleteShareGroupOffsets", "delete_share_group_offsets", (0, 0), (0, 0), 0),
+    30000: Api(30000, "SeekGroup", "seek_group", (0, 0), (0, 0), 0),
+    30001: Api(30001, "GroupLag", "group_lag", (0, 0), (0, 0), 0),
+    30002: Api(30002, "Why", "why", (0, 0), (0, 0), 0),
+    30003: Api(30003, "ClientMetrics", "client_metrics", (0, 0), (0, 0), 0),
 }
 API_KEYS = tuple(APIS)
+
+OWN_KEYS_FROM = 30_000
+"""Keys from here on are logd's own: not advertised, but announced by the feature ``logd.version``."""
 
 
 @cache
