@@ -20,19 +20,18 @@ import msgspec
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log import recovery, retention
 from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
+from logd.log.checkpoints import Checkpoints
 from logd.log.disk import PASSING, Disk, RealDisk
 from logd.log.epochs import EpochEnd, Epochs
-from logd.log.flush import FlushJob, IndexTail, RecoveryPoint
+from logd.log.flush import FlushJob
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.producers import Producers
 from logd.log.retention import Doomed, Removal
 from logd.log.search import Scan, piece_of
 from logd.log.segment import (
-    INDEX_SUFFIX,
     LOG_SUFFIX,
     NO_TIMESTAMP,
     RELATIVE_OFFSET_MAX,
-    TIME_INDEX_SUFFIX,
     Cold,
     Segment,
 )
@@ -41,11 +40,6 @@ from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
 from logd.log.swap import Exchange, Swap, remember_cleaned
 from logd.wire.batches import BatchHeader, check_crc, read_headers, stamp, stamp_append_time
 
-# A recovery point is made each time so much was written; its snapshot takes longer the more producers there are.
-RECOVERY_POINT_BYTES: Final = 32 * 1024 * 1024
-PRODUCER_POINT_BYTES: Final = 4096
-SNAPSHOT_SUFFIX: Final = ".snapshot"
-SNAPSHOTS_KEPT: Final = 3
 SEALED_OPEN_MAX: Final = 4
 
 _KEEP_ALL: Final = LogConfig(retention_ms=-1, retention_bytes=-1)
@@ -86,13 +80,9 @@ class Log:
         self._bases = [segment.base_offset for segment in found.segments]
         self._unfinished: list[Segment] = found.unfinished
         self._new_names = self.flushed_offset < self.end_offset or bool(found.unfinished)
-        self._state = found.state
-        self._state_job: FlushJob | None = None
-        self._since_point_bytes = 0
-        self._indexed = (0, 0)  # entries of the active segment's two index files that are on disk
+        self._checkpoints = Checkpoints(disk, path, found.state, found.snapshots)
         self._last_flush_ms = -1
         self._doomed: list[Doomed] = []
-        self._snapshots = found.snapshots
         self._opened: list[Segment] = []  # sealed segments that were read, the latest last
 
     @classmethod
@@ -235,7 +225,7 @@ class Log:
             if failure.cause.errno not in PASSING:
                 self.fail(failure)
             raise
-        self._since_point_bytes += size
+        self._checkpoints.since_point_bytes += size
 
     def _must_roll(self, last: int, max_timestamp: int, now_ms: int) -> bool:
         segment, config = self._active, self.config
@@ -277,7 +267,7 @@ class Log:
         self.segments.append(segment)
         self._bases.append(segment.base_offset)
         self._active = segment
-        self._indexed = (0, 0)
+        self._checkpoints.forget_indexed()
         return segment
 
     # Reading
@@ -404,7 +394,8 @@ class Log:
 
         Only below the recovery point: before it, nothing but these files knows their producers.
         """
-        kept_from = min(self._state.start_offset, self._state.recovery_point)
+        written = self._checkpoints.state
+        kept_from = min(written.start_offset, written.recovery_point)
         due = [one for one in self._doomed if one.due_ms <= now_ms and one.segment.next_offset <= kept_from]
         if not due:
             return None
@@ -471,24 +462,23 @@ class Log:
         end = segment.base_offset_at(position) if position < segment.size else segment.next_offset
         if end < self.start_offset:
             return self._start_over()
-        point = min(self._state.recovery_point, end)
+        checkpoints = self._checkpoints
+        point = min(checkpoints.state.recovery_point, end)
         self.high_watermark = min(self.high_watermark, end)
         self.flushed_offset = min(self.flushed_offset, end)
         self.cleaned_offset = min(self.cleaned_offset, end)
         self.epochs.truncate_end(end)
-        self._write_state(self._current_state(point, self.flushed_offset, True))
+        checkpoints.write(checkpoints.state_of(self, point=point, flushed=self.flushed_offset, has_snapshot=True))
         for later in self.segments[at + 1 :]:
             recovery.remove_segment(self._disk, later)
         del self.segments[at + 1 :], self._bases[at + 1 :]
         self._unfinished = [one for one in self._unfinished if one in self.segments[:at]]
         segment.truncate(position, end)
         self._active = segment
-        self._indexed = (0, 0)
+        checkpoints.forget_indexed()
         self.end_offset = self.flushed_offset = end
-        for stale in (one for one in self._snapshots if one > end):
-            self._disk.remove(self._snapshot_path(stale))
-        self._snapshots = [one for one in self._snapshots if one <= end]
-        recovery.restore_producers(self._disk, self.path, self.producers, self._snapshots, self.segments, end)
+        checkpoints.remove_snapshots(end)
+        recovery.restore_producers(self._disk, self.path, self.producers, checkpoints.snapshots, self.segments, end)
         return end
 
     def _start_over(self) -> int:
@@ -496,22 +486,17 @@ class Log:
         start = self.start_offset
         self.flushed_offset = self.high_watermark = self.end_offset = start
         self.epochs.truncate_end(start)
-        self._write_state(self._current_state(start, start, False))
+        checkpoints = self._checkpoints
+        checkpoints.write(checkpoints.state_of(self, point=start, flushed=start, has_snapshot=False))
         for segment in self.segments:
             recovery.remove_segment(self._disk, segment)
-        for offset in self._snapshots:
-            self._disk.remove(self._snapshot_path(offset))
+        checkpoints.remove_snapshots(-1)
         self._active = Segment(self._disk, self.path, start, self._active.changed_ms)
-        self.segments, self._bases, self._snapshots, self._unfinished = [self._active], [start], [], []
-        self._indexed = (0, 0)
+        self.segments, self._bases, self._unfinished = [self._active], [start], []
+        checkpoints.forget_indexed()
         self.producers.clear()
         self._disk.sync_directory(self.path)
         return start
-
-    def _write_state(self, state: State) -> None:
-        self._disk.replace(f"{self.path}/{STATE_NAME}", pack_state(state), sync=True)
-        self._disk.sync_directory(self.path)
-        self._state = state
 
     # Flushing
 
@@ -534,15 +519,15 @@ class Log:
         sealed, self._unfinished = self._unfinished, []
         active = self._active
         point = state = None
-        due_bytes = max(RECOVERY_POINT_BYTES, len(self.producers) * PRODUCER_POINT_BYTES)
-        if self._state_job is None and (self._since_point_bytes >= due_bytes or sealed):
-            point = self._recovery_point()
-            state = self._current_state(self.end_offset, self.end_offset, bool(point.snapshot))
+        checkpoints, end = self._checkpoints, self.end_offset
+        if checkpoints.point_due(len(self.producers), sealed=bool(sealed)):
+            point = checkpoints.recovery_point(self, active)
+            state = checkpoints.state_of(self, point=end, flushed=end, has_snapshot=bool(point.snapshot))
         job = FlushJob(
             self._disk,
             self.path,
             self.fail,
-            next_offset=self.end_offset,
+            next_offset=end,
             files=[active.file] if active.size else [],
             sealed=sealed,
             sync_directory=self._new_names,
@@ -551,8 +536,8 @@ class Log:
         )
         self._new_names = False
         if state is not None:
-            self._state_job = job
-        active.mark(self.end_offset, active.size)
+            checkpoints.job = job
+        active.mark(end, active.size)
         return job
 
     def flushed(self, job: FlushJob) -> None:
@@ -563,66 +548,29 @@ class Log:
                 segment.finished = True
                 if segment not in self._opened:
                     segment.release()
-        if job is self._state_job:
-            self._state_job = None
-            if job.state is not None:
-                self._state = job.state
-            else:
-                self._indexed = (0, 0)  # what the index files hold is not known
+        self._checkpoints.written(job)
 
     def checkpoint(self, high_watermark: int) -> FlushJob | None:
         """Return a job that writes the state file, None when the file says it all already or is being written."""
         self._check()
         self.high_watermark = high_watermark
-        point = min(self._state.recovery_point, self.flushed_offset)
-        state = self._current_state(point, self.flushed_offset, self._state.has_snapshot)
-        if self._state_job is not None or state == self._state:
+        checkpoints, flushed = self._checkpoints, self.flushed_offset
+        written = checkpoints.state
+        point = min(written.recovery_point, flushed)
+        state = checkpoints.state_of(self, point=point, flushed=flushed, has_snapshot=written.has_snapshot)
+        if checkpoints.job is not None or state == written:
             return None
-        self._state_job = FlushJob(
+        checkpoints.job = FlushJob(
             self._disk,
             self.path,
             self.fail,
-            next_offset=self.flushed_offset,
+            next_offset=flushed,
             files=[],
             sealed=[],
             sync_directory=False,
             state=state,
         )
-        return self._state_job
-
-    def _current_state(
-        self, point: int, flushed: int, has_snapshot: bool, clean_end: int = -1, clean_bytes: int = 0
-    ) -> State:
-        return State(
-            self.start_offset,
-            point,
-            flushed,
-            self.high_watermark,
-            clean_end,
-            clean_bytes,
-            has_snapshot,
-            tuple(self.epochs.entries),
-        )
-
-    def _recovery_point(self) -> RecoveryPoint:
-        offset, active = self.end_offset, self._active
-        self._since_point_bytes = 0
-        snapshot = None
-        if len(self.producers):
-            snapshot = self.producers.snapshot(offset)
-            self._snapshots.append(offset)
-        obsolete = tuple(self._snapshot_path(one) for one in self._snapshots[:-SNAPSHOTS_KEPT])
-        self._snapshots = self._snapshots[-SNAPSHOTS_KEPT:]
-        entries, times = self._indexed
-        tails = (
-            IndexTail(active.path + INDEX_SUFFIX, entries * OFFSET_ENTRY_BYTES, active.index.offset_bytes(entries)),
-            IndexTail(active.path + TIME_INDEX_SUFFIX, times * TIME_ENTRY_BYTES, active.index.time_bytes(times)),
-        )
-        self._indexed = (len(active.index.offsets), len(active.index.times))
-        return RecoveryPoint(self._snapshot_path(offset), snapshot, obsolete, tails)
-
-    def _snapshot_path(self, offset: int) -> str:
-        return f"{self.path}/{offset:020d}{SNAPSHOT_SUFFIX}"
+        return checkpoints.job
 
     def close(self, *, clean: bool = True) -> None:
         """Flush all, cut the active segment to its data, and leave a directory that opens without reading data.
@@ -647,12 +595,14 @@ class Log:
         for segment in self._unfinished:
             segment.seal()
             segment.write_sealed()
-        end = self.end_offset
-        if len(self.producers):
-            self._disk.replace(self._snapshot_path(end), self.producers.snapshot(end), sync=True)
-        state = self._current_state(end, end, len(self.producers) > 0, end, active.size)
-        if state != self._state:
-            self._write_state(state)
+        checkpoints, end, known = self._checkpoints, self.end_offset, len(self.producers) > 0
+        if known:
+            self._disk.replace(checkpoints.snapshot_path(end), self.producers.snapshot(end), sync=True)
+        state = checkpoints.state_of(
+            self, point=end, flushed=end, has_snapshot=known, clean_end=end, clean_bytes=active.size
+        )
+        if state != checkpoints.state:
+            checkpoints.write(state)
 
 
 __all__ = ["Appended", "FlushJob", "Log", "LogConfig", "Removal", "Scan", "Slice"]

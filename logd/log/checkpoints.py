@@ -1,0 +1,123 @@
+"""What of one log has been written down: its state file, and the recovery points from which a crash is mended.
+
+A :class:`Checkpoints` belongs to a :class:`~logd.log.log.Log`. It owns the last state that is on disk, the job that
+writes the next, and the names of the producer snapshots; it turns what the log holds into values that a worker thread
+writes. It decides nothing about when, and never looks at data.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from logd.log.flush import IndexTail, RecoveryPoint
+from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
+from logd.log.segment import INDEX_SUFFIX, TIME_INDEX_SUFFIX
+from logd.log.state import STATE_NAME, State, pack_state
+
+if TYPE_CHECKING:
+    from logd.log.disk import Disk
+    from logd.log.flush import FlushJob
+    from logd.log.log import Log
+    from logd.log.segment import Segment
+
+# A recovery point is made each time so much was written; its snapshot takes longer the more producers there are.
+RECOVERY_POINT_BYTES: Final = 32 * 1024 * 1024
+PRODUCER_POINT_BYTES: Final = 4096
+SNAPSHOT_SUFFIX: Final = ".snapshot"
+SNAPSHOTS_KEPT: Final = 3
+
+
+class Checkpoints:
+    """The state of one log as it is on disk, and what makes the next."""
+
+    __slots__ = ("_disk", "_indexed", "_path", "job", "since_point_bytes", "snapshots", "state")
+
+    def __init__(self, disk: Disk, path: str, state: State, snapshots: list[int]) -> None:
+        self._disk = disk
+        self._path = path
+        self.state = state
+        """As the file says."""
+        self.job: FlushJob | None = None
+        """Writes the file now."""
+        self.snapshots = snapshots
+        self.since_point_bytes = 0
+        """What was appended since the last recovery point."""
+        self._indexed = (0, 0)  # entries of the active segment's two index files that are on disk
+
+    def point_due(self, producers: int, *, sealed: bool) -> bool:
+        """Whether the next flush is to make a recovery point: a segment was sealed, or enough was written."""
+        due_bytes = max(RECOVERY_POINT_BYTES, producers * PRODUCER_POINT_BYTES)
+        return self.job is None and (self.since_point_bytes >= due_bytes or sealed)
+
+    def recovery_point(self, log: Log, active: Segment) -> RecoveryPoint:
+        """What makes the end of the log, once it is flushed, a place to start recovery from."""
+        offset = log.end_offset
+        self.since_point_bytes = 0
+        snapshot = None
+        if len(log.producers):
+            snapshot = log.producers.snapshot(offset)
+            self.snapshots.append(offset)
+        obsolete = tuple(self.snapshot_path(one) for one in self.snapshots[:-SNAPSHOTS_KEPT])
+        self.snapshots = self.snapshots[-SNAPSHOTS_KEPT:]
+        entries, times = self._indexed
+        tails = (
+            IndexTail(active.path + INDEX_SUFFIX, entries * OFFSET_ENTRY_BYTES, active.index.offset_bytes(entries)),
+            IndexTail(active.path + TIME_INDEX_SUFFIX, times * TIME_ENTRY_BYTES, active.index.time_bytes(times)),
+        )
+        self._indexed = (len(active.index.offsets), len(active.index.times))
+        return RecoveryPoint(self.snapshot_path(offset), snapshot, obsolete, tails)
+
+    def forget_indexed(self) -> None:
+        """What the active segment's index files hold is not known: the next recovery point writes them whole."""
+        self._indexed = (0, 0)
+
+    def state_of(
+        self,
+        log: Log,
+        *,
+        point: int,
+        flushed: int,
+        has_snapshot: bool,
+        clean_end: int = -1,
+        clean_bytes: int = 0,
+    ) -> State:
+        """The state as it is to be written."""
+        return State(
+            log.start_offset,
+            point,
+            flushed,
+            log.high_watermark,
+            clean_end,
+            clean_bytes,
+            has_snapshot,
+            tuple(log.epochs.entries),
+        )
+
+    def write(self, state: State) -> None:
+        """Write the state file now; waits for the disk.
+
+        :raises StorageFailed: the old one stays.
+        """
+        self._disk.replace(f"{self._path}/{STATE_NAME}", pack_state(state), sync=True)
+        self._disk.sync_directory(self._path)
+        self.state = state
+
+    def written(self, job: FlushJob) -> None:
+        """Take note that a job has run."""
+        if job is not self.job:
+            return
+        self.job = None
+        if job.state is not None:
+            self.state = job.state
+        else:
+            self.forget_indexed()
+
+    def remove_snapshots(self, end: int) -> None:
+        """Remove the snapshots above an offset."""
+        for stale in (one for one in self.snapshots if one > end):
+            self._disk.remove(self.snapshot_path(stale))
+        self.snapshots = [one for one in self.snapshots if one <= end]
+
+    def snapshot_path(self, offset: int) -> str:
+        """The file of the producer state at an offset."""
+        return f"{self._path}/{offset:020d}{SNAPSHOT_SUFFIX}"
