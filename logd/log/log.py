@@ -590,9 +590,9 @@ class Log:
 
     def _close_clean(self) -> None:
         active = self._active
-        if active.size:
-            self._unfinished.append(active)
-        for segment in self._unfinished:
+        # not only those that no job has taken: a node that stops leaves jobs undone
+        unfinished = [one for one in self.segments if not one.finished and (one is not active or active.size)]
+        for segment in unfinished:
             segment.seal()
             segment.write_sealed()
         checkpoints, end, known = self._checkpoints, self.end_offset, len(self.producers) > 0

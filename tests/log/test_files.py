@@ -48,6 +48,20 @@ def test_sealed_segments_are_cut_and_closed(log: Log) -> None:
     assert open_files() - before <= 2
 
 
+def test_close_does_what_a_lost_job_was_to_do(log: Log) -> None:
+    """A flush job that was made and never run, as when the node stops, leaves no segment uncut behind a clean close."""
+    for at in range(20):
+        append(log, batch(value=bytes(300), timestamp=at))
+    assert len(log.segments) > 1
+    assert log.flush_job() is not None
+    before = content(log)
+    log.close()
+    after = Log.open(log.path, SMALL, clean=True, now_ms=0)
+    assert content(after) == before
+    for segment in log.segments:
+        assert os.stat(segment.log_path).st_size == segment.size
+
+
 def test_kill_and_reopen(log: Log) -> None:
     """A copy of the files at any moment is a log with all that was written."""
     for at in range(100):
