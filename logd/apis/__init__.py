@@ -17,6 +17,7 @@ MODULES = (
     "metadata",
     "nodes",
     "offsets",
+    "own_groups",
     "produce",
     "producers",
     "replicas",

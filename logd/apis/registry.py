@@ -8,12 +8,14 @@ table, so that what is not served is not advertised. It never decodes bytes and 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import trio
 
 from logd.apis.fetch_sessions import Sessions
 from logd.errors import Refused
+from logd.partitions.record_times import RecordTimes
 from logd.wire import schemas
 
 if TYPE_CHECKING:
@@ -48,7 +50,16 @@ class Connection:
 class Services:
     """Everything of one node that handlers use; built by the node, one for its life."""
 
-    __slots__ = ("_cold_reads", "advertised", "clock", "cluster", "fetch_sessions", "groups", "partitions")
+    __slots__ = (
+        "_cold_reads",
+        "advertised",
+        "clock",
+        "cluster",
+        "fetch_sessions",
+        "groups",
+        "partitions",
+        "record_times",
+    )
 
     def __init__(
         self,
@@ -66,6 +77,7 @@ class Services:
         self.advertised = advertised
         self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
         self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots)
+        self.record_times = RecordTimes(partial(trio.to_thread.run_sync, limiter=self._cold_reads))
 
     @property
     def settings(self) -> Settings:

@@ -7,13 +7,13 @@ time: an empty one may change over, one with members may not. Called by :mod:`ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
-from logd.coordinators import modern_groups, modern_listing, rebalance
+from logd.coordinators import modern_groups, modern_listing, positions, rebalance, seeking
 from logd.coordinators.effects import Append, Effect, Record, Reply
 from logd.coordinators.events import Asked, OffsetsAsked, SweepElapsed
-from logd.coordinators.group import Phase
+from logd.coordinators.group import Group, Phase
 from logd.coordinators.groups import GroupMachine
 from logd.coordinators.modern_fencing import check_commit, check_fetch
 from logd.coordinators.modern_group import RECORD_KEYS, ModernGroup
@@ -29,11 +29,13 @@ from logd.wire.schemas.consumer_group_describe import (
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from logd.wire.schemas.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
 from logd.wire.schemas.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse
+from logd.wire.schemas.group_lag import GroupLagRequest, GroupLagResponse, LaggingGroup
 from logd.wire.schemas.group_records import OffsetCommitKey
 from logd.wire.schemas.join_group import JoinGroupRequest
 from logd.wire.schemas.list_groups import ListGroupsRequest, ListGroupsResponse
 from logd.wire.schemas.offset_commit import OffsetCommitRequest
 from logd.wire.schemas.offset_delete import OffsetDeleteRequest
+from logd.wire.schemas.seek_group import SeekGroupRequest, SeekGroupResponse
 
 
 class ShardMachine:
@@ -186,6 +188,32 @@ class ShardMachine:
         if not kept:
             yield from self.modern.drop(group)
 
+    def _seek(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, SeekGroupRequest)
+        modern, classic = self.modern.groups.get(request.group_id), self.classic.groups.get(request.group_id)
+        ids = {name: topic.id for name, topic in self.modern.topics.by_name.items()}
+        limit = self.classic.limits.metadata_bytes_max
+        topics, records = seeking.moves(self.classic.offsets, request, ids, limit, now_ms)
+        kind = "consumer" if modern is not None else "classic"
+        fenced = len(modern.members if modern is not None else classic.members if classic is not None else ())
+        if request.validate_only:
+            epoch = modern.epoch if modern is not None else classic.generation if classic is not None else 0
+        elif modern is not None:
+            yield Append(records)
+            epoch = yield from self._fence_modern(modern)
+        else:
+            classic = self.classic.groups.setdefault(request.group_id, Group(request.group_id, now_ms))
+            yield from seeking.fence(classic, records, now_ms)
+            epoch = classic.generation
+        yield Reply(event.to, SeekGroupResponse(group_type=kind, epoch=epoch, members_fenced=fenced, topics=topics))
+
+    def _fence_modern(self, group: ModernGroup) -> Generator[Effect, None, int]:
+        if not group.members:
+            return group.epoch
+        yield from self.modern.expel(group, tuple(group.members))
+        return max(group.epoch, modern_groups.FIRST_EPOCH) + 1
+
     # Groups
 
     def _list(self, event: Asked, now_ms: int) -> Iterator[Effect]:
@@ -218,6 +246,21 @@ class ShardMachine:
                         group.error_message = f"Group {group.group_id} is not a classic group."
             yield effect
 
+    def _positions(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, GroupLagRequest)
+        names = request.group_ids
+        wanted = (*self.classic.groups, *self.modern.groups) if names is None else names
+        yield Reply(event.to, GroupLagResponse(groups=[self._position(group_id) for group_id in sorted(wanted)]))
+
+    def _position(self, group_id: str) -> LaggingGroup:
+        offsets, topics = self.classic.offsets, self.modern.topics.by_id
+        if group_id in self.modern.groups:
+            return positions.modern_positions(self.modern.groups[group_id], offsets, topics)
+        if group_id in self.classic.groups:
+            return positions.classic_positions(self.classic.groups[group_id], offsets)
+        return LaggingGroup(group_id, int(ErrorCode.GROUP_ID_NOT_FOUND), f"Group {group_id} not found.")
+
     def _delete_groups(self, event: Asked, now_ms: int) -> Iterator[Effect]:
         request = event.request
         assert isinstance(request, DeleteGroupsRequest)
@@ -249,8 +292,10 @@ _HANDLERS: dict[type, Callable[[ShardMachine, Any, int], Iterator[Effect]]] = {
     OffsetCommitRequest: ShardMachine._commit,
     OffsetsAsked: ShardMachine._fetch,
     OffsetDeleteRequest: ShardMachine._delete_offsets,
+    SeekGroupRequest: ShardMachine._seek,
     ListGroupsRequest: ShardMachine._list,
     DescribeGroupsRequest: ShardMachine._describe_classic,
+    GroupLagRequest: ShardMachine._positions,
     DeleteGroupsRequest: ShardMachine._delete_groups,
     SweepElapsed: ShardMachine._sweep,
     **dict.fromkeys(modern_groups.EVENTS, ShardMachine._modern_event),
