@@ -50,7 +50,7 @@ def test_sealed_segments_are_cut_and_closed(log: Log) -> None:
 
 def test_close_does_what_a_lost_job_was_to_do(log: Log) -> None:
     """A flush job that was made and never run, as when the node stops, leaves no segment uncut behind a clean close."""
-    for at in range(20):
+    for at in range(200):
         append(log, batch(value=bytes(300), timestamp=at))
     assert len(log.segments) > 1
     assert log.flush_job() is not None

@@ -1,0 +1,185 @@
+"""Bit flips: a server is stopped or killed, one bit in a file of each partition is turned over, and all is read again.
+
+Each partition takes one flip a start, in a file whose kind comes from the seed, so that a start tries dozens. What is
+served must be, batch for batch, what was served before; what is not served must be refused with an error. The fields
+of a batch header that the checksum does not cover (base offset, length, epoch) are aimed at as a kind of their own.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+from tools.faults.load import Load
+from tools.faults.peer import OK, Gone, Peer, Told
+from tools.faults.report import Report
+from tools.faults.server import NotReady, Server
+
+PARTITIONS = 40
+TOPIC, COMPACTED = "flips", "flipped-keys"
+KINDS = (".log", "uncovered", ".index", ".timeindex", ".snapshot", "partition.state", "partition.meta", "compaction")
+NODE_FILES = ("format.json", ".clean-shutdown", ".lock", "metadata.db")
+SETTINGS = {
+    "log.flush.mode": "group",
+    "log.roll.ms": "15",
+    "log.index.interval.bytes": "200",
+    "log.cleaner.backoff.ms": "1",
+    "log.cleaner.min.cleanable.ratio": "0.01",
+    "log.flush.offset.checkpoint.interval.ms": "200",
+}
+Seen = dict[tuple[str, int], dict[int, bytes]]
+
+
+def run(seed: int, rounds: int, directory: Path) -> Report:
+    """``rounds`` flips, some dozens to a start."""
+    chance = random.Random(seed)
+    report = Report("flips", seed)
+    template = directory / "template"
+    places = fill(template, chance, report)
+    seen = served(template, places)
+    while report.faults < rounds:
+        data = directory / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(template, data)
+        if chance.random() < 0.5:
+            (data / ".clean-shutdown").unlink(missing_ok=True)
+        flipped = flip_partitions(data, places, chance, min(rounds - report.faults, len(places)), report)
+        compare(data, seen, flipped, report)
+    node_flips(template, directory / "data", seen, chance, report, max(4, rounds // 40))
+    return report
+
+
+def fill(data: Path, chance: random.Random, report: Report) -> list[tuple[str, int]]:
+    """Make the data directory that is damaged again and again: several segments, epochs, snapshots, compaction."""
+    load = Load(chance, record_bytes=60)
+    with Server(data, settings=SETTINGS) as server:
+        for start in range(3):
+            server.start()
+            with Peer(server.bootstrap) as peer:
+                if not start:
+                    load.begin(peer, TOPIC, PARTITIONS)
+                    load.begin(peer, COMPACTED, PARTITIONS // 4, cleanup_policy="compact")
+                for writer in load.writers:
+                    for _ in range(12):
+                        if writer.step(peer, chance.randrange(1, 12)) != OK:
+                            report.wrong("refused", f"{writer.stream.place} refuses: {server.log_end()}")
+                load.commit(peer)
+            if server.stop():
+                report.wrong("crashed", server.log_end())
+    return load.places
+
+
+def served(data: Path, places: list[tuple[str, int]]) -> Seen:
+    """What a server on this directory serves."""
+    with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+        server.start()
+        with Peer(server.bootstrap) as peer:
+            seen = {place: peer.batches(*place) for place in places}
+        server.stop()
+    return seen
+
+
+def flip_partitions(
+    data: Path, places: list[tuple[str, int]], chance: random.Random, count: int, report: Report
+) -> dict[tuple[str, int], str]:
+    """Turn over one bit for each of so many partitions; what was done to which."""
+    done = {}
+    for topic, partition in chance.sample(places, count):
+        kind = chance.choice(KINDS)
+        log = data / f"{topic}-{partition}"
+        found = sorted(path for path in log.iterdir() if belongs(path, kind) and path.stat().st_size)
+        if not found:
+            kind, found = ".log", sorted(path for path in log.glob("*.log") if path.stat().st_size)
+        path = chance.choice(found)
+        at = outside_the_checksum(path, chance) if kind == "uncovered" else chance.randrange(path.stat().st_size)
+        done[topic, partition] = f"{path.name} bit {flip(path, at, chance)}"
+        report.faults += 1
+        report.count(kind.strip("."))
+    return done
+
+
+def belongs(path: Path, kind: str) -> bool:
+    """Whether a file is of a kind."""
+    return path.name.endswith(".log" if kind == "uncovered" else kind)
+
+
+def outside_the_checksum(path: Path, chance: random.Random) -> int:
+    """A byte of a random batch's base offset, length, epoch, magic or checksum."""
+    data = path.read_bytes()
+    starts, at = [], 0
+    while at + 61 <= len(data) and data[at : at + 12] != bytes(12):
+        starts.append(at)
+        at += 12 + int.from_bytes(data[at + 8 : at + 12], "big")
+    return chance.choice(starts) + chance.randrange(21)
+
+
+def flip(path: Path, at: int, chance: random.Random) -> int:
+    """Turn over one bit of a byte; which, counted from the start of the file."""
+    data = bytearray(path.read_bytes())
+    bit = chance.randrange(8)
+    data[at] ^= 1 << bit
+    path.write_bytes(data)
+    return at * 8 + bit
+
+
+def compare(data: Path, seen: Seen, flipped: dict[tuple[str, int], str], report: Report) -> None:
+    """Serve a damaged directory and look at every batch that comes."""
+    with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+        try:
+            server.start()
+        except NotReady as error:
+            report.wrong("no-start", f"{error}; {flipped}")
+            return
+        with Peer(server.bootstrap) as peer:
+            for place, before in seen.items():
+                look(peer, place, before, flipped.get(place, ""), report)
+        if server.stop() or "Traceback" in server.log_end(1 << 20):
+            report.wrong("crashed", server.log_end())
+        server.log.unlink()
+
+
+def look(peer: Peer, place: tuple[str, int], before: dict[int, bytes], what: str, report: Report) -> None:
+    """Read one partition: each batch as it was, and none left out in silence."""
+    name = f"{place[0]}-{place[1]} ({what})"
+    came: set[int] = set()
+    try:
+        for base, batch in peer.each_batch(*place):
+            if before.get(base) != batch:
+                report.wrong("wrong-bytes", f"{name} at {base}")
+            came.add(base)
+    except Told as told:
+        report.count("refused")
+        if not what:
+            report.wrong("refused", f"{name}, which nobody touched: {told}")
+        return
+    except Gone as gone:
+        report.wrong("no-answer", f"{name}: {gone}")
+        return
+    report.count("unharmed")
+    if missing := sorted(set(before) - came):
+        report.wrong("lost", f"{name}: batches at {missing[:5]} are left out in silence")
+
+
+def node_flips(template: Path, data: Path, seen: Seen, chance: random.Random, report: Report, rounds: int) -> None:
+    """Turn over bits of what belongs to the whole node: it refuses to start, or serves what it served."""
+    for _ in range(rounds):
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(template, data)
+        found = [data / name for name in NODE_FILES if (data / name).exists() and (data / name).stat().st_size]
+        path = chance.choice(found)
+        what = f"{path.name} bit {flip(path, chance.randrange(path.stat().st_size), chance)}"
+        report.faults += 1
+        report.count(path.name)
+        with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+            try:
+                server.start()
+            except NotReady as error:
+                report.count("no_start")
+                if "Traceback" in str(error) or "logd: " not in str(error):
+                    report.wrong("crashed", f"{what}: {error}")
+                continue
+            with Peer(server.bootstrap) as peer:
+                for place, before in list(seen.items())[::7]:
+                    look(peer, place, before, what, report)
+            server.stop()

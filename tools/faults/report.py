@@ -1,0 +1,62 @@
+"""What a run found, and how it says so: one line of figures, the anomalies, the bound that "0 of N" gives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tools.faults.history import Anomaly
+
+SHOWN_MAX = 12
+
+
+class Skipped(Exception):
+    """This machine cannot do it; the text says what is missing."""
+
+
+@dataclass(slots=True)
+class Report:
+    """The outcome of some rounds of one kind of fault."""
+
+    kind: str
+    seed: int
+    faults: int = 0
+    found: list[Anomaly] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, anomalies: Iterable[Anomaly], where: str = "") -> None:
+        """Take anomalies in, with the round that they belong to."""
+        self.found += [Anomaly(one.kind, f"{where}: {one.text}" if where else one.text) for one in anomalies]
+
+    def wrong(self, kind: str, text: str) -> None:
+        """Take in one anomaly."""
+        self.found.append(Anomaly(kind, text))
+
+    def longest(self, name: str, value: float) -> None:
+        """Keep the largest of some figures."""
+        self.figures[name] = max(round(value, 3), self.figures.get(name, 0))
+
+    def count(self, name: str, more: int = 1) -> None:
+        """Add to a figure."""
+        self.figures[name] = self.figures.get(name, 0) + more
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no anomaly, and anything was done at all."""
+        return not self.found and self.faults > 0
+
+    def lines(self) -> list[str]:
+        """What is printed."""
+        figures = " ".join(f"{name}={value}" for name, value in self.figures.items())
+        kinds = " ".join(f"{name}={count}" for name, count in sorted(Counter(one.kind for one in self.found).items()))
+        out = [
+            f"{self.kind} seed={self.seed} faults={self.faults} {figures} anomalies={len(self.found)} {kinds}".strip()
+        ]
+        out += [f"  {one.kind}: {one.text}" for one in self.found[:SHOWN_MAX]]
+        if not self.faults:
+            out.append("  nothing was tried")
+        elif not self.found:
+            out.append(f"  0 of {self.faults}: with 95 % confidence fewer than {300 / self.faults:.2g} % fail")
+        return out
