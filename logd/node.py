@@ -208,10 +208,18 @@ async def _run_on(node: Node, data: DataDirectory, task_status: trio.TaskStatus[
         if not node.killed:
             with trio.CancelScope(shield=True):
                 if await node.partitions.close():
-                    data.mark_clean()
+                    leave_clean(data)
     finally:
         with trio.CancelScope(shield=True):
             await store.aclose()
+
+
+def leave_clean(data: DataDirectory) -> None:
+    """Leave the marker of a clean stop; without it the next start looks closer, and no more."""
+    try:
+        data.mark_clean()
+    except StorageFailed as failure:
+        logger.error("the stop was clean and cannot be marked so: %s", failure)
 
 
 async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> None:
