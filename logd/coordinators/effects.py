@@ -64,4 +64,20 @@ class Disarm(msgspec.Struct, frozen=True):
     key: Hashable
 
 
-Effect = Append | Reply | Arm | Disarm
+class SendMarkers(msgspec.Struct, frozen=True):
+    """Once everything written so far is committed, write the end of a transaction into each of its partitions.
+
+    :param producer: (producer id, epoch) that the markers carry.
+    :param version: transaction.version of the transaction.
+    :param partitions: (topic, index) of each.
+    :param written: the event to hand to the machine when each has its marker, committed, or is gone.
+    """
+
+    producer: tuple[int, int]
+    committed: bool
+    version: int
+    partitions: tuple[tuple[str, int], ...]
+    written: object
+
+
+Effect = Append | Reply | Arm | Disarm | SendMarkers

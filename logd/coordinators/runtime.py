@@ -17,7 +17,7 @@ import msgspec
 import trio
 
 from logd.clock import Clock
-from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply
+from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers
 from logd.coordinators.journal import Batch, Journal, Producer, RecordBytes
 from logd.coordinators.timer import Timer
 from logd.errors import ErrorCode, Refused, StorageFailed
@@ -94,7 +94,11 @@ def as_told(why: Refused | StorageFailed) -> Refused:
 
 
 class Runtime:
-    """One machine over one journal. Everything but :meth:`load` and :meth:`release` is synchronous."""
+    """One machine over one journal. Everything but :meth:`load` and :meth:`release` is synchronous.
+
+    :param limit_ms: how long a reply may wait for what was written before it.
+    :param send: has markers written, when the offset that it is given is committed.
+    """
 
     def __init__(
         self,
@@ -105,6 +109,7 @@ class Runtime:
         timer: Timer,
         clock: Clock,
         limit_ms: int,
+        send: Callable[[SendMarkers, int], None] | None = None,
     ) -> None:
         self.name = name
         self.machine = machine
@@ -114,6 +119,7 @@ class Runtime:
         self._timer = timer
         self._clock = clock
         self._limit_s = limit_ms / 1000
+        self._send = send
         self._written = 0
         self._parked: deque[_Parked] = deque()
         self._someone_waits = trio.Event()
@@ -142,6 +148,9 @@ class Runtime:
                     self._reply(effect.to, effect.message)
                 case Arm() | Disarm():
                     self._set_timer(effect)
+                case SendMarkers():
+                    assert self._send is not None, "only transactions have markers"
+                    self._send(effect, self._written)
 
     def _write(self, records: Sequence[Record], producer: Producer | None, now_ms: int) -> None:
         self._written = self._journal.append([self._form.write(record) for record in records], now_ms, producer)
