@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from logd.cli.failures import NOT_FOUND, USAGE, Failure
+from logd.cli.completion import topic_names
+from logd.cli.failures import USAGE, Failure
 from logd.cli.options import FORMATS, Settings, common_options
-from logd.cli.output import chosen, escaped, note, to_json
+from logd.cli.output import chosen, escaped, to_json
+from logd.cli.places import Offsets, bounds_of, chosen_partitions, resolve, where_option
 from logd.cli.records import TOKENS, as_field, as_object, as_text, compile_format
 from logd.cli.session import client_settings, existing_topic, run_async
-from logd.cli.where import END, FORMS, RANGE, START, TAIL, TIME, Where, parse_where
+from logd.cli.where import FORMS, START, Where
 
 if TYPE_CHECKING:
-    from logd.client import Admin, Received, TopicPartition
+    from logd.client import Admin, Received
 
 Write = Callable[["Received"], bytes]
 
@@ -38,7 +39,7 @@ class Plan(msgspec.Struct):
 
 
 @click.command()
-@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True)
+@click.argument("topics", metavar="TOPIC...", nargs=-1, required=True, shell_complete=topic_names)
 @click.option("--offset", "where", default=START, metavar="WHERE", help=f"Where to begin: {FORMS}.  [default: start]")
 @click.option("-n", "--count", type=click.IntRange(min=0), help="Stop after so many records.")
 @click.option("-e", "--exit", "stop_at_end", is_flag=True, help="Stop at what is the end of the log now.")
@@ -75,13 +76,13 @@ def _plan(
     isolation: str,
 ) -> Plan:
     form = chosen(settings.output)
+    found = where_option(where, ranges=True)
     try:
-        found = parse_where(where, time.time_ns() // 1_000_000)
         write = WRITERS[form] if template is None else compile_format(template)
     except ValueError as error:
         raise Failure("the command line is wrong", str(error), "logd-cli consume --help", USAGE) from None
     if template is not None:
-        if settings.output is not None:
+        if settings.given_output is not None:
             raise Failure("the command line is wrong", "-f and -o exclude each other", "leave one out", USAGE)
         form = "raw"
     unique = tuple(dict.fromkeys(topics))
@@ -137,56 +138,18 @@ class Run:
 
     # -- where to begin and to stop
 
-    async def _bounds(self, admin: Admin) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
-        from logd.client.offsets import EARLIEST, LATEST
-
-        partitions = [at for name in self._plan.topics for at in await self._partitions(admin, name)]
-        committed = self._plan.committed_only
-        starts = await admin.offsets(dict.fromkeys(partitions, EARLIEST))
-        nexts = await admin.offsets(dict.fromkeys(partitions, LATEST), committed_only=committed)
-        first = {at: found.offset for at, found in starts.items()}
-        last = {at: found.offset for at, found in nexts.items()}
-        positions = await self._positions(admin, first, last)
+    async def _bounds(self, admin: Admin) -> tuple[Offsets, Offsets]:
+        partitions = [
+            at
+            for name in self._plan.topics
+            for at in chosen_partitions(await existing_topic(admin, name), self._plan.partitions)
+        ]
+        first, last = await bounds_of(admin, partitions, committed_only=self._plan.committed_only)
+        positions = await resolve(admin, self._plan.where, first, last)
         limit = self._plan.where.end
         if limit is not None:  # a range is what is there of it now
             return positions, {at: min(limit, last[at]) for at in partitions}
         return positions, last if self._plan.stop_at_end else {}
-
-    async def _partitions(self, admin: Admin, name: str) -> list[TopicPartition]:
-        from logd.client import TopicPartition
-
-        info = await existing_topic(admin, name)
-        wanted = self._plan.partitions or tuple(info.partitions)
-        for index in wanted:
-            if index not in info.partitions:
-                why = f"it has {len(info.partitions)}, numbered from 0"
-                what = f"topic {name!r} has no partition {index}"
-                raise Failure(what, why, f"logd-cli topic describe {name}", NOT_FOUND)
-        return [TopicPartition(name, index) for index in dict.fromkeys(wanted)]
-
-    async def _positions(
-        self, admin: Admin, first: Mapping[TopicPartition, int], last: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, int]:
-        where = self._plan.where
-        if where.kind == START:
-            return dict(first)
-        if where.kind == END:
-            return dict(last)
-        if where.kind == TAIL:
-            return {at: max(end - where.value, first[at]) for at, end in last.items()}
-        if where.kind == TIME:
-            found = await admin.offsets(dict.fromkeys(first, where.value))
-            return {at: answer.offset if answer.offset >= 0 else last[at] for at, answer in found.items()}
-        return {at: self._within(at, first[at], last[at]) for at in first}
-
-    def _within(self, at: TopicPartition, first: int, last: int) -> int:
-        """The wanted offset, or the nearest that is there."""
-        wanted = self._plan.where.value
-        if wanted < first and (wanted or self._plan.where.kind != RANGE):
-            note(f"{at}: offset {wanted} is gone, the first one is {first}")
-        if wanted > last:
-            note(f"{at}: offset {wanted} is not there yet, the next one is {last}")
-        return min(max(wanted, first), last)
 
 
 # -- how a record is written

@@ -1,4 +1,4 @@
-"""``logd-cli group``: list, describe."""
+"""``logd-cli group``: list, describe, delete."""
 
 from __future__ import annotations
 
@@ -6,41 +6,43 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from logd.cli.completion import group_names
 from logd.cli.failures import NOT_FOUND, Failure, did_you_mean
-from logd.cli.options import Settings, common_options
+from logd.cli.lag import lags_of, partition_fields
+from logd.cli.options import Settings, common_options, confirm
+from logd.cli.outcomes import settle
 from logd.cli.output import Thing, show_rows, show_things
 from logd.cli.session import with_admin
 from logd.errors import ErrorCode, Refused
 
 if TYPE_CHECKING:
-    from logd.client import Admin, TopicPartition
+    from logd.client import Admin
     from logd.client.groups import Group
 
 
-@click.group()
-def group() -> None:
-    """Show consumer groups and how far behind they are."""
-
-
-@group.command("list")
+@click.command("list")
 @common_options()
 @click.pass_obj
 def list_groups(settings: Settings) -> None:
-    """List the groups of the whole cluster by name."""
+    """List the groups of the whole cluster by name.
+
+    In a pipe: one line for each, with group, type, state and protocol.
+    """
     found = with_admin(settings, lambda admin: admin.groups.list())
     rows = [(item.group, item.type, item.state, item.protocol) for item in found]
     show_rows(settings.output, ("group", "type", "state", "protocol"), rows)
 
 
-@group.command("describe")
-@click.argument("names", metavar="GROUP...", nargs=-1, required=True)
+@click.command("describe")
+@click.argument("names", metavar="GROUP...", nargs=-1, required=True, shell_complete=group_names)
 @click.option("--members", is_flag=True, help="Show the members first: in a pipe, only them.")
 @common_options()
 @click.pass_obj
 def describe(settings: Settings, names: tuple[str, ...], members: bool) -> None:
     """Show members, committed offsets and lag of groups.
 
-    In a pipe: one line for each partition, with group, topic, partition, committed offset, next offset, lag, member.
+    In a pipe: one line for each partition, with group, topic, partition, committed offset, next offset, lag, the age
+    of the next record in seconds, and the member that reads it.
     """
 
     async def run(admin: Admin) -> list[dict[str, Any]]:
@@ -50,7 +52,8 @@ def describe(settings: Settings, names: tuple[str, ...], members: bool) -> None:
 
 
 def _shown(fields: dict[str, Any], members_first: bool) -> Thing:
-    lag = ("lag", ("group", "topic", "partition", "committed", "end", "lag", "member"), _rows(fields, "partitions"))
+    columns = ("group", "topic", "partition", "committed", "end", "lag", "seconds", "member")
+    lag = ("lag", columns, _rows(fields, "partitions"))
     who = ("members", ("group", "member", "instance", "client", "host", "partitions"), _rows(fields, "members"))
     return Thing(fields, [who, lag] if members_first else [lag, who])
 
@@ -60,29 +63,17 @@ def _rows(fields: dict[str, Any], key: str) -> list[tuple[Any, ...]]:
 
 
 async def _described(admin: Admin, name: str) -> dict[str, Any]:
-    found = await _existing(admin, name)
-    committed = await admin.groups.committed(name)
-    owners = {at: member.member_id for member in found.members for at in member.partitions}
-    partitions = sorted({*committed, *owners})
-    ends = await _ends(admin, partitions)
+    found = await existing_group(admin, name)
+    (behind,) = await lags_of(admin, [found])
     return {
         "group": found.group,
         "type": found.type,
         "state": found.state,
         "assignor": found.assignor,
         "coordinator": found.coordinator,
-        "lag": sum(_lag(ends.get(at), committed.get(at)) or 0 for at in partitions),
-        "partitions": [
-            {
-                "topic": at.topic,
-                "partition": at.partition,
-                "committed": committed.get(at),
-                "end": ends.get(at),
-                "lag": _lag(ends.get(at), committed.get(at)),
-                "member": owners.get(at),
-            }
-            for at in partitions
-        ],
+        "lag": behind.lag or 0,
+        "seconds": None if behind.lag_ms is None else behind.lag_ms / 1000,
+        "partitions": [partition_fields(item) for item in behind.partitions],
         "members": [
             {
                 "member": member.member_id,
@@ -96,11 +87,8 @@ async def _described(admin: Admin, name: str) -> dict[str, Any]:
     }
 
 
-def _lag(end: int | None, committed: int | None) -> int | None:
-    return max(end - committed, 0) if end is not None and committed is not None else None
-
-
-async def _existing(admin: Admin, name: str) -> Group:
+async def existing_group(admin: Admin, name: str) -> Group:
+    """The group, or a failure that names the nearest ones."""
     try:
         return await admin.groups.describe(name)
     except Refused as error:
@@ -113,14 +101,26 @@ async def _existing(admin: Admin, name: str) -> Group:
     raise Failure(f"group {name!r} does not exist", why, "logd-cli group list", NOT_FOUND)
 
 
-async def _ends(admin: Admin, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
-    """The next offset of each partition that still exists."""
-    from logd.client.offsets import LATEST
+@click.command("delete")
+@click.argument("names", metavar="GROUP...", nargs=-1, required=True, shell_complete=group_names)
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, but delete nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for the name.")
+@common_options()
+@click.pass_obj
+def delete(settings: Settings, names: tuple[str, ...], dry_run: bool, yes: bool) -> int:
+    """Delete groups that have no members, with their committed offsets."""
+    unique = list(dict.fromkeys(names))
 
-    if not partitions:
-        return {}
-    topics = await admin.topics.describe(sorted({at.topic for at in partitions}))
-    there = [
-        at for at in partitions if not isinstance(info := topics[at.topic], Refused) and at.partition in info.partitions
-    ]
-    return {at: found.offset for at, found in (await admin.offsets(dict.fromkeys(there, LATEST))).items()}
+    async def look(admin: Admin) -> list[tuple[str, str, int, int]]:
+        found = [await existing_group(admin, name) for name in unique] if dry_run or len(unique) == 1 else []
+        return [
+            (item.group, item.state, len(item.members), len(await admin.groups.committed(item.group))) for item in found
+        ]
+
+    rows = with_admin(settings, look)
+    if dry_run:
+        show_rows(settings.output, ("group", "state", "members", "offsets"), rows)
+        return 0
+    confirm("delete group" if len(unique) == 1 else "delete the groups", unique, yes)
+    outcome = with_admin(settings, lambda admin: admin.groups.delete(unique))
+    return settle("group", "delete", outcome, "deleted", "logd-cli group list")

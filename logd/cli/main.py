@@ -9,42 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import click
 
 from logd import __version__
 from logd.cli.failures import DONE, INTERRUPTED, USAGE, Failure, explain, show
-from logd.cli.options import common_options, from_environment
+from logd.cli.lazy import LazyGroup
+from logd.cli.options import Settings, common_options
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class LazyGroup(click.Group):
-    """A group whose commands are imported when they are needed: name -> "module:attribute"."""
-
-    def __init__(self, *args: Any, lazy: Mapping[str, str] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lazy = dict(lazy or {})
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *self._lazy})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.commands and cmd_name in self._lazy:
-            module, _, attribute = self._lazy[cmd_name].partition(":")
-            self.add_command(getattr(import_module(module), attribute), cmd_name)
-        return super().get_command(ctx, cmd_name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        for name in self._lazy:
-            if args and args[0] not in self._lazy:
-                self.get_command(ctx, name)  # so that "did you mean" knows them all
-        return super().resolve_command(ctx, args)
 
 
 class Root(LazyGroup):
@@ -53,7 +28,7 @@ class Root(LazyGroup):
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
         kwargs.setdefault("prog_name", "logd-cli")
-        kwargs.setdefault("obj", from_environment())
+        kwargs.setdefault("obj", Settings())
         sys.exit(guarded(lambda: super(Root, self).main(*args, **kwargs)))
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -124,9 +99,11 @@ def _reader_left() -> int:
     context_settings=HELP,
     lazy={
         "cluster": "logd.cli.cluster:cluster",
+        "config": "logd.cli.configs:config",
+        "context": "logd.cli.context:context",
         "completion": "logd.cli.completion:completion",
         "consume": "logd.cli.consume:consume",
-        "group": "logd.cli.groups:group",
+        "group": "logd.cli.group:group",
         "log": "logd.cli.logs:log",
         "produce": "logd.cli.produce:produce",
         "reference": "logd.cli.reference:reference",

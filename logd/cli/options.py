@@ -1,6 +1,6 @@
 """The options that every command has, wherever they stand: before the noun or after the verb; the later one wins.
 
-Flag > environment > default. Imports nothing heavy: it is there for ``--help`` and completion too.
+Flag > environment > context > default. Imports nothing heavy: it is there for ``--help`` and completion too.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
+
+if TYPE_CHECKING:
+    from logd.cli.contexts import Context
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,20 +24,55 @@ FORMATS = ("table", "json", "jsonl", "tsv", "name")
 
 
 class Settings(msgspec.Struct):
-    """What the common options say. `output` None: a table on a terminal, plain lines in a pipe."""
+    """What the common options say; None where they say nothing.
 
-    bootstrap: str = DEFAULT_BOOTSTRAP
-    output: str | None = None
-    timeout_s: float = DEFAULT_TIMEOUT_S
+    `bootstrap`, `output` and `timeout_s` look at the flag, then at the environment, then at the context.
+    """
+
+    given_bootstrap: str | None = None
+    given_context: str | None = None
+    given_output: str | None = None
+    given_timeout_s: float | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """The servers to ask first."""
+        if self.given_bootstrap:
+            return self.given_bootstrap
+        if not self.given_context and (address := os.environ.get("LOGD_BOOTSTRAP")):
+            return address
+        context = self._context()
+        return DEFAULT_BOOTSTRAP if context is None else context.bootstrap
+
+    @property
+    def output(self) -> str | None:
+        """The form of the output; None: a table on a terminal, plain lines in a pipe."""
+        if self.given_output is not None:
+            return self.given_output
+        context = self._context()
+        return None if context is None else context.output
+
+    @property
+    def timeout_s(self) -> float:
+        """How long to wait for a server."""
+        if self.given_timeout_s is not None:
+            return self.given_timeout_s
+        context = self._context()
+        return DEFAULT_TIMEOUT_S if context is None or context.timeout_s is None else context.timeout_s
 
     @property
     def timeout_ms(self) -> int:
         return int(self.timeout_s * 1000)
 
+    def _context(self) -> Context | None:
+        """The context in use, if any. :raises Failure: it does not exist."""
+        from logd.cli import contexts
 
-def from_environment() -> Settings:
-    """The settings before any flag is seen."""
-    return Settings(bootstrap=os.environ.get("LOGD_BOOTSTRAP") or DEFAULT_BOOTSTRAP)
+        name = self.given_context or os.environ.get("LOGD_CONTEXT")
+        if not name and (self.given_bootstrap or os.environ.get("LOGD_BOOTSTRAP")):
+            return None  # a server that was named is not the one of the context
+        name = name or contexts.load().current
+        return contexts.find(name) if name else None
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:
@@ -43,12 +81,18 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         setattr(settings, parameter.name, value)
 
 
+def _complete_context(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    from logd.cli.contexts import context_names
+
+    return context_names(context, parameter, incomplete)
+
+
 def common_options(formats: Sequence[str] = FORMATS) -> Callable[[F], F]:
     """Give a command the common options; `formats` are those that its `-o` takes."""
     choices = [
         click.option(
             "--timeout",
-            "timeout_s",
+            "given_timeout_s",
             type=click.FloatRange(min=0, min_open=True),
             metavar="SECONDS",
             help=f"How long to wait for the server.  [default: {DEFAULT_TIMEOUT_S:g}]",
@@ -58,6 +102,7 @@ def common_options(formats: Sequence[str] = FORMATS) -> Callable[[F], F]:
         click.option(
             "-o",
             "--output",
+            "given_output",
             type=click.Choice(formats),
             help="Form of the output.  [default: table on a terminal, tsv in a pipe]",
             expose_value=False,
@@ -66,23 +111,34 @@ def common_options(formats: Sequence[str] = FORMATS) -> Callable[[F], F]:
         click.option(
             "-b",
             "--bootstrap",
+            "given_bootstrap",
             metavar="HOST:PORT",
             help=f"Server to ask first; several with commas.  [env: LOGD_BOOTSTRAP; default: {DEFAULT_BOOTSTRAP}]",
             expose_value=False,
             callback=_remember,
         ),
+        click.option(
+            "--context",
+            "given_context",
+            metavar="NAME",
+            help="The server of that name, see `logd-cli context`.  [env: LOGD_CONTEXT; default: the one in use]",
+            expose_value=False,
+            callback=_remember,
+            shell_complete=_complete_context,
+        ),
     ]
     return lambda function: functools.reduce(lambda done, option: option(done), choices, function)
 
 
-def confirm(verb: str, names: Sequence[str], yes: bool) -> None:
+def confirm(verb: str, names: Sequence[str], yes: bool, *, inside: bool = True) -> None:
     """Ask for the name of what is about to be destroyed, unless `yes`; the answer must be exactly it."""
     from logd.cli.failures import FAILED, Failure
 
     if yes:
         return
     wanted = names[0] if len(names) == 1 else f"{len(names)}"
-    what = f"{verb} {names[0]!r} and all that is in it" if len(names) == 1 else f"{verb} {', '.join(names)}"
+    rest = " and all that is in it" if inside else ""
+    what = f"{verb} {names[0]!r}{rest}" if len(names) == 1 else f"{verb} {', '.join(names)}"
     kind = "its name" if len(names) == 1 else f"their number ({wanted})"
     click.echo(f"This will {what}. It can't be undone.", err=True)
     answer = click.prompt(f"Type {kind} to go on", default="", show_default=False, err=True)

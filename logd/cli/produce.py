@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
+from logd.cli.completion import topic_names
 from logd.cli.failures import FAILED, PARTLY_FAILED, USAGE, Failure, explain
 from logd.cli.options import Settings, common_options
 from logd.cli.output import note, show_rows
@@ -48,7 +49,7 @@ class Plan(msgspec.Struct):
 
 
 @click.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=topic_names)
 @click.option("--from", "source", type=click.Choice(["lines", "jsonl"]), default="lines", help="What stdin holds.")
 @click.option("-k", "--key", help="The key of every record.")
 @click.option("-K", "--key-separator", metavar="TEXT", help="Each line is key, TEXT, value; \\t is a tab.")
@@ -273,13 +274,13 @@ class Run:
                 self._first_error = self._first_error or error
                 continue
             self._sent += 1
-            if self._settings.output is not None:
+            if self._settings.given_output is not None:
                 self._rows.append(found)
-        if self._rows and self._settings.output not in ("json", "table"):
+        if self._rows and self._settings.given_output not in ("json", "table"):
             self._show()
 
     def _show(self) -> None:
-        show_rows(self._settings.output, ("topic", "partition", "offset", "timestamp"), self._rows)
+        show_rows(self._settings.given_output, ("topic", "partition", "offset", "timestamp"), self._rows)
         self._rows.clear()
 
     def _can_go_on(self) -> bool:
@@ -287,7 +288,7 @@ class Run:
         return error is None or (isinstance(error, Refused) and error.code in OF_ONE_RECORD)
 
     def _tell(self) -> None:
-        if self._settings.output in ("json", "table"):
+        if self._settings.given_output in ("json", "table"):
             self._show()
         unknown = len(self._waiting)
         more = f", {unknown} without an answer" if unknown else ""

@@ -1,16 +1,20 @@
-"""``logd-cli topic``: list, create, describe, alter, delete."""
+"""``logd-cli topic``: list, create, describe, alter, delete, trim."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from logd.cli.failures import FAILED, PARTLY_FAILED, USAGE, Failure, from_refused, unknown_topic
+from logd.cli.completion import topic_names
+from logd.cli.configs import parse_configs, unknown_setting
+from logd.cli.failures import USAGE, Failure, from_refused, unknown_topic
 from logd.cli.options import Settings, common_options, confirm
+from logd.cli.outcomes import settle
 from logd.cli.output import Thing, note, show_rows, show_things
+from logd.cli.places import bounds_of, chosen_partitions, resolve, where_option
 from logd.cli.session import existing_topic, with_admin
+from logd.cli.where import PLACES
 from logd.errors import ErrorCode, Refused
 
 if TYPE_CHECKING:
@@ -28,25 +32,36 @@ def topic() -> None:
 @common_options()
 @click.pass_obj
 def list_topics(settings: Settings, internal: bool) -> None:
-    """List the topics by name."""
-    found = with_admin(settings, lambda admin: admin.topics.list(internal=internal))
-    rows = [(item.name, len(item.partitions), _replicas(item), item.internal) for item in found.values()]
+    """List the topics by name.
+
+    In a pipe: one line for each, with topic, partitions, replicas, and whether it is the server's own.
+    """
+    rows = [row for row in _listed(settings) if internal or not row[-1]]
     show_rows(settings.output, ("topic", "partitions", "replicas", "internal"), rows)
+
+
+def _listed(settings: Settings) -> list[tuple[str, int, int, bool]]:
+    """Name, partitions, replicas and internal of every topic, without trio where the server answers at once."""
+    from logd.cli.quick import LIMIT_S, NoAnswer, metadata
+
+    try:
+        answer = metadata(settings.bootstrap, min(LIMIT_S, settings.timeout_s))
+    except NoAnswer:  # asked again by the client that knows what is wrong
+        found = with_admin(settings, lambda admin: admin.topics.list(internal=True))
+        return [(item.name, len(item.partitions), _replicas(item), item.internal) for item in found.values()]
+    return sorted(
+        (
+            item.name or "",
+            len(item.partitions),
+            max((len(part.replica_nodes) for part in item.partitions), default=0),
+            item.is_internal,
+        )
+        for item in answer.topics
+    )
 
 
 def _replicas(item: TopicInfo) -> int:
     return max((len(part.replicas) for part in item.partitions.values()), default=0)
-
-
-def parse_configs(values: Sequence[str]) -> dict[str, str]:
-    """``key=value`` arguments as a mapping; a failure for one that is not of that form."""
-    found: dict[str, str] = {}
-    for text in values:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise Failure(f"--config {text!r} is wrong", "it must be KEY=VALUE", "--config retention.ms=3600000", USAGE)
-        found[name.strip()] = value
-    return found
 
 
 @topic.command("create")
@@ -82,28 +97,11 @@ def create(
         if if_not_exists and error is not None and error.code == ErrorCode.TOPIC_ALREADY_EXISTS:
             note(f"topic {name!r} exists already")
             outcome[name] = None
-    return settle("create", outcome, "could be created" if dry_run else "created", "logd-cli topic list")
-
-
-def settle(verb: str, outcome: Mapping[str, Refused | None], done: str, remedy: str) -> int:
-    """Tell what was done, then fail if something was not: partly, when something was."""
-    failed = {name: error for name, error in outcome.items() if error is not None}
-    for name in outcome:
-        if name not in failed:
-            note(f"topic {name!r} {done}")
-    if not failed:
-        return 0
-    failures = [from_refused(error, f"cannot {verb} topic {name!r}", remedy) for name, error in failed.items()]
-    if len(failed) == len(outcome) == 1:
-        raise failures[0]
-    codes = {failure.code for failure in failures}
-    code = PARTLY_FAILED if len(failed) < len(outcome) else codes.pop() if len(codes) == 1 else FAILED
-    why = "; ".join(f"{name}: {failure.why}" for name, failure in zip(failed, failures, strict=True))
-    raise Failure(f"cannot {verb} {len(failed)} of {len(outcome)} topics", why, remedy, code)
+    return settle("topic", "create", outcome, "could be created" if dry_run else "created", "logd-cli topic list")
 
 
 @topic.command("describe")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=topic_names)
 @click.option("--all-configs", is_flag=True, help="Show every setting, not only those that differ from the default.")
 @common_options()
 @click.pass_obj
@@ -156,23 +154,14 @@ async def _described(admin: Admin, info: TopicInfo, all_configs: bool) -> dict[s
 
 
 async def _bounds(admin: Admin, info: TopicInfo) -> tuple[dict[int, int], dict[int, int]]:
-    """First and next offset of each partition that has a leader."""
-    from logd.client import TopicPartition
-    from logd.client.offsets import EARLIEST, LATEST
-
-    led: list[TopicPartition] = [
-        TopicPartition(info.name, part.index) for part in info.partitions.values() if part.leader >= 0
-    ]
-    starts = await admin.offsets(dict.fromkeys(led, EARLIEST))
-    ends = await admin.offsets(dict.fromkeys(led, LATEST))
-    return (
-        {at.partition: found.offset for at, found in starts.items()},
-        {at.partition: found.offset for at, found in ends.items()},
-    )
+    """First and next offset of each partition that has a leader, by its number."""
+    led = [index for index, part in info.partitions.items() if part.leader >= 0]
+    starts, ends = await bounds_of(admin, chosen_partitions(info, led) if led else ())
+    return {at.partition: offset for at, offset in starts.items()}, {at.partition: end for at, end in ends.items()}
 
 
 @topic.command("alter")
-@click.argument("name")
+@click.argument("name", shell_complete=topic_names)
 @click.option("-p", "--partitions", type=click.IntRange(min=1), help="The new number; it can only grow.")
 @click.option("-c", "--config", "configs", metavar="KEY=VALUE", multiple=True, help="Set this; may be repeated.")
 @click.option("--unset", metavar="KEY", multiple=True, help="Back to the server's default; may be repeated.")
@@ -194,24 +183,25 @@ def alter(
         raise Failure("nothing to change", "neither --partitions nor --config nor --unset is given", remedy, USAGE)
 
     async def run(admin: Admin) -> None:
+        from logd.client.configs import Resource
+
         await existing_topic(admin, name)
-        remedy = f"logd-cli topic describe {name} --all-configs"
-        try:
-            if values or unset:
+        if values or unset:
+            try:
                 await admin.configs.alter_topic(name, values, unset, validate_only=dry_run)
-            if partitions is not None:
-                error = (await admin.topics.grow({name: partitions}, validate_only=dry_run))[name]
-                if error is not None:
-                    raise error
-        except Refused as error:
-            raise from_refused(error, f"cannot alter topic {name!r}", remedy) from None
+            except Refused as error:
+                raise await unknown_setting(admin, Resource("topic", name), [*values, *unset], error) from None
+        if partitions is not None:
+            refusal = (await admin.topics.grow({name: partitions}, validate_only=dry_run))[name]
+            if refusal is not None:
+                raise from_refused(refusal, f"cannot alter topic {name!r}", f"logd-cli topic describe {name}")
 
     with_admin(settings, run)
     note(f"topic {name!r} {'could be altered' if dry_run else 'altered'}")
 
 
 @topic.command("delete")
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=topic_names)
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, but delete nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for the name.")
 @common_options()
@@ -235,7 +225,7 @@ def delete(settings: Settings, names: tuple[str, ...], dry_run: bool, yes: bool)
         return 0
     confirm("delete topic" if len(unique) == 1 else "delete the topics", unique, yes)
     outcome = with_admin(settings, lambda admin: admin.topics.delete(unique))
-    return settle("delete", outcome, "deleted", "logd-cli topic list")
+    return settle("topic", "delete", outcome, "deleted", "logd-cli topic list")
 
 
 async def _find(admin: Admin, name: str, one_of_many: bool) -> TopicInfo | None:
@@ -246,3 +236,40 @@ async def _find(admin: Admin, name: str, one_of_many: bool) -> TopicInfo | None:
             raise unknown_topic(name, await admin.topics.list())
         return None
     return found
+
+
+@topic.command("trim")
+@click.argument("name", shell_complete=topic_names)
+@click.option("--offset", "where", required=True, metavar="WHERE", help=f"What lies before is deleted: {PLACES}.")
+@click.option("-p", "--partition", "partitions", type=click.IntRange(min=0), multiple=True, help="Only these.")
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, but delete nothing.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for the name.")
+@common_options()
+@click.pass_obj
+def trim(settings: Settings, name: str, where: str, partitions: tuple[int, ...], dry_run: bool, yes: bool) -> int:
+    """Delete the oldest records of a topic, up to an offset or a time.
+
+    In a pipe: one line for each partition, with topic, partition, first offset before and after, records deleted.
+    """
+    place = where_option(where)
+
+    async def look(admin: Admin) -> list[tuple[TopicPartition, int, int]]:
+        info = await existing_topic(admin, name)
+        wanted = chosen_partitions(info, partitions)
+        first, last = await bounds_of(admin, wanted)
+        targets = await resolve(admin, place, first, last)
+        return [(at, first[at], min(max(targets[at], first[at]), last[at])) for at in wanted]
+
+    found = with_admin(settings, look)
+    columns = ("topic", "partition", "start", "new_start", "records")
+    rows = [(name, at.partition, start, target, target - start) for at, start, target in found]
+    if not dry_run and any(target > start for _, start, target in found):
+        confirm("delete the oldest records of topic", [name], yes, inside=False)
+        before = {at: target for at, start, target in found if target > start}
+        outcome = with_admin(settings, lambda admin: admin.topics.trim(before))
+        failed = {str(at): error for at, error in outcome.items() if isinstance(error, Refused)}
+        if failed:
+            all_of_them: dict[str, Refused | None] = {str(at): failed.get(str(at)) for at in outcome}
+            return settle("partition", "trim", all_of_them, "trimmed", f"logd-cli topic describe {name}")
+    show_rows(settings.output, columns, rows)
+    return 0

@@ -1,6 +1,6 @@
 """Where to read from, as `--offset` says it: start, end, -10, @-1h, @2026-11-01T00:00Z, 42, 100:200.
 
-Pure: the time comes as an argument. Used by `consume`.
+Pure: the time comes as an argument. Used by ``places``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ START, END, TAIL, TIME, OFFSET, RANGE = "start", "end", "tail", "time", "offset"
 
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 
-FORMS = "start, end, 42, -10, 100:200, @-1h, @2026-11-01T00:00Z or @MILLISECONDS"
+PLACES = "start, end, 42, -10, @-1h, @2026-11-01T00:00Z or @MILLISECONDS"
+FORMS = PLACES.replace("@-1h", "100:200, @-1h")
 
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _RANGE = re.compile(r"(\d*):(\d*)")

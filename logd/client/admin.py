@@ -1,6 +1,7 @@
 """Administer a cluster: ``async with Admin("127.0.0.1:9092") as admin: await admin.topics.list()``.
 
-The parts are nouns: ``topics``, ``configs``, ``groups``. Here are only those that concern the cluster as a whole.
+The parts are nouns: ``topics``, ``configs``, ``groups``, and ``own`` for what only logd offers. Here are
+only those that concern the cluster as a whole.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from logd.client.groups import Groups
 from logd.client.lifetime import Lifetime
 from logd.client.metadata import Broker, TopicPartition
 from logd.client.offsets import FoundOffset, list_offsets
+from logd.client.own import Own
 from logd.client.routing import Router
 from logd.client.settings import ClientSettings
 from logd.client.topics import Topics
@@ -46,6 +48,7 @@ class Admin(Lifetime):
         self.topics = Topics(self.router)
         self.configs = Configs(self.router)
         self.groups = Groups(self.router)
+        self.own = Own(self.router, self.groups)
 
     @asynccontextmanager
     async def _live(self) -> AsyncIterator[None]:

@@ -16,7 +16,7 @@ from typing import TypeVar
 import trio
 
 from logd.client.address import DEFAULT_PORT, Address
-from logd.client.calls import API_VERSIONS, FETCH, Call
+from logd.client.calls import API_VERSIONS, FETCH, OWN_KEYS_FROM, Call
 from logd.client.errors import BadAnswer, CannotConnect, ClientError, ConnectionLost, NotSupported, TimedOut
 from logd.client.settings import ClientSettings
 from logd.errors import DecodeError, ErrorCode
@@ -79,6 +79,10 @@ class Connection:
         """The highest version that both sides speak; :class:`NotSupported` when there is none."""
         offered = self.versions.get(call.key)
         what = f"{call.name} request to {self.address}"
+        if call.key >= OWN_KEYS_FROM:
+            if "logd.version" not in self.features:
+                raise NotSupported(what, f"only logd offers {call.name}, and this server is another", "")
+            return call.highest
         if offered is None:
             raise NotSupported(what, f"the server does not offer {call.name}", "use a newer server")
         version = min(call.highest if highest is None else min(call.highest, highest), offered[1])

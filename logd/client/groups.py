@@ -5,13 +5,14 @@ A part of :class:`logd.client.admin.Admin`. Knows the classic protocol and the o
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import TypeVar
 
 import msgspec
 
 from logd.client.calls import CONSUMER_GROUP_DESCRIBE, DELETE_GROUPS, DESCRIBE_GROUPS, LIST_GROUPS, OFFSET_FETCH
-from logd.client.errors import ClientError, check, refused
+from logd.client.errors import ClientError, check, is_retriable, refused
+from logd.client.group_offsets import Commit, Outcomes, commit, forget
 from logd.client.metadata import TopicPartition
 from logd.client.routing import Router
 from logd.errors import DecodeError, ErrorCode, Refused
@@ -88,9 +89,9 @@ class Groups:
                 raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"group {group!r} does not exist")
             return found
 
-        return await self._at_coordinator(group, attempt)
+        return await self.at_coordinator(group, attempt)
 
-    async def _at_coordinator(self, group: str, action: Callable[[int], Awaitable[T]]) -> T:
+    async def at_coordinator(self, group: str, action: Callable[[int], Awaitable[T]]) -> T:
         """Do it at the group's coordinator, and again at the new one when it has moved."""
 
         async def attempt() -> T:
@@ -127,8 +128,12 @@ class Groups:
 
     async def committed(self, group: str) -> dict[TopicPartition, int]:
         """The committed offset of every partition that the group has one for; empty for an unknown group."""
+        return {at: item.offset for at, item in (await self.commits(group)).items()}
 
-        async def attempt(node: int) -> dict[TopicPartition, int]:
+    async def commits(self, group: str) -> dict[TopicPartition, Commit]:
+        """What the group has committed, with what its members noted; empty for an unknown group."""
+
+        async def attempt(node: int) -> dict[TopicPartition, Commit]:
             request = OffsetFetchRequest(
                 group_id=group,
                 topics=None,
@@ -136,13 +141,36 @@ class Groups:
             )
             return _committed(group, await self._router.ask(OFFSET_FETCH, request, OffsetFetchResponse, node=node))
 
-        return await self._at_coordinator(group, attempt)
+        return await self.at_coordinator(group, attempt)
+
+    async def commit(self, group: str, offsets: Mapping[TopicPartition, Commit]) -> Outcomes:
+        """Set offsets of a group without members, which is made when it does not exist; None for each that was set.
+
+        A group that has members answers UNKNOWN_MEMBER_ID for each.
+        """
+
+        async def attempt(node: int) -> Outcomes:
+            found = await commit(self._router, node, group, offsets)
+            moved = next((error for error in found.values() if error is not None and is_retriable(error)), None)
+            if moved is not None:
+                raise moved
+            return found
+
+        return await self.at_coordinator(group, attempt)
+
+    async def forget(self, group: str, partitions: Iterable[TopicPartition]) -> Outcomes:
+        """Delete committed offsets; None for each that is gone.
+
+        :raises Refused: there is no such group.
+        """
+        wanted = list(partitions)
+        return await self.at_coordinator(group, lambda node: forget(self._router, node, group, wanted))
 
     async def delete(self, groups: Iterable[str]) -> dict[str, Refused | None]:
         """Delete groups that have no members, with their offsets; None for each that was deleted."""
         outcome: dict[str, Refused | None] = {}
         for group in groups:
-            outcome[group] = await self._at_coordinator(group, lambda node, name=group: self._delete(name, node))  # type: ignore[misc]
+            outcome[group] = await self.at_coordinator(group, lambda node, name=group: self._delete(name, node))  # type: ignore[misc]
         return outcome
 
     async def _delete(self, group: str, node: int) -> Refused | None:
@@ -152,8 +180,8 @@ class Groups:
         return refused(number, None, f"group {group!r}") if number else None
 
 
-def _committed(group: str, answer: OffsetFetchResponse) -> dict[TopicPartition, int]:
-    found: dict[TopicPartition, int] = {}
+def _committed(group: str, answer: OffsetFetchResponse) -> dict[TopicPartition, Commit]:
+    found: dict[TopicPartition, Commit] = {}
     number = answer.groups[0].error_code if answer.groups else answer.error_code
     if number != ErrorCode.GROUP_ID_NOT_FOUND:
         check(number, None, f"offsets of group {group!r}")
@@ -161,7 +189,8 @@ def _committed(group: str, answer: OffsetFetchResponse) -> dict[TopicPartition, 
         for part in topic.partitions:
             check(part.error_code, None, f"offset of {topic.name}/{part.partition_index} in group {group!r}")
             if part.committed_offset >= 0:
-                found[TopicPartition(topic.name, part.partition_index)] = part.committed_offset
+                item = Commit(part.committed_offset, part.committed_leader_epoch, part.metadata or "")
+                found[TopicPartition(topic.name, part.partition_index)] = item
     return dict(sorted(found.items()))
 
 
