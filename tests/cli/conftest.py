@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -45,6 +46,14 @@ def run(bootstrap: str, *arguments: str, stdin: bytes = b"") -> Ran:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Ran(done.exit_code, done.stdout, done.stderr)
+
+
+def eventually(ask: Callable[[], bool], limit_s: float = 15.0) -> bool:
+    """Ask until it is so: Apache Kafka's broker learns of what its controller has done a moment later."""
+    deadline = time.monotonic() + limit_s
+    while not (found := ask()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
 
 
 def start(bootstrap: str, *arguments: str) -> subprocess.Popen[bytes]:

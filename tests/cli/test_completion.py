@@ -1,0 +1,80 @@
+"""What the Tab key offers, and that it asks without trio."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.cli.conftest import Cli, environment, eventually
+
+HEAVY = {"trio", "rich", "numpy", "asyncio", "cramjam"}
+
+
+def completed(bootstrap: str, words: str) -> tuple[list[str], set[str]]:
+    """What is offered after `words`, and the modules that were loaded for it."""
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from logd.cli.main import main\n"
+        "main()"
+    )
+    count = str(len(words.split(" ")) - 1)
+    asked = {"_LOGD_CLI_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": count}
+    variables = environment(bootstrap) | asked
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True)
+    return [line.partition(",")[2] for line in done.stdout.split()], set(done.stderr.split())
+
+
+def test_names_of_the_server(cli: Cli, topic: str, bootstrap: str) -> None:
+    """Topics, groups, brokers and settings, as far as they begin so and are not on the line already."""
+    group = f"g-{topic}"
+    assert cli("group", "seek", group, topic, "--offset", "start", "-y").code == 0
+    names, modules = completed(bootstrap, f"logd-cli topic describe {topic[:4]}")
+    assert (topic in names, HEAVY & modules) == (True, set())
+    assert topic not in completed(bootstrap, f"logd-cli topic describe {topic} {topic[:4]}")[0]
+    assert completed(bootstrap, f"logd-cli group lag {group}")[0] == [group]
+    assert completed(bootstrap, f"logd-cli config get topic {topic}")[0] == [topic]
+    assert completed(bootstrap, f"logd-cli config get topic {topic} retention.m")[0] == ["retention.ms"]
+    assert completed(bootstrap, f"logd-cli config set topic {topic} retention.m")[0] == ["retention.ms="]
+    assert "default" in completed(bootstrap, "logd-cli config get broker ")[0]
+
+
+def test_a_listing_without_trio(cli: Cli, topic: str, bootstrap: str) -> None:
+    """`topic list` in a pipe loads neither trio nor rich."""
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
+        "from logd.cli.main import main\n"
+        "sys.argv = ['logd-cli', 'topic', 'list']\n"
+        "main()"
+    )
+    arguments = [sys.executable, "-c", code]
+    assert eventually(lambda: topic in cli("topic", "list").out)
+    done = subprocess.run(arguments, capture_output=True, text=True, env=environment(bootstrap), check=True)
+    assert [topic, "2", "1", "no"] in [line.split("\t") for line in done.stdout.splitlines()]
+    assert HEAVY & set(done.stderr.split()) == set()
+
+
+@pytest.mark.parametrize(
+    "answer", [None, b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x00\x00\x00\x04\x00\x00\x00\x01"]
+)
+def test_a_server_that_answers_badly_offers_nothing(answer: bytes | None) -> None:
+    """Refused, closed at once, another protocol, an answer cut short: no names, no error."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        if answer is None:
+            listener.close()
+        else:
+            threading.Thread(target=_answer, args=(listener, answer), daemon=True).start()
+        assert completed(f"127.0.0.1:{port}", "logd-cli topic describe ")[0] == []
+
+
+def _answer(listener: socket.socket, answer: bytes) -> None:
+    peer, _ = listener.accept()
+    with peer:
+        peer.recv(4096)
+        peer.sendall(answer)
