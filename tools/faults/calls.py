@@ -112,14 +112,7 @@ def live(server: Server, load: Load) -> None:
                 load.commit(peer)
             if turn == 4:
                 peer.create("gone", 1)
-                delete(peer, "gone")
-
-
-def delete(peer: Peer, topic: str) -> None:
-    """Delete a topic."""
-    from logd.wire.schemas.delete_topics import DeleteTopicsRequest
-
-    peer.ask(DeleteTopicsRequest(topic_names=[topic], timeout_ms=5000), 4)
+                peer.delete("gone")
 
 
 def check_refusals(writers: list[Writer], where: str, report: Report) -> None:

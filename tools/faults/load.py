@@ -83,6 +83,8 @@ class Load:
     def commit(self, peer: Peer) -> int:
         """Have the group commit a higher offset; the error code."""
         topic, partition = self.places[0]
+        if not self._offset:
+            peer.find_group("group")
         self._offset += 1
         self.events.append(OffsetTried("group", f"{topic}-{partition}", self._offset))
         code = peer.commit("group", topic, partition, self._offset)

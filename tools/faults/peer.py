@@ -15,7 +15,9 @@ from logd.wire.batches import Record, build_batch, read_headers, read_records
 from logd.wire.frames import decode_response, request_bytes
 from logd.wire.message import Message
 from logd.wire.schemas.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
+from logd.wire.schemas.delete_topics import DeleteTopicsRequest
 from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
+from logd.wire.schemas.find_coordinator import FindCoordinatorRequest
 from logd.wire.schemas.init_producer_id import InitProducerIdRequest
 from logd.wire.schemas.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 from logd.wire.schemas.metadata import MetadataRequest, MetadataRequestTopic
@@ -28,6 +30,7 @@ from logd.wire.schemas.offset_fetch import OffsetFetchRequest, OffsetFetchReques
 from logd.wire.schemas.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 
 OK, OUT_OF_ORDER, STORAGE, DUPLICATE = 0, 45, 56, 46
+COORDINATOR_COMES = (14, 15, 16)
 EARLIEST, LATEST = -2, -1
 
 
@@ -91,6 +94,12 @@ class Peer:
         request = CreateTopicsRequest([CreatableTopic(topic, partitions, 1, [], wanted)], 10_000)
         code = self.ask(request, 5).topics[0].error_code
         if code not in (0, 36):
+            raise Told(code, topic)
+
+    def delete(self, topic: str) -> None:
+        """Delete a topic; one that is not there is left alone."""
+        code = self.ask(DeleteTopicsRequest(topic_names=[topic], timeout_ms=10_000), 4).responses[0].error_code
+        if code not in (0, 3):
             raise Told(code, topic)
 
     def topics(self) -> dict[str, int]:
@@ -168,6 +177,14 @@ class Peer:
             records += [(one.offset, (one.value or b"").decode("latin-1").rstrip(".")) for one in found]
         return records
 
+    def find_group(self, group: str, wait_s: float = 10.0) -> None:
+        """Have a group's coordinator found, and its topic made; raises Told when there is none for long."""
+        end = time.monotonic() + wait_s
+        while code := self.ask(FindCoordinatorRequest(group), 2).error_code:
+            if time.monotonic() > end:
+                raise Told(code, f"FindCoordinator {group}")
+            time.sleep(0.02)
+
     def commit(self, group: str, topic: str, partition: int, offset: int) -> int:
         """Commit an offset for a group without members; the error code."""
         wanted = [OffsetCommitRequestTopic(topic, partitions=[OffsetCommitRequestPartition(partition, offset)])]
@@ -175,10 +192,15 @@ class Peer:
         return int(answer.topics[0].partitions[0].error_code)
 
     def committed(self, group: str, topic: str, partition: int) -> int:
-        """What a group has committed, -1 for nothing."""
-        wanted = [OffsetFetchRequestTopic(topic, [partition])]
-        answer = self.ask(OffsetFetchRequest(group, wanted), 5)
-        code = answer.error_code or answer.topics[0].partitions[0].error_code
+        """What a group has committed, -1 for nothing; waits while its coordinator loads."""
+        self.find_group(group)
+        end = time.monotonic() + 10
+        while True:
+            answer = self.ask(OffsetFetchRequest(group, [OffsetFetchRequestTopic(topic, [partition])]), 5)
+            code = answer.error_code or answer.topics[0].partitions[0].error_code
+            if code not in COORDINATOR_COMES or time.monotonic() > end:
+                break
+            time.sleep(0.02)
         if code:
             raise Told(code, f"OffsetFetch {group}")
         return int(answer.topics[0].partitions[0].committed_offset)

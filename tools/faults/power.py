@@ -1,0 +1,148 @@
+"""Power cuts: a server lives on a disk that remembers every block write and flush, and loses power a hundred times.
+
+One life is recorded (appends to several topics, rolls, retention, compaction, commits, a topic deleted), together with
+how many writes the disk had seen when each acknowledgement came. Then, for each cut, the disk is made as it may have
+been left at a random moment, mounted, and served: what was acknowledged before that moment is there, once, in order.
+``on`` is the file system, ext4 or xfs.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+from tools.faults.blocks import Mounted, Recorder, make, needed
+from tools.faults.history import Acknowledged, Event, OffsetCommitted, OffsetFetched, Read, Sent, check
+from tools.faults.load import Load
+from tools.faults.peer import Gone, Peer, Told
+from tools.faults.report import Report
+from tools.faults.server import NotReady, Server
+
+IMAGE_BYTES = {"ext4": 40 << 20, "xfs": 64 << 20}
+SETTINGS = {
+    "log.flush.mode": "group",
+    "log.roll.ms": "60",
+    "log.retention.check.interval.ms": "300",
+    "log.segment.delete.delay.ms": "0",
+    "log.cleaner.backoff.ms": "300",
+    "log.cleaner.min.cleanable.ratio": "0.01",
+    "log.flush.offset.checkpoint.interval.ms": "500",
+    "offsets.topic.num.partitions": "1",
+}
+TURNS = 260
+KEYED, FORGETFUL, PLAIN = "keyed", "forgetful", "plain"
+
+
+class Life:
+    """What clients did, and at which moment of the disk they knew it."""
+
+    def __init__(self, chance: random.Random) -> None:
+        self.load = Load(chance)
+        self.moments: list[int] = []
+
+    def note(self, moment: int) -> None:
+        """All that has been told up to now was known at a moment."""
+        self.moments += [moment] * (len(self.load.events) - len(self.moments))
+
+    def until(self, moment: int) -> list[Event]:
+        """The history of those who lost sight of the server at a moment: what was told later is unknown."""
+        promises = (Acknowledged, OffsetCommitted)
+        pairs = zip(self.load.events, self.moments, strict=True)
+        return [one for one, known in pairs if known <= moment or not isinstance(one, promises)]
+
+
+def run(seed: int, rounds: int, directory: Path, on: str = "ext4") -> Report:
+    """``rounds`` cuts of one recorded life."""
+    needed()
+    chance, report = random.Random(seed), Report(f"power-{on}", seed)
+    base = directory / "base"
+    make(base, on, IMAGE_BYTES[on])
+    life = Life(chance)
+    with Recorder(directory, base.read_bytes()) as disk:
+        with Mounted(disk.path, directory / "live", on) as mounted:
+            began = record(mounted, disk, life, directory, report)
+        moments = disk.moment
+        report.figures["writes"] = sum(one is not None for one in disk.writes)
+        report.figures["flushes"] = sum(one is None for one in disk.writes)
+    for number in range(rounds):
+        moment = chance.randrange(began, moments)
+        (directory / "cut").write_bytes(disk.image(moment, chance))
+        with Mounted(directory / "cut", directory / "after", on) as mounted:
+            look(mounted / "data", life.until(moment), f"cut {number} at {moment}", directory, report)
+        report.faults += 1
+    return report
+
+
+def record(mounted: Path, disk: Recorder, life: Life, directory: Path, report: Report) -> int:
+    """Let a server live; the moment from which on it may lose power."""
+    load = life.load
+    with Server(mounted / "data", settings=SETTINGS) as server:
+        server.log = directory / "live.log"
+        server.start()
+        with Peer(server.bootstrap) as peer:
+            load.begin(peer, PLAIN, 2)
+            load.begin(peer, KEYED, 1, cleanup_policy="compact")
+            load.begin(peer, FORGETFUL, 1, retention_bytes="3000")
+            began = disk.moment
+            for turn in range(TURNS):
+                for writer in load.writers:
+                    writer.step(peer, load.chance.randrange(1, 6))
+                    life.note(disk.moment)
+                if turn % 7 == 3:
+                    load.commit(peer)
+                    life.note(disk.moment)
+                if turn % 40 == 20:
+                    peer.create("passing", 1)
+                    peer.delete("passing")
+                time.sleep(0.005)
+        report.figures["acknowledged"] = load.acknowledged
+        server.stop()
+    life.note(disk.moment)
+    return began
+
+
+def look(data: Path, events: list[Event], where: str, directory: Path, report: Report) -> None:
+    """Serve what the cut left, read it all, and compare."""
+    with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+        server.log = directory / "after.log"
+        server.log.unlink(missing_ok=True)
+        try:
+            report.longest("recovery_s_max", server.start())
+            with Peer(server.bootstrap) as peer:
+                found = read(peer)
+        except (NotReady, Told, Gone) as error:
+            report.wrong("not-recovered", f"{where}: {error!r} {server.log_end()}")
+            return
+    plain = [one for one in events if place_of(one).startswith(PLAIN)]
+    report.add(check([*plain, *found[PLAIN]]), where)
+    forgetful = [one for one in events if place_of(one).startswith(FORGETFUL) and isinstance(one, Sent)]
+    report.add(check([*forgetful, *found[FORGETFUL]]), where)
+    keyed = [one for one in events if place_of(one).startswith(KEYED)]
+    report.add(check([*(one for one in keyed if isinstance(one, Sent)), *found[KEYED]]), where)
+    promised = [number_of(one.value) for one in keyed if isinstance(one, Acknowledged)]
+    last = max((number_of(one.value) for one in found[KEYED] if isinstance(one, Read)), default=-1)
+    if promised and last < max(promised):
+        report.wrong("lost", f"{where}: {max(promised)} was promised for the key, {last} is its last value")
+    report.count("records_seen", sum(len(some) for some in found.values()))
+
+
+def read(peer: Peer) -> dict[str, list[Event]]:
+    """All records of the three topics, and what the group has committed."""
+    found: dict[str, list[Event]] = {}
+    for topic, partitions in ((PLAIN, 2), (KEYED, 1), (FORGETFUL, 1)):
+        found[topic] = [
+            Read(f"{topic}-{place}", *one) for place in range(partitions) for one in peer.values(topic, place)
+        ]
+    found[PLAIN].append(OffsetFetched("group", f"{PLAIN}-0", peer.committed("group", PLAIN, 0)))
+    return found
+
+
+def place_of(event: Event) -> str:
+    """The partition of an event."""
+    return getattr(event, "partition", "")
+
+
+def number_of(value: str) -> int:
+    """How manieth value of its writer it is."""
+    return int(value.rpartition(":")[2])
