@@ -11,6 +11,7 @@ from collections.abc import Hashable
 
 import msgspec
 
+from logd.chronicle import Note
 from logd.errors import Refused
 from logd.wire.message import Message
 
@@ -80,4 +81,4 @@ class SendMarkers(msgspec.Struct, frozen=True):
     written: object
 
 
-Effect = Append | Reply | Arm | Disarm | SendMarkers
+Effect = Append | Reply | Arm | Disarm | SendMarkers | Note

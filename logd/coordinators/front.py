@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from logd.chronicle import Chronicle
 from logd.coordinators.events import Asked, OffsetsAsked, TopicsDeleted, TopicsFound, TopicsSeen
 from logd.coordinators.journal import Journal, partition_journals
 from logd.coordinators.timer import Timer
@@ -113,6 +114,7 @@ class GroupCoordinator:
     :param partitions: the partitions that this node hosts, those of `__consumer_offsets` among them.
     :param journal_of: instead of `partitions`, the journal of each shard, None for one that this node does not lead.
     :param new_id: gives a new UUID in text for members that have no id.
+    :param chronicle: where what happens to groups is remembered.
     """
 
     def __init__(
@@ -123,6 +125,7 @@ class GroupCoordinator:
         partitions: PartitionTable | None = None,
         journal_of: Callable[[int], Journal | None] | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+        chronicle: Chronicle | None = None,
     ) -> None:
         self._cluster = cluster
         if journal_of is None:
@@ -131,6 +134,7 @@ class GroupCoordinator:
         self._journal_of = journal_of
         self._clock = clock
         self._new_id = new_id
+        self.chronicle = Chronicle(0) if chronicle is None else chronicle
         self._timer = Timer()
         self._shards: dict[int, Runtime] = {}
         self._topic_id: bytes | None = None
@@ -196,7 +200,8 @@ class GroupCoordinator:
         from logd.coordinators.shard import open_shard
 
         name = f"{TOPIC}-{index}"
-        runtime = open_shard(name, journal, self._cluster.settings, self._timer, self._clock)
+        tell = self.chronicle.add
+        runtime = open_shard(name, journal, self._cluster.settings, self._timer, self._clock, tell)
         self._shards[index] = runtime
         assert self._nursery is not None
         if journal.end_offset <= journal.start_offset:

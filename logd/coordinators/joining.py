@@ -18,6 +18,7 @@ from logd.coordinators.rebalance import (
     group_record,
     heard_of,
     joined,
+    member_note,
     not_joined,
     prepare,
     rebalance_or_complete,
@@ -100,6 +101,7 @@ def _add(
     if group.phase is Phase.PREPARING and group.before is Phase.EMPTY:
         group.grew = True
     group.add(member, request.protocol_type)
+    yield member_note(group, member, "member-joined", "joined")
     group.park_join(member, event.to)
     yield heard_of(group, member, NEW_MEMBER_JOIN_TIMEOUT_MS)
     yield from rebalance_or_complete(group, limits, now_ms)
@@ -126,6 +128,8 @@ def _join_known(
         yield _refusal(event, ErrorCode.UNKNOWN_MEMBER_ID, member_id)
     else:
         group.update(member, _protocols(request), _timeouts_ms(request))
+        if group.can_rebalance():
+            yield member_note(group, member, "rebalance-asked", "asked for a rebalance: it joined again")
         yield from _park(group, member, event)
         yield from rebalance_or_complete(group, limits, now_ms)
 
@@ -163,6 +167,7 @@ def _take_place(group: Group, old: Member, member_id: str) -> Generator[Effect, 
         yield Reply(old.syncing, SyncGroupResponse(error_code=int(fenced)))
     yield Disarm(session_key(group, old.member_id))
     member = group.replace(old, member_id)
+    yield member_note(group, member, "member-replaced", f"took the place of {old.member_id}, which is fenced")
     yield heard_of(group, member)
     return member
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
+from logd.chronicle import Note, group_note
 from logd.coordinators import modern_groups, modern_listing, positions, rebalance, seeking
 from logd.coordinators.effects import Append, Effect, Record, Reply
 from logd.coordinators.events import Asked, OffsetsAsked, SweepElapsed
@@ -52,11 +53,17 @@ class ShardMachine:
         kind = type(event.request) if type(event) is Asked else type(event)
         handler = _HANDLERS.get(kind)
         if handler is None:
-            return self.classic.handle(event, now_ms)
-        try:
-            return list(handler(self, event, now_ms))
-        except Refused as refused:
-            return [Reply(event.to, refused)]
+            effects = self.classic.handle(event, now_ms)
+        else:
+            try:
+                effects = list(handler(self, event, now_ms))
+            except Refused as refused:
+                effects = [Reply(event.to, refused)]
+        for effect in effects:
+            if type(effect) is Reply and type(effect.message) is Refused and type(event) is Asked:
+                effects.append(refusal_note(event, effect.message))
+                break
+        return effects
 
     def replay(self, offset: int, producer: Producer | None, record: Record) -> None:
         """Take one written record into the hard state of its machine."""
@@ -201,6 +208,7 @@ class ShardMachine:
             epoch = modern.epoch if modern is not None else classic.generation if classic is not None else 0
         elif modern is not None:
             yield Append(records)
+            yield seeking.sought(modern.group_id, len(modern.members), records)
             epoch = yield from self._fence_modern(modern)
         else:
             classic = self.classic.groups.setdefault(request.group_id, Group(request.group_id, now_ms))
@@ -283,6 +291,17 @@ class ShardMachine:
 
     def _modern_event(self, event: Any, now_ms: int) -> Iterator[Effect]:
         return modern_groups.EVENTS[type(event)](self.modern, event, now_ms)
+
+
+def refusal_note(event: Asked, refused: Refused) -> Note:
+    """What was refused to whom, and why."""
+    request: Any = event.request
+    what = type(request).__name__.removesuffix("Request")
+    group_id = getattr(request, "group_id", "")
+    member = getattr(request, "member_id", "")
+    who = f"of member {member}" if member else "of somebody who is no member"
+    text = f"{what} {who} was refused: {refused.code.name}: {refused.message}"
+    return group_note(group_id, "refused", text, request=what, member=member, error=refused.code.name)
 
 
 _HANDLERS: dict[type, Callable[[ShardMachine, Any, int], Iterator[Effect]]] = {

@@ -15,6 +15,7 @@ from logd.coordinators.rebalance import (
     complete_if_ready,
     group_record,
     heard_of,
+    member_note,
     rebalance_or_complete,
     remove_member,
     session_key,
@@ -125,7 +126,10 @@ def _leave_one(group: Group, identity: MemberIdentity) -> Iterator[Effect]:
         return
     else:
         group.check_member(member_id, identity.group_instance_id)
-    yield from remove_member(group, group.members[member_id])
+    member = group.members[member_id]
+    why = f": {identity.reason}" if identity.reason else ""
+    yield member_note(group, member, "member-left", f"left{why}")
+    yield from remove_member(group, member)
 
 
 def leave_nothing(request: LeaveGroupRequest, event: Asked) -> Iterator[Effect]:

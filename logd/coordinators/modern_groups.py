@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from logd.chronicle import Note, group_note
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply
 from logd.coordinators.events import Asked, MemberExpired, RevocationExpired, TopicsSeen
 from logd.coordinators.modern_assignors import ASSIGNORS, Subscriber
@@ -127,7 +128,8 @@ class ModernGroups:
         member_id = request.member_id or event.new_id
         owned = request.topic_partitions
         reported = reported_by(None if owned is None else ((each.topic_id, each.partitions) for each in owned))
-        was = draft.group.has(member_id)
+        was, epoch = draft.group.has(member_id), draft.group.epoch
+        new = member_id not in draft.group.members
         enter(draft, request, member_id, reported)
         changed = update(draft, member_id, event, self.topics, now_ms)
         self._renew_epoch(draft, changed, now_ms)
@@ -136,6 +138,10 @@ class ModernGroups:
         if draft.records:
             yield Append(tuple(draft.records))
         group_id = request.group_id
+        if new:
+            yield member_note(draft.group, member_id, "member-joined", "joined")
+        if draft.group.epoch != epoch:
+            yield self._raised(draft.group, member_id, changed)
         yield self._heard_of(group_id, member_id)
         if current != was:
             member = draft.group.members[member_id]
@@ -143,6 +149,12 @@ class ModernGroups:
         lost = request.member_epoch != was.epoch
         told = current.owned if _is_full(request) or lost or current.owned != was.owned else None
         yield Reply(event.to, self._answer(member_id, current.epoch, told))
+
+    def _raised(self, group: ModernGroup, member_id: str, changed: bool) -> Note:
+        """Who or what caused the rebalance."""
+        cause = f"member {member_id} subscribes anew" if changed else "its topics changed"
+        text = f"group epoch {group.epoch} began, since {cause}: its partitions are shared out anew"
+        return group_note(group.group_id, "rebalance-began", text, epoch=group.epoch, member=member_id)
 
     def _renew_epoch(self, draft: Draft, changed: bool, now_ms: int) -> None:
         """Raise the group epoch when a member subscribes to something else, or its topics are not what they were."""
@@ -235,6 +247,7 @@ class ModernGroups:
             yield Append(tuple(draft.records))
             yield Disarm(_revocation_key(group.group_id, member_id))
         else:
+            yield member_note(group, member_id, "member-left", "left")
             yield from self.expel(group, [member_id])
         answer = ConsumerGroupHeartbeatResponse(member_id=member_id, member_epoch=request.member_epoch)
         yield Reply(event.to, answer)
@@ -263,6 +276,15 @@ class ModernGroups:
         """Nothing was heard of a member for the session timeout."""
         group = self.groups.get(event.group_id)
         if group is not None and event.member_id in group.members:
+            silent_ms = self.limits.session_ms
+            yield member_note(
+                group,
+                event.member_id,
+                "member-evicted",
+                f"was put out: no heartbeat for {silent_ms} ms (group.consumer.session.timeout.ms): it died, hangs, or "
+                "can't reach the broker",
+                after_ms=silent_ms,
+            )
             yield from self.expel(group, [event.member_id])
 
     def expire_revocation(self, event: RevocationExpired, now_ms: int) -> Iterator[Effect]:
@@ -272,6 +294,15 @@ class ModernGroups:
             return
         current = group.has(event.member_id)
         if current.epoch == event.epoch and current.phase is Phase.UNREVOKED_PARTITIONS:
+            waited_ms = group.members[event.member_id].rebalance_timeout_ms
+            yield member_note(
+                group,
+                event.member_id,
+                "member-evicted",
+                f"was put out: it did not give up its partitions within {waited_ms} ms (max.poll.interval.ms): it "
+                "polls too seldom, or is stuck",
+                after_ms=waited_ms,
+            )
             yield from self.expel(group, [event.member_id])
 
     def see_topics(self, event: TopicsSeen, now_ms: int) -> Iterator[Effect]:
@@ -284,6 +315,13 @@ def _group_of(record: Record) -> str:
     key: Any = record.key
     group_id: str = key.group_id
     return group_id
+
+
+def member_note(group: ModernGroup, member_id: str, kind: str, what: str, **facts: object) -> Note:
+    """What happened to a member, in words."""
+    member = group.members[member_id]
+    who = f"member {member_id} ({member.client_id or 'no client id'} at {member.client_host.lstrip('/')})"
+    return group_note(group.group_id, kind, f"{who} {what}", member=member_id, client=member.client_id, **facts)
 
 
 def _kept(group: ModernGroup, member_id: str) -> tuple[Phase, Owned]:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from logd.chronicle import Note, group_note
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply
 from logd.coordinators.events import JoinDelayElapsed, JoinExpired, SessionExpired, SyncExpired
 from logd.coordinators.group import Group, Member, Phase
@@ -51,6 +52,12 @@ def heard_of(group: Group, member: Member, after_ms: int | None = None) -> Arm:
     """The member lives: its session begins anew."""
     timeout_ms = member.session_timeout_ms if after_ms is None else after_ms
     return Arm(session_key(group, member.member_id), timeout_ms, SessionExpired(group.group_id, member.member_id))
+
+
+def member_note(group: Group, member: Member, kind: str, what: str, **facts: object) -> Note:
+    """What happened to a member, in words."""
+    who = f"member {member.member_id} ({member.client_id or 'no client id'} at {member.client_host.lstrip('/')})"
+    return group_note(group.group_id, kind, f"{who} {what}", member=member.member_id, client=member.client_id, **facts)
 
 
 def group_record(group: Group, assignments: dict[str, bytes]) -> Record:
@@ -100,6 +107,9 @@ def prepare(group: Group, limits: GroupLimits, now_ms: int) -> Iterator[Effect]:
     yield Disarm(sync_key(group))
     first = group.phase is Phase.EMPTY
     group.enter(Phase.PREPARING, now_ms)
+    if not first and group.members:
+        text = f"a rebalance began: generation {group.generation} ends, its members ({len(group.members)}) join again"
+        yield group_note(group.group_id, "rebalance-began", text, generation=group.generation)
     if first:
         yield _arm_delay(group, limits.initial_delay_ms, max(group.rebalance_timeout_ms() - limits.initial_delay_ms, 0))
     elif group.everyone_joined():
@@ -133,10 +143,20 @@ def complete(group: Group, now_ms: int) -> Iterator[Effect]:
     for member in late:
         group.remove(member.member_id)
         yield Disarm(session_key(group, member.member_id))
+        yield member_note(
+            group,
+            member,
+            "member-evicted",
+            f"was put out: it did not join the rebalance within {member.rebalance_timeout_ms} ms "
+            "(max.poll.interval.ms): it polls too seldom, or is stuck",
+            after_ms=member.rebalance_timeout_ms,
+        )
     if group.members and not group.elect():
         yield Arm(join_key(group), group.rebalance_timeout_ms(), JoinExpired(group.group_id))
         return
     group.begin_generation(now_ms)
+    text = f"generation {group.generation} began, members: {len(group.members)}"
+    yield group_note(group.group_id, "generation-began", text, generation=group.generation, protocol=group.protocol)
     if group.phase is Phase.EMPTY:
         yield Append((group_record(group, {}),))
         return
@@ -157,6 +177,13 @@ def expel_unsynced(group: Group, event: SyncExpired, limits: GroupLimits, now_ms
     if not group.unsynced:
         return
     for member_id in tuple(group.unsynced):
+        yield member_note(
+            group,
+            group.members[member_id],
+            "member-evicted",
+            "was put out: it joined but did not ask for its assignment in time",
+            after_ms=group.rebalance_timeout_ms(),
+        )
         group.remove(member_id)
         yield Disarm(session_key(group, member_id))
     yield from prepare(group, limits, now_ms)
@@ -185,6 +212,14 @@ def expire_session(group: Group, member_id: str, limits: GroupLimits, now_ms: in
     member = group.members.get(member_id)
     if member is None or member.excused():
         return
+    silent_ms = NEW_MEMBER_JOIN_TIMEOUT_MS if member.new else member.session_timeout_ms
+    yield member_note(
+        group,
+        member,
+        "member-evicted",
+        f"was put out: no heartbeat for {silent_ms} ms (session.timeout.ms): it died, hangs, or can't reach the broker",
+        after_ms=silent_ms,
+    )
     yield from remove_member(group, member)
     if group.phase in (Phase.STABLE, Phase.COMPLETING):
         yield from rebalance_or_complete(group, limits, now_ms)

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 import trio
 
+from logd.chronicle import Note
 from logd.clock import Clock
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers
 from logd.coordinators.journal import Batch, Journal, Producer, RecordBytes
@@ -98,6 +99,7 @@ class Runtime:
 
     :param limit_ms: how long a reply may wait for what was written before it.
     :param send: has markers written, when the offset that it is given is committed.
+    :param tell: remembers what happened, for those who ask why.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Runtime:
         clock: Clock,
         limit_ms: int,
         send: Callable[[SendMarkers, int], None] | None = None,
+        tell: Callable[[Note, int], None] | None = None,
     ) -> None:
         self.name = name
         self.machine = machine
@@ -120,6 +123,7 @@ class Runtime:
         self._clock = clock
         self._limit_s = limit_ms / 1000
         self._send = send
+        self._tell = tell
         self._written = 0
         self._parked: deque[_Parked] = deque()
         self._someone_waits = trio.Event()
@@ -148,6 +152,9 @@ class Runtime:
                     self._reply(effect.to, effect.message)
                 case Arm() | Disarm():
                     self._set_timer(effect)
+                case Note():
+                    if self._tell is not None:
+                        self._tell(effect, now_ms)
                 case SendMarkers():
                     assert self._send is not None, "only transactions have markers"
                     self._send(effect, self._written)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from logd.chronicle import Note, group_note
 from logd.coordinators.effects import Append, Disarm, Effect, Record
 from logd.coordinators.group import Group, Phase
 from logd.coordinators.offsets import Offsets
@@ -74,8 +75,17 @@ def _check(response: OffsetCommitResponse, metadata_bytes_max: int) -> None:
                 )
 
 
+def sought(group_id: str, member_count: int, records: tuple[Record, ...]) -> Note:
+    """What is remembered of a seek."""
+    text = (
+        f"offsets were moved (partitions: {len(records)}): its members ({member_count}) are fenced and start from them"
+    )
+    return group_note(group_id, "sought", text, partitions=len(records), members=member_count)
+
+
 def fence(group: Group, records: tuple[Record, ...], now_ms: int) -> Iterator[Effect]:
     """Put all members of a classic group out and write its new offsets; the group is empty, one generation on."""
+    yield sought(group.group_id, len(group.members), records)
     for member in tuple(group.members.values()):
         yield from remove_member(group, member)
     yield Append(records)

@@ -6,6 +6,7 @@ all that hangs on it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from logd.coordinators.machine import ShardMachine
@@ -15,6 +16,7 @@ from logd.coordinators.records import from_bytes, to_bytes
 from logd.coordinators.runtime import RecordForm, Runtime
 
 if TYPE_CHECKING:
+    from logd.chronicle import Note
     from logd.clock import Clock
     from logd.config import Settings
     from logd.coordinators.journal import Journal
@@ -56,7 +58,9 @@ def _between(value: int, least: int, most: int) -> int:
     return max(least, min(value, most))
 
 
-def open_shard(name: str, journal: Journal, settings: Settings, timer: Timer, clock: Clock) -> Runtime:
+def open_shard(
+    name: str, journal: Journal, settings: Settings, timer: Timer, clock: Clock, tell: Callable[[Note, int], None]
+) -> Runtime:
     """A runtime of groups that is not loaded yet."""
     machine = ShardMachine(limits_of(settings), modern_limits_of(settings))
-    return Runtime(name, machine, journal, _FORM, timer, clock, settings.offsets_commit_timeout_ms)
+    return Runtime(name, machine, journal, _FORM, timer, clock, settings.offsets_commit_timeout_ms, tell=tell)

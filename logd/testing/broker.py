@@ -23,6 +23,8 @@ from logd.testing.errors import BrokerFailed, NotThereYet
 from logd.testing.hosting import NodeThread
 from logd.wire import batches
 from logd.wire.schemas import (
+    consumer_group_describe,
+    consumer_group_heartbeat,
     create_topics,
     delete_groups,
     delete_topics,
@@ -240,6 +242,18 @@ class Broker:
         if described.members:
             members = [leave_group.MemberIdentity(member.member_id) for member in described.members]
             connection.call(leave_group.LeaveGroupRequest(group, "", members), 5, leave_group.LeaveGroupResponse)
+        self._evict_modern(group)
+
+    def _evict_modern(self, group: str) -> None:
+        """Members of the consumer protocol; a static one stays for its session when it is closed."""
+        connection = self._connect()
+        asked = consumer_group_describe.ConsumerGroupDescribeRequest([group])
+        (described,) = connection.call(asked, 1, consumer_group_describe.ConsumerGroupDescribeResponse).groups
+        for member in described.members:
+            leave = consumer_group_heartbeat.ConsumerGroupHeartbeatRequest(
+                group, member.member_id, -1, member.instance_id
+            )
+            connection.call(leave, 1, consumer_group_heartbeat.ConsumerGroupHeartbeatResponse)
 
     def _partitions(self, topic: str) -> int:
         request = metadata.MetadataRequest([metadata.MetadataRequestTopic(name=topic)], False)

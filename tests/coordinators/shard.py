@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from logd.chronicle import Note
 from logd.coordinators.deadlines import Deadlines
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply
 from logd.coordinators.events import Asked, OffsetsAsked
@@ -222,6 +223,8 @@ def lines(effects: list[Effect]) -> list[str]:
                 shown.append(f"arm {_key(key)} in {after_ms} ms")
             case Disarm(key=key):
                 shown.append(f"disarm {_key(key)}")
+            case Note(kind=kind, text=text):
+                shown.append(f"note {kind}: {text}")
     return shown
 
 
