@@ -26,6 +26,8 @@ from logd.cluster.store import StoreUnusable
 from logd.config import Settings
 from logd.config.listeners import advertised, listeners
 from logd.coordinators.front import GroupCoordinator
+from logd.coordinators.markers import MarkerWriter
+from logd.coordinators.transaction_front import TransactionCoordinator
 from logd.doors.kafka import Peer
 from logd.doors.listener import Guest, Guests, Listener
 from logd.errors import Corrupt, Refused, StorageFailed
@@ -79,6 +81,7 @@ class Node:
         self.cluster: Cluster
         self.partitions: PartitionTable
         self.groups: GroupCoordinator
+        self.transactions: TransactionCoordinator
         self.guests = Guests(self.connection_limits)
         self.listeners: list[Listener] = []
         self._stopping = trio.Event()
@@ -143,6 +146,7 @@ class Node:
                 doors.cancel_scope.cancel()
             if not self.killed:
                 await self.groups.close()  # members that wait for others are answered now
+                self.transactions.close()
                 await self.guests.drain(DRAIN_S)
             connections.cancel_scope.cancel()
 
@@ -242,16 +246,26 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     data.mark_dirty()
     cluster.listeners.append(node.partitions.follow)
     node.groups = GroupCoordinator(cluster=cluster, partitions=node.partitions, clock=clock)
+    node.transactions = TransactionCoordinator(
+        cluster=cluster,
+        ids=cluster.next_producer_id,
+        clock=clock,
+        markers=MarkerWriter(node.partitions, node.groups),
+        partitions=node.partitions,
+    )
     node.services = Services(
         clock=clock,
         cluster=cluster,
         partitions=node.partitions,
         groups=node.groups,
+        transactions=node.transactions,
         advertised=node.advertised,
     )
     node.partitions.opened.append(node.groups.look_again)
+    node.partitions.opened.append(node.transactions.look_again)
     await node.partitions.settled()
     await background.start(node.groups.run)
+    await background.start(node.transactions.run)
     background.start_soon(node.partitions.remove_leftovers)
     background.start_soon(cluster.watch)
     background.start_soon(Upkeep(node.partitions, cluster, clock, retain).run)

@@ -22,6 +22,7 @@ MODULES = (
     "producers",
     "replicas",
     "topics",
+    "transactions",
     "versions",
 )
 

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from logd.apis.registry import Call, api
-from logd.coordinators.front import Waiter
+from logd.coordinators.front import GroupCoordinator, Waiter
+from logd.coordinators.transaction_front import TransactionCoordinator
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.delete_groups import DeletableGroupResult, DeleteGroupsRequest, DeleteGroupsResponse
 from logd.wire.schemas.describe_groups import DescribedGroup, DescribeGroupsRequest, DescribeGroupsResponse
@@ -70,16 +71,17 @@ def _no_coordinator(request: FindCoordinatorRequest, version: int, refused: Refu
 
 @api(10, refuse=_no_coordinator)
 async def find_coordinator(call: Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
-    """Versions 0-6. Makes `__consumer_offsets` on first use. Only groups have a coordinator so far."""
+    """Versions 0-6, for groups and transactions. Makes the topic of either on first use."""
     _check_key_type(call, request.key_type)
-    groups = call.services.groups
+    services = call.services
+    front = services.transactions if request.key_type == TRANSACTION_KEY else services.groups
     try:
-        await groups.ensure_topic()
+        await front.ensure_topic()
     except Refused as refused:
         raise Refused(ErrorCode.COORDINATOR_NOT_AVAILABLE, refused.message) from refused
-    await groups.until_serving([request.key] if call.version < BATCHED_VERSION else request.coordinator_keys)
+    await front.until_serving([request.key] if call.version < BATCHED_VERSION else request.coordinator_keys)
     if call.version < BATCHED_VERSION:
-        found = _coordinator(call, request.key)
+        found = _coordinator(call, front, request.key)
         return FindCoordinatorResponse(
             error_code=found.error_code,
             error_message=found.error_message if found.error_code else "NONE",
@@ -87,25 +89,23 @@ async def find_coordinator(call: Call, request: FindCoordinatorRequest) -> FindC
             host=found.host,
             port=found.port,
         )
-    return FindCoordinatorResponse(coordinators=[_coordinator(call, key) for key in request.coordinator_keys])
+    return FindCoordinatorResponse(coordinators=[_coordinator(call, front, key) for key in request.coordinator_keys])
 
 
 def _check_key_type(call: Call, key_type: int) -> None:
-    if key_type == TRANSACTION_KEY:
-        raise Refused(ErrorCode.COORDINATOR_NOT_AVAILABLE, "transactions are not served by this version of logd")
     if key_type == SHARE_KEY and call.version >= SHARE_KEY_VERSION:
         raise Refused(ErrorCode.INVALID_REQUEST, "share groups are not served by this version of logd")
-    if key_type != GROUP_KEY:
-        raise Refused(ErrorCode.INVALID_REQUEST, f"key type {key_type} is unknown: 0 is a group")
+    if key_type not in (GROUP_KEY, TRANSACTION_KEY):
+        raise Refused(ErrorCode.INVALID_REQUEST, f"key type {key_type} is unknown: 0 is a group, 1 a transaction")
 
 
-def _coordinator(call: Call, group_id: str) -> Coordinator:
-    broker_id = call.services.groups.coordinator_of(group_id)
+def _coordinator(call: Call, front: GroupCoordinator | TransactionCoordinator, key: str) -> Coordinator:
+    broker_id = front.coordinator_of(key)
     if broker_id < 0:
         code = int(ErrorCode.COORDINATOR_NOT_AVAILABLE)
-        return Coordinator(group_id, -1, "", -1, code, f"nobody leads the log of group {group_id!r} now: try again")
+        return Coordinator(key, -1, "", -1, code, f"nobody leads the log of {key!r} now: try again")
     host, port = call.advertised(broker_id)
-    return Coordinator(group_id, broker_id, host, port)
+    return Coordinator(key, broker_id, host, port)
 
 
 # Members

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from logd.cluster.cluster import Cluster
     from logd.config import Settings
     from logd.coordinators.front import GroupCoordinator
+    from logd.coordinators.transaction_front import TransactionCoordinator
     from logd.log.slices import Slice
     from logd.partitions.table import PartitionTable
     from logd.wire.message import Buffer
@@ -59,6 +60,7 @@ class Services:
         "groups",
         "partitions",
         "record_times",
+        "transactions",
     )
 
     def __init__(
@@ -68,12 +70,14 @@ class Services:
         cluster: Cluster,
         partitions: PartitionTable,
         groups: GroupCoordinator,
+        transactions: TransactionCoordinator,
         advertised: Callable[[Connection, int], tuple[str, int]],
     ) -> None:
         self.clock = clock
         self.cluster = cluster
         self.partitions = partitions
         self.groups = groups
+        self.transactions = transactions
         self.advertised = advertised
         self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
         self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots)

@@ -416,6 +416,33 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     offsets_topic_segment_bytes: Annotated[
         int, _int("Segment size of the topic of committed offsets.", "bytes", at_least(1))
     ] = 104_857_600
+    transaction_max_timeout_ms: Annotated[
+        int, _int("The longest transaction.timeout.ms that a producer may ask for.", "ms", at_least(1))
+    ] = 900_000
+    transactional_id_expiration_ms: Annotated[
+        int, _int("A transactional.id that nobody used for this time is forgotten.", "ms", at_least(1))
+    ] = 604_800_000
+    transaction_remove_expired_transaction_cleanup_interval_ms: Annotated[
+        int, _int("How often forgotten transactional ids are looked for.", "ms", at_least(1))
+    ] = 3_600_000
+    transaction_partition_verification_enable: Annotated[
+        bool, _bool("Whether a write must belong to a transaction that its coordinator knows.", CLUSTER_WIDE)
+    ] = True
+    add_partitions_to_txn_retry_backoff_max_ms: Annotated[
+        int, _int("How long a new transaction waits for the one before it to end.", "ms", at_least(0))
+    ] = 100
+    transaction_state_log_num_partitions: Annotated[
+        int, _int("Partitions of the topic of transactions. Kafka: 50.", "", at_least(1))
+    ] = 16
+    transaction_state_log_replication_factor: Annotated[
+        int, _short("Replicas of the topic of transactions. Kafka: 3.", _one_replica)
+    ] = 1
+    transaction_state_log_min_isr: Annotated[
+        int, _int("In-sync replicas that a write to the topic of transactions needs. Kafka: 2.", "", at_least(1))
+    ] = 1
+    transaction_state_log_segment_bytes: Annotated[
+        int, _int("Segment size of the topic of transactions.", "bytes", at_least(1))
+    ] = 104_857_600
 
     given: Mapping[str, str] = {}
 

@@ -66,6 +66,11 @@ class Journal(Protocol):
     @property
     def high_watermark(self) -> int: ...
 
+    @property
+    def leader_epoch(self) -> int:
+        """Of this node's leadership: what a later leader writes can be told from what this one does."""
+        ...
+
     def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
         """Write one batch; returns the next offset. All of it is written, or none.
 
@@ -96,6 +101,7 @@ class MemoryJournal:
         self.start_offset = 0
         self.end_offset = max((batch.offsets[-1] + 1 for batch in self.batches), default=0)
         self.high_watermark = self.end_offset
+        self.leader_epoch = 0
         self.held = False
         self.failure: Exception | None = None
         self._moved = trio.Event()
@@ -150,6 +156,10 @@ class PartitionJournal:
     @property
     def high_watermark(self) -> int:
         return self._partition.high_watermark
+
+    @property
+    def leader_epoch(self) -> int:
+        return self._partition.leader_epoch
 
     def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
         producer_id, epoch = producer or (-1, -1)

@@ -1,0 +1,186 @@
+"""The shards of one coordinator on this node: a runtime for each partition of its topic that this node leads.
+
+Owns their opening, loading and closing as images come and go, the one timer of them all, and the finding of a shard by
+its key. The front of the transaction coordinator asks it; what a shard decides is its machine's business.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from logd.coordinators.front import PATIENCE_S, shard_of
+from logd.coordinators.timer import Timer
+from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
+
+if TYPE_CHECKING:
+    from logd.cluster.image import Image, Topic
+    from logd.config import Settings
+    from logd.coordinators.journal import Journal
+    from logd.coordinators.runtime import Runtime
+
+
+class Metadata(Protocol):
+    """What shards need of the cluster."""
+
+    image: Image
+    settings: Settings
+    listeners: list[Callable[[Image, Image], Awaitable[None]]]
+
+    async def ensure_topic(
+        self, name: str, *, num_partitions: int = -1, configs: Mapping[str, str | None] | None = None
+    ) -> Topic: ...
+
+
+class Shards:
+    """Runtimes by partition of `topic`.
+
+    :param journal_of: the journal of each partition, None for one that this node does not lead.
+    :param open_shard: a runtime over a journal, not loaded yet: (name, partition, journal, timer).
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        *,
+        cluster: Metadata,
+        journal_of: Callable[[int], Journal | None],
+        open_shard: Callable[[str, int, Journal, Timer], Runtime],
+    ) -> None:
+        self.topic = topic
+        self.count = 0
+        self._cluster = cluster
+        self._journal_of = journal_of
+        self._make = open_shard
+        self._timer = Timer()
+        self._by_index: dict[int, Runtime] = {}
+        self._topic_id: bytes | None = None
+        self._nursery: trio.Nursery | None = None
+        self._changed = trio.Event()
+        self._log = logging.getLogger("logd.transactions")
+
+    # Life
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Load what this node leads and serve, until cancelled. Ready at once; shards answer as they are loaded."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._timer.run)
+                self._cluster.listeners.append(self.follow)
+                self._open_all(self._cluster.image)
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self._nursery = None
+            self._cluster.listeners.remove(self.follow)
+            self.close()
+
+    def close(self) -> None:
+        """Answer whoever still waits; for after :meth:`run` too."""
+        for shard in self._by_index.values():
+            shard.unload()
+        self._by_index = {}
+
+    async def follow(self, old: Image, new: Image) -> None:
+        """Bring the shards from one image to the next; listener of the cluster, after the partition table."""
+        if old.topics is not new.topics and self._nursery is not None:
+            self._open_all(new)
+
+    def look_again(self) -> None:
+        """Serve partitions that were offline and are not any more."""
+        if self._nursery is not None:
+            self._open_all(self._cluster.image)
+
+    def start(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run something beside the shards, for as long as they run."""
+        if self._nursery is not None:
+            self._nursery.start_soon(work)
+
+    def _open_all(self, image: Image) -> None:
+        topic = image.topics.get(self.topic)
+        if topic is None or topic.id != self._topic_id:
+            self.close()
+            self._topic_id, self.count = (None, 0) if topic is None else (topic.id, len(topic.partitions))
+        for index in range(self.count):
+            journal = self._journal_of(index)
+            if journal is None and index in self._by_index:
+                self._by_index.pop(index).unload()
+            elif journal is not None and index not in self._by_index:
+                self._open(index, journal)
+        self._tell_changed()
+
+    def _open(self, index: int, journal: Journal) -> None:
+        runtime = self._by_index[index] = self._make(f"{self.topic}-{index}", index, journal, self._timer)
+        assert self._nursery is not None
+        if journal.end_offset <= journal.start_offset:
+            runtime.serve()
+        else:
+            self._nursery.start_soon(self._load, index, runtime)
+        self._nursery.start_soon(runtime.release)
+
+    async def _load(self, index: int, runtime: Runtime) -> None:
+        try:
+            await runtime.load()
+        except (Refused, StorageFailed, Corrupt, DecodeError) as error:
+            self._log.error("%s can't be loaded, what it keeps is not served: %s", runtime.name, error)
+            if self._by_index.get(index) is runtime:
+                self._by_index.pop(index).unload()
+        finally:
+            self._tell_changed()
+
+    # Finding
+
+    async def until_serving(self, keys: Iterable[str]) -> None:
+        """Wait a little for the shards of these keys, if they are about to serve."""
+        with trio.move_on_after(PATIENCE_S):
+            for key in keys:
+                while self._is_coming(key):
+                    await self._changed.wait()
+
+    def _is_coming(self, key: str) -> bool:
+        topic = self._cluster.image.topics.get(self.topic)
+        if topic is None or topic.id != self._topic_id:
+            return topic is not None
+        shard = self._by_index.get(shard_of(key, self.count))
+        return shard is not None and not shard.serving
+
+    def _tell_changed(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def leader_of(self, key: str) -> int:
+        """Broker id of the node that serves a key, -1 while nobody does."""
+        topic = self._cluster.image.topics.get(self.topic)
+        if topic is None:
+            return -1
+        count = self.count if topic.id == self._topic_id else len(topic.partitions)
+        return topic.partitions[shard_of(key, count)].leader
+
+    def find(self, key: str) -> Runtime:
+        """The shard of a key, serving.
+
+        :raises Refused: COORDINATOR_LOAD_IN_PROGRESS, NOT_COORDINATOR.
+        """
+        shard = self._by_index.get(shard_of(key, self.count)) if self.count else None
+        if shard is None:
+            raise Refused(
+                ErrorCode.NOT_COORDINATOR, f"this node does not keep {key!r} of {self.topic}: find the coordinator"
+            )
+        return _serving(shard)
+
+    def all(self) -> list[Runtime]:
+        """Every shard of this node, serving.
+
+        :raises Refused: COORDINATOR_LOAD_IN_PROGRESS.
+        """
+        return [_serving(shard) for shard in self._by_index.values()]
+
+
+def _serving(shard: Runtime) -> Runtime:
+    if not shard.serving:
+        raise Refused(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, f"{shard.name} is being loaded: try again")
+    return shard

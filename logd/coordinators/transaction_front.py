@@ -1,0 +1,292 @@
+"""The transaction coordinator of one node: the way in for requests, and the way out for markers.
+
+Puts each request to the shard of its transactional id, hands new producer ids to those that need one, and has the
+markers of prepared transactions written until every partition has its own. What is decided about transactions is the
+machine's business, in :mod:`transactions`; how a marker gets into a log is :mod:`markers`'. Called by the APIs, and
+by Produce, which asks whether a partition belongs to a transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from logd.coordinators.front import TOPIC as OFFSETS_TOPIC
+from logd.coordinators.front import Waiter, shard_of
+from logd.coordinators.journal import partition_journals
+from logd.coordinators.shards import Shards
+from logd.errors import ErrorCode, Refused, StorageFailed
+from logd.wire.message import Message
+from logd.wire.schemas.add_partitions_to_txn import (
+    AddPartitionsToTxnResult,
+    AddPartitionsToTxnTopic,
+    AddPartitionsToTxnTransaction,
+)
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+    from logd.coordinators import shards
+    from logd.coordinators.effects import SendMarkers
+    from logd.coordinators.journal import Journal
+    from logd.coordinators.markers import Marker
+    from logd.coordinators.runtime import Runtime
+    from logd.coordinators.timer import Timer
+    from logd.partitions.table import PartitionTable
+
+logger = logging.getLogger("logd.transactions")
+
+TOPIC = "__transaction_state"
+BROKER_VERSION = 5
+"""AddPartitionsToTxn as a broker asks it, for clients of transaction.version 2."""
+RETRY_S = 0.1
+"""Between two tries to write the markers that could not be written."""
+
+TopicPartition = tuple[str, int]
+Codes = dict[TopicPartition, ErrorCode]
+
+TRY_AGAIN = frozenset(
+    {
+        ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode.COORDINATOR_NOT_AVAILABLE,
+        ErrorCode.NOT_COORDINATOR,
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.KAFKA_STORAGE_ERROR,
+        ErrorCode.NOT_ENOUGH_REPLICAS,
+        ErrorCode.REQUEST_TIMED_OUT,
+    }
+)
+"""What may be better soon: the partition is there and has no marker yet."""
+
+
+class Writer(Protocol):
+    """Writes markers; :class:`logd.coordinators.markers.MarkerWriter`."""
+
+    async def write_all(
+        self, marker: Marker, partitions: Iterable[TopicPartition]
+    ) -> Mapping[TopicPartition, ErrorCode]: ...
+
+
+class TransactionCoordinator:
+    """The front of all shards.
+
+    :param ids: gives a producer id that nobody ever had.
+    :param markers: how markers get into the partitions' logs.
+    :param partitions: the partitions that this node hosts, those of `__transaction_state` among them.
+    :param journal_of: instead of `partitions`, the journal of each shard, None for one that this node does not lead.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: shards.Metadata,
+        ids: Callable[[], Awaitable[int]],
+        clock: Clock,
+        markers: Writer,
+        partitions: PartitionTable | None = None,
+        journal_of: Callable[[int], Journal | None] | None = None,
+    ) -> None:
+        if journal_of is None:
+            assert partitions is not None, "the shards need a place for their records"
+            journal_of = partition_journals(partitions, TOPIC)
+        self._cluster = cluster
+        self._next_id = ids
+        self._clock = clock
+        self._markers = markers
+        self._shards = Shards(TOPIC, cluster=cluster, journal_of=journal_of, open_shard=self._open_shard)
+        self._ending: dict[str, trio.Event] = {}
+        self.run = self._shards.run
+        self.look_again = self._shards.look_again
+        self.until_serving = self._shards.until_serving
+        self.coordinator_of = self._shards.leader_of
+
+    def close(self) -> None:
+        """Answer whoever still waits."""
+        self._shards.close()
+
+    def _open_shard(self, name: str, index: int, journal: Journal, timer: Timer) -> Runtime:
+        from logd.coordinators.transaction_events import MarkersWritten
+        from logd.coordinators.transaction_shard import open_shard
+
+        def send(effect: SendMarkers, offset: int) -> None:
+            assert isinstance(effect.written, MarkersWritten)
+            ended = self._ending[effect.written.transactional_id] = trio.Event()
+            self._shards.start(partial(self._send, runtime, journal, effect, offset, ended))
+
+        runtime = open_shard(name, journal, self._cluster.settings, timer, self._clock, send)
+        return runtime
+
+    async def ensure_topic(self) -> None:
+        """Make `__transaction_state` if it is not there.
+
+        :raises Refused: it can't be made now.
+        """
+        settings = self._cluster.settings
+        configs: dict[str, str | None] = {
+            "cleanup.policy": "compact",
+            "compression.type": "uncompressed",
+            "min.insync.replicas": str(settings.transaction_state_log_min_isr),
+            "segment.bytes": str(settings.transaction_state_log_segment_bytes),
+            "unclean.leader.election.enable": "false",
+        }
+        count = settings.transaction_state_log_num_partitions
+        await self._cluster.ensure_topic(TOPIC, num_partitions=count, configs=configs)
+
+    # Requests
+
+    def ask(self, transactional_id: str, request: Message, version: int = 0, new_producer_id: int = -1) -> Waiter:
+        """Put a request about one transactional id to its shard; the answer may be there already.
+
+        :raises Refused: COORDINATOR_LOAD_IN_PROGRESS, NOT_COORDINATOR.
+        """
+        from logd.coordinators.transaction_events import TransactionAsked
+
+        shard = self._shards.find(transactional_id)
+        waiter = Waiter()
+        shard.step(TransactionAsked(waiter, request, version, new_producer_id))
+        return waiter
+
+    async def ask_with_id(self, transactional_id: str, request: Message, version: int) -> Message:
+        """The same for requests that may need a new producer id, which costs a write now and then.
+
+        :raises Refused: as :meth:`ask`, and what the machine refuses.
+        """
+        from logd.coordinators.transactions import TransactionMachine
+
+        machine = self._shards.find(transactional_id).machine
+        assert isinstance(machine, TransactionMachine)
+        new_id = await self._next_id() if machine.needs_id(request, version) else -1
+        return await self.ask(transactional_id, request, version, new_id).wait()
+
+    def ask_all(self, request: Message, version: int = 0) -> list[Waiter]:
+        """Put a request to every shard of this node.
+
+        :raises Refused: COORDINATOR_LOAD_IN_PROGRESS when one of them is not loaded yet.
+        """
+        from logd.coordinators.transaction_events import TransactionAsked
+
+        waiters = []
+        for shard in self._shards.all():
+            waiters.append(Waiter())
+            shard.step(TransactionAsked(waiters[-1], request, version))
+        return waiters
+
+    # Partitions
+
+    def add_partitions(
+        self,
+        transactional_id: str,
+        producer_id: int,
+        producer_epoch: int,
+        partitions: Sequence[TopicPartition],
+        *,
+        verify_only: bool,
+        version: int = BROKER_VERSION,
+    ) -> Codes | Awaitable[Codes]:
+        """Add partitions to a transaction, or ask whether they belong to it: a code for each.
+
+        At once, or awaitable while the answer is not committed yet, or while the transaction before is being ended.
+
+        :param version: of AddPartitionsToTxn; before 4 the client is one of transaction.version 0 or 1.
+        """
+        topics: dict[str, list[int]] = {}
+        for topic, index in partitions:
+            topics.setdefault(topic, []).append(index)
+        asked = AddPartitionsToTxnTransaction(
+            transactional_id,
+            producer_id,
+            producer_epoch,
+            verify_only,
+            [AddPartitionsToTxnTopic(topic, indexes) for topic, indexes in topics.items()],
+        )
+        if not transactional_id:
+            return dict.fromkeys(partitions, ErrorCode.INVALID_REQUEST)
+        try:
+            waiter = self.ask(transactional_id, asked, version)
+        except Refused as refused:
+            return dict.fromkeys(partitions, refused.code)
+        busy = isinstance(waiter.message, Refused) and waiter.message.code is ErrorCode.CONCURRENT_TRANSACTIONS
+        if waiter.message is None or (busy and transactional_id in self._ending):
+            return self._added_later(waiter, partitions, asked, version)
+        return _codes(waiter.message, partitions)
+
+    async def _added_later(
+        self, waiter: Waiter, partitions: Sequence[TopicPartition], asked: AddPartitionsToTxnTransaction, version: int
+    ) -> Codes:
+        patience_ms = self._cluster.settings.add_partitions_to_txn_retry_backoff_max_ms
+        limit = trio.current_time() + patience_ms / 1000
+        outcome = await waiter.outcome()
+        while isinstance(outcome, Refused) and outcome.code is ErrorCode.CONCURRENT_TRANSACTIONS:
+            ended = self._ending.get(asked.transactional_id)
+            if ended is None or trio.current_time() >= limit:
+                break
+            with trio.move_on_at(limit):
+                await ended.wait()
+            try:
+                outcome = await self.ask(asked.transactional_id, asked, version).outcome()
+            except Refused as refused:
+                outcome = refused
+        return _codes(outcome, partitions)
+
+    def offsets_partition(self, group_id: str) -> TopicPartition:
+        """The partition that a group's offsets are in, which a transaction that commits them must have.
+
+        :raises Refused: COORDINATOR_NOT_AVAILABLE while there is none.
+        """
+        topic = self._cluster.image.topics.get(OFFSETS_TOPIC)
+        if topic is None:
+            raise Refused(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{OFFSETS_TOPIC} is not there: find the coordinator")
+        return OFFSETS_TOPIC, shard_of(group_id, len(topic.partitions))
+
+    # Markers
+
+    async def _send(
+        self, runtime: Runtime, journal: Journal, effect: SendMarkers, offset: int, ended: trio.Event
+    ) -> None:
+        """Write the markers of one transaction, as often as it takes, then tell the machine."""
+        from logd.coordinators.markers import Marker
+        from logd.coordinators.transaction_events import MarkersWritten
+
+        written = effect.written
+        assert isinstance(written, MarkersWritten)
+        try:
+            await journal.wait_committed(offset)
+            producer_id, epoch = effect.producer
+            marker = Marker(producer_id, epoch, effect.committed, journal.leader_epoch, effect.version)
+            left: Iterable[TopicPartition] = effect.partitions
+            while runtime.serving:
+                codes = await self._markers.write_all(marker, left) if left else {}
+                left = [place for place, code in codes.items() if code in TRY_AGAIN]
+                _report(written.transactional_id, codes)
+                if not left:
+                    runtime.step(written)
+                    return
+                await trio.sleep(RETRY_S)
+        except (Refused, StorageFailed) as why:
+            logger.warning("the markers of %r wait for another coordinator: %s", written.transactional_id, why)
+        finally:
+            if self._ending.get(written.transactional_id) is ended:
+                del self._ending[written.transactional_id]
+            ended.set()
+
+
+def _codes(outcome: Message | Refused, partitions: Iterable[TopicPartition]) -> Codes:
+    if isinstance(outcome, Refused):
+        return dict.fromkeys(partitions, outcome.code)
+    assert isinstance(outcome, AddPartitionsToTxnResult)
+    return {
+        (topic.name, result.partition_index): ErrorCode(result.partition_error_code)
+        for topic in outcome.topic_results
+        for result in topic.results_by_partition
+    }
+
+
+def _report(transactional_id: str, codes: Mapping[TopicPartition, ErrorCode]) -> None:
+    for (topic, index), code in codes.items():
+        if code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+            logger.info("transaction of %r: %s-%d is gone and needs no marker", transactional_id, topic, index)
+        elif code is not ErrorCode.NONE:
+            logger.warning("transaction of %r: the marker of %s-%d: %s", transactional_id, topic, index, code.name)
