@@ -213,6 +213,7 @@ def task_of(log: Log, dirt: Dirt, rules: Rules, now_ms: int) -> Task:
         rules.dedupe_buffer_size,
         rules.dedupe_buffer_load_factor,
         producers,
+        tuple(log.aborted.find(0, dirt.end_offset)),
     )
 
 
@@ -255,7 +256,8 @@ def compact(held: Held, rules: Rules, dirt: Dirt, now_ms: int, worker: Worker) -
         assert result is not None
         if not _usable(log):
             return
-        swap = log.begin_swap(Exchange(result.base_offset, result.next_offset, result.size, result.crc))
+        exchange = Exchange(result.base_offset, result.next_offset, result.size, result.crc)
+        swap = log.begin_swap(exchange, result.dropped_markers)
         if swap is None or [one.size for one in swap.old] != [one.size for one in group]:
             continue
         yield swap.commit

@@ -22,9 +22,12 @@ class Held(Protocol):
     @property
     def high_watermark(self) -> int: ...
 
+    @property
+    def last_stable_offset(self) -> int: ...
+
 
 def retain(held: Held, now_ms: int, *, delete: bool) -> Iterator[Callable[[], None]]:
-    """Let one log forget; yields what a worker thread has to run.
+    """Let one log forget, but nothing of a transaction that is open; yields what a worker thread has to run.
 
     :param delete: False keeps old segments, for a topic whose ``cleanup.policy`` does not say ``delete``;
         what DeleteRecords has released goes all the same.
@@ -33,7 +36,7 @@ def retain(held: Held, now_ms: int, *, delete: bool) -> Iterator[Callable[[], No
     log = held.log
     log.producers.expire(now_ms, log.config.producer_id_expiration_ms)
     log.release_unused()
-    log.delete_segments(log.expired(now_ms, held.high_watermark, delete=delete), now_ms)
+    log.delete_segments(log.expired(now_ms, held.last_stable_offset, delete=delete), now_ms)
     removal = log.removal(now_ms)
     if removal is not None:
         yield removal.run

@@ -78,7 +78,7 @@ def admit(data: memoryview, config: LogConfig, now_ms: int, *, client: bool) -> 
         raise Refused(ErrorCode.CORRUPT_MESSAGE, f"The record batch's CRC is not the {header.crc:#010x} that it states")
     if count <= 0 or count != header.last_offset_delta + 1 or header.base_offset or attributes & _UNUSUAL > CODEC_MAX:
         _refuse_content(header, client)
-    if header.producer_id >= 0 and header.base_sequence < 0 and not attributes & CONTROL:
+    if header.producer_id >= 0 and header.base_sequence < 0 and client and not attributes & CONTROL:
         raise Refused(
             ErrorCode.INVALID_RECORD, f"Sequence {header.base_sequence} of producer {header.producer_id} is negative"
         )

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from logd.log.aborted import TXN_INDEX_SUFFIX
 from logd.log.flush import IndexTail, RecoveryPoint
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
+from logd.log.restoring import SNAPSHOT_SUFFIX
 from logd.log.segment import INDEX_SUFFIX, TIME_INDEX_SUFFIX
 from logd.log.state import STATE_NAME, State, pack_state
 
@@ -23,14 +25,13 @@ if TYPE_CHECKING:
 # A recovery point is made each time so much was written; its snapshot takes longer the more producers there are.
 RECOVERY_POINT_BYTES: Final = 32 * 1024 * 1024
 PRODUCER_POINT_BYTES: Final = 4096
-SNAPSHOT_SUFFIX: Final = ".snapshot"
 SNAPSHOTS_KEPT: Final = 3
 
 
 class Checkpoints:
     """The state of one log as it is on disk, and what makes the next."""
 
-    __slots__ = ("_disk", "_indexed", "_path", "job", "since_point_bytes", "snapshots", "state")
+    __slots__ = ("_aborted_bytes", "_disk", "_indexed", "_path", "job", "since_point_bytes", "snapshots", "state")
 
     def __init__(self, disk: Disk, path: str, state: State, snapshots: list[int]) -> None:
         self._disk = disk
@@ -43,6 +44,7 @@ class Checkpoints:
         self.since_point_bytes = 0
         """What was appended since the last recovery point."""
         self._indexed = (0, 0)  # entries of the active segment's two index files that are on disk
+        self._aborted_bytes = 0  # and of its transaction index
 
     def point_due(self, producers: int, *, sealed: bool) -> bool:
         """Whether the next flush is to make a recovery point: a segment was sealed, or enough was written."""
@@ -60,16 +62,22 @@ class Checkpoints:
         obsolete = tuple(self.snapshot_path(one) for one in self.snapshots[:-SNAPSHOTS_KEPT])
         self.snapshots = self.snapshots[-SNAPSHOTS_KEPT:]
         entries, times = self._indexed
-        tails = (
+        tails: tuple[IndexTail, ...] = (
             IndexTail(active.path + INDEX_SUFFIX, entries * OFFSET_ENTRY_BYTES, active.index.offset_bytes(entries)),
             IndexTail(active.path + TIME_INDEX_SUFFIX, times * TIME_ENTRY_BYTES, active.index.time_bytes(times)),
         )
         self._indexed = (len(active.index.offsets), len(active.index.times))
+        aborted = log.aborted.part(active.base_offset, offset)
+        if len(aborted) > self._aborted_bytes:
+            tail = aborted[self._aborted_bytes :]
+            tails = (*tails, IndexTail(active.path + TXN_INDEX_SUFFIX, self._aborted_bytes, tail, sync=True))
+            self._aborted_bytes = len(aborted)
         return RecoveryPoint(self.snapshot_path(offset), snapshot, obsolete, tails)
 
     def forget_indexed(self) -> None:
         """What the active segment's index files hold is not known: the next recovery point writes them whole."""
         self._indexed = (0, 0)
+        self._aborted_bytes = 0
 
     def state_of(
         self,
@@ -91,6 +99,7 @@ class Checkpoints:
             clean_bytes,
             has_snapshot,
             tuple(log.epochs.entries),
+            log.aborted.sum(log.start_offset, clean_end if clean_end >= 0 else point),
         )
 
     def write(self, state: State) -> None:

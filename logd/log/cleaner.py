@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from logd.errors import StorageFailed
+from logd.log.aborted import AbortedTransaction
 from logd.log.chunks import Batch, Rows, chunks, file_checksum, rows_of
 from logd.log.disk import Disk
 from logd.log.keymap import SPAN_MAX, Digester, KeyMap, slots_for
@@ -26,9 +27,6 @@ from logd.log.rewriting import delete_horizon_ms, emptied, without
 from logd.log.segment import LOG_SUFFIX, Segment
 from logd.log.swap import cleaned_path
 from logd.wire.batches import BatchHeader, read_header
-
-ABORT_MARKER: Final = 0
-COMMIT_MARKER: Final = 1
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -52,6 +50,7 @@ class Task(msgspec.Struct, frozen=True):
     :param pieces: the sealed segments from the start of the log on, up to ``end_offset`` or beyond.
     :param first_dirty: what is below has been cleaned before.
     :param end_offset: what is from here on must stay as it is.
+    :param aborted: all aborted transactions that began before it; those that began in the clean part too.
     """
 
     directory: str
@@ -64,6 +63,7 @@ class Task(msgspec.Struct, frozen=True):
     map_bytes: int
     load_factor: float
     producers: dict[int, LastBatch]
+    aborted: tuple[AbortedTransaction, ...] = ()
 
 
 class Surveyed(msgspec.Struct, frozen=True):
@@ -75,7 +75,10 @@ class Surveyed(msgspec.Struct, frozen=True):
 
 
 class Rewritten(msgspec.Struct, frozen=True):
-    """A group of segments that was written anew, with its checksum, and what became of its records."""
+    """A group of segments that was written anew, with its checksum, and what became of its records.
+
+    ``dropped_markers``: the offsets of those that ended an aborted transaction and are gone.
+    """
 
     base_offset: int
     next_offset: int
@@ -84,6 +87,7 @@ class Rewritten(msgspec.Struct, frozen=True):
     bytes_before: int
     records_before: int
     records_after: int
+    dropped_markers: tuple[int, ...] = ()
 
 
 class MapTooSmall(Exception):
@@ -110,7 +114,8 @@ class Cleaner:
         self._end_offset = min(task.end_offset, task.first_dirty + SPAN_MAX)
         self._map = KeyMap(1, task.first_dirty, 1.0)
         self._latest = task.first_dirty - 1
-        self._markers: dict[int, tuple[list[int], list[bool]]] | None = None  # looked for when first needed
+        self._spans = _spans(task.aborted)
+        self._ends = {one.last_offset for one in task.aborted}
         self._seen: set[int] = set()  # producers with data since their last marker
 
     # The dirty part
@@ -137,19 +142,6 @@ class Cleaner:
         else:
             self._latest = max(self._latest, self._end_offset - 1)
         return Surveyed(self._latest + 1, self._map.count, self._map.memory_bytes)
-
-    def _look_ahead(self) -> dict[int, tuple[list[int], list[bool]]]:
-        """Find the transaction markers of the dirty part: of each producer the offsets, and which abort."""
-        found: dict[int, tuple[list[int], list[bool]]] = {}
-        for chunk in self._dirty():
-            for batch in chunk:
-                header = batch.header
-                aborted = _aborts(batch) if header.is_control and header.count else None
-                if aborted is not None:
-                    offsets, kinds = found.setdefault(header.producer_id, ([], []))
-                    offsets.append(header.base_offset)
-                    kinds.append(aborted)
-        return found
 
     def _dirty(self) -> Iterator[list[Batch]]:
         first, end = self._task.first_dirty, self._end_offset
@@ -178,14 +170,12 @@ class Cleaner:
         return True
 
     def _aborted(self, header: BatchHeader) -> bool:
-        """Say whether a batch belongs to a transaction that was aborted; in the clean part none is left."""
-        if not header.is_transactional or header.base_offset < self._task.first_dirty:
+        """Say whether a batch belongs to a transaction that was aborted."""
+        if not header.is_transactional:
             return False
-        if self._markers is None:
-            self._markers = self._look_ahead()
-        offsets, aborted = self._markers.get(header.producer_id, ((), ()))
-        at = bisect_right(offsets, header.base_offset)
-        return at < len(offsets) and aborted[at]
+        firsts, lasts = self._spans.get(header.producer_id, ((), ()))
+        at = bisect_right(firsts, header.base_offset) - 1
+        return at >= 0 and header.base_offset < lasts[at]
 
     # Writing anew
 
@@ -210,7 +200,8 @@ class Cleaner:
             raise
         size = sum(piece.size for piece in group)
         crc = file_checksum(disk, out.file, out.size)
-        return Rewritten(base, following, out.size, crc, size, rewriting.records_before, rewriting.records_after)
+        counts = (rewriting.records_before, rewriting.records_after)
+        return Rewritten(base, following, out.size, crc, size, *counts, tuple(rewriting.dropped_markers))
 
     def _write_group(self, group: list[Piece], rewriting: _Rewriting) -> None:
         for piece in group:
@@ -304,6 +295,8 @@ class Cleaner:
 
     def _drop(self, batch: Batch, rewriting: _Rewriting) -> None:
         """Drop the records of a batch, and the batch itself unless its producer or the end of the run needs it."""
+        if batch.header.base_offset in self._ends:
+            rewriting.dropped_markers.append(batch.header.base_offset)
         if self._must_tell(batch.header):
             rewriting.write(emptied(batch.header), batch.header, batch.header.max_timestamp)
 
@@ -326,11 +319,14 @@ def _has_data(header: BatchHeader) -> bool:
     return header.count > 0 and not header.is_control
 
 
-def _aborts(batch: Batch) -> bool | None:
-    """Say whether a control batch aborts a transaction; None when it ends none."""
-    key = rows_of([batch]).key(0)
-    kind = int.from_bytes(key[2:4], "big") if len(key) >= 4 else -1
-    return kind == ABORT_MARKER if kind in (ABORT_MARKER, COMMIT_MARKER) else None
+def _spans(aborted: Sequence[AbortedTransaction]) -> dict[int, tuple[list[int], list[int]]]:
+    """First offsets and markers of each producer's aborted transactions, which follow each other."""
+    spans: dict[int, tuple[list[int], list[int]]] = {}
+    for one in aborted:
+        firsts, lasts = spans.setdefault(one.producer_id, ([], []))
+        firsts.append(one.first_offset)
+        lasts.append(one.last_offset)
+    return spans
 
 
 def _remove(disk: Disk, segment: Segment) -> None:
@@ -347,6 +343,7 @@ class _Rewriting:
         self._now_ms = now_ms
         self.records_before = 0
         self.records_after = 0
+        self.dropped_markers: list[int] = []
 
     def keep(self, batch: Batch) -> None:
         """Copy a batch as it is."""

@@ -23,6 +23,7 @@ class IndexTail(msgspec.Struct, frozen=True):
     path: str
     position: int
     data: bytes
+    sync: bool = False
 
 
 class RecoveryPoint(msgspec.Struct, frozen=True):
@@ -100,6 +101,8 @@ class FlushJob:
             file = self._disk.open(tail.path, create=True)
             self._disk.write(file, tail.data, tail.position)
             self._disk.resize(file, tail.position + len(tail.data))
+            if tail.sync:
+                self._disk.sync(file)
         if point.snapshot is not None:
             self._disk.replace(point.snapshot_path, point.snapshot, sync=True)
             self._disk.sync_directory(self._path)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -25,7 +25,9 @@ from logd.log.disk import PASSING, Disk, RealDisk
 from logd.log.epochs import EpochEnd, Epochs
 from logd.log.flush import FlushJob
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
-from logd.log.producers import Producers
+from logd.log.markers import build_marker, note_marker
+from logd.log.producers import Kept, Producers, Verification
+from logd.log.restoring import restore_producers
 from logd.log.retention import Doomed, Removal
 from logd.log.search import Scan, piece_of
 from logd.log.segment import (
@@ -38,7 +40,8 @@ from logd.log.segment import (
 from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
 from logd.log.swap import Exchange, Swap, remember_cleaned
-from logd.wire.batches import BatchHeader, check_crc, read_headers, stamp, stamp_append_time
+from logd.log.transactions import NEVER
+from logd.wire.batches import CONTROL, TRANSACTIONAL, BatchHeader, check_crc, read_headers, stamp, stamp_append_time
 
 SEALED_OPEN_MAX: Final = 4
 
@@ -69,6 +72,8 @@ class Log:
         self.high_watermark = min(found.state.high_watermark, found.end_offset)
         self.epochs: Epochs = found.epochs
         self.producers: Producers = found.producers
+        self.transactions = found.producers.transactions
+        self.aborted = found.aborted
         self.segments: list[Segment] = found.segments
         self.cleaned_offset = found.cleaned_offset
         """Below it the log is compacted."""
@@ -144,12 +149,19 @@ class Log:
     # Appending
 
     def append(
-        self, batches: memoryview | bytes | bytearray, *, leader_epoch: int, now_ms: int, origin: str = "client"
+        self,
+        batches: memoryview | bytes | bytearray,
+        *,
+        leader_epoch: int,
+        now_ms: int,
+        origin: str = "client",
+        verified: Verification | None = None,
     ) -> Appended:
         """Append one batch (``client``, ``coordinator``), or those of a leader's answer as they are (``replica``).
 
         A writable buffer is stamped in place with base offset and leader epoch; it is not kept.
 
+        :param verified: for a transactional batch that is the first of its transaction here.
         :raises Refused: what :func:`~logd.log.admission.admit` and the producer state refuse.
         :raises StorageFailed: the disk did; when it is only full, later appends may succeed.
         """
@@ -162,8 +174,14 @@ class Log:
         config = self.config
         header = admit(view, config, now_ms, client=client)
         producer_id = header.producer_id
-        if producer_id >= 0 and client:
-            kept = self.producers.check(producer_id, header.producer_epoch, header.base_sequence, header.last_sequence)
+        if producer_id >= 0:
+            producers = self.producers
+            if client and not header.attributes & TRANSACTIONAL:
+                kept = producers.check(producer_id, header.producer_epoch, header.base_sequence, header.last_sequence)
+                if kept is None and producers.transactions.first_unstable != NEVER:
+                    producers.check_plain(producer_id)
+            else:
+                kept = self._check_transactional(header, client, verified)
             if kept is not None:
                 return Appended(kept.base_offset, kept.last_offset + 1, kept.timestamp_ms, True, self.start_offset)
         append_time, max_timestamp = -1, header.max_timestamp
@@ -177,11 +195,47 @@ class Log:
         last = base + header.last_offset_delta
         self._write(view, base, last, max_timestamp, now_ms)
         if producer_id >= 0:
-            self.producers.note(header, base, max_timestamp)
+            if header.attributes & CONTROL:
+                self._note_marker(header, view, base)
+            else:
+                self.producers.note(header, base, max_timestamp)
         if leader_epoch > self.epochs.latest:
             self.epochs.assign(leader_epoch, base)
         self.end_offset = last + 1
         return Appended(base, last + 1, append_time, False, self.start_offset)
+
+    def _check_transactional(self, header: BatchHeader, client: bool, verified: Verification | None) -> Kept | None:
+        if client:
+            return self.producers.check_transactional(header, verified)
+        if not header.attributes & CONTROL:
+            self.producers.check_coordinated(header.producer_id, header.producer_epoch)
+        return None
+
+    def append_marker(
+        self,
+        producer_id: int,
+        epoch: int,
+        *,
+        committed: bool,
+        coordinator_epoch: int,
+        transaction_version: int,
+        leader_epoch: int,
+        now_ms: int,
+    ) -> Appended:
+        """End a producer's transaction, whether it has one here or not.
+
+        :raises Refused: INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED.
+        :raises StorageFailed: see :meth:`append`.
+        """
+        self._check()
+        self.producers.check_marker(producer_id, epoch, coordinator_epoch, transaction_version)
+        batch = build_marker(
+            producer_id, epoch, committed=committed, coordinator_epoch=coordinator_epoch, now_ms=now_ms
+        )
+        return self.append(batch, leader_epoch=leader_epoch, now_ms=now_ms, origin="coordinator")
+
+    def _note_marker(self, header: BatchHeader, batch: memoryview, offset: int) -> None:
+        note_marker(self.producers, self.aborted, header, batch, 0, offset)
 
     def _append_replicated(self, view: memoryview, now_ms: int) -> Appended:
         first = self.end_offset
@@ -203,7 +257,10 @@ class Log:
             )
         self._write(batch, base, header.last_offset, header.max_timestamp, now_ms)
         if header.producer_id >= 0:
-            self.producers.note(header, base, header.max_timestamp)
+            if header.attributes & CONTROL:
+                self._note_marker(header, batch, base)
+            else:
+                self.producers.note(header, base, header.max_timestamp)
         if header.leader_epoch > self.epochs.latest:
             self.epochs.assign(header.leader_epoch, base)
         self.end_offset = header.next_offset
@@ -261,7 +318,7 @@ class Log:
         sealed = self._active
         segment = Segment(self._disk, self.path, self.end_offset, now_ms)
         segment.file  # made now: its name says where the log ends  # noqa: B018
-        sealed.seal()
+        self._seal(sealed)
         self._unfinished.append(sealed)
         self._new_names = True
         self.segments.append(segment)
@@ -269,6 +326,10 @@ class Log:
         self._active = segment
         self._checkpoints.forget_indexed()
         return segment
+
+    def _seal(self, segment: Segment) -> None:
+        segment.seal()
+        segment.aborted = self.aborted.part(segment.base_offset, segment.next_offset)
 
     # Reading
 
@@ -367,6 +428,7 @@ class Log:
             self.start_offset = offset
             self.high_watermark = max(self.high_watermark, offset)
             self.epochs.truncate_start(offset)
+            self.aborted.forget_before(offset)
 
     def expired(self, now_ms: int, high_watermark: int, *, delete: bool = True) -> list[Segment]:
         """Return the oldest segments that retention (if ``delete``) or DeleteRecords have released."""
@@ -402,7 +464,7 @@ class Log:
         self._doomed = [one for one in self._doomed if one not in due]
         return Removal(self._disk, [one.segment for one in due])
 
-    def begin_swap(self, exchange: Exchange) -> Swap | None:
+    def begin_swap(self, exchange: Exchange, dropped_markers: Sequence[int] = ()) -> Swap | None:
         """Return the exchange of sealed segments for a compacted one; None when they are not all there any more."""
         self._check()
         old = [one for one in self.segments if exchange.base_offset <= one.base_offset < exchange.next_offset]
@@ -410,7 +472,8 @@ class Log:
             return None
         if not all(one.finished for one in old):
             return None
-        return Swap(self._disk, self.path, exchange, old, self.cleaned_offset, self.fail)
+        dropped = list(dropped_markers)
+        return Swap(self._disk, self.path, exchange, old, self.cleaned_offset, self.fail, dropped)
 
     def swap_segments(self, swap: Swap) -> bool:
         """Put compacted segments, whose swap is committed, in place of the old; False when those have changed.
@@ -428,6 +491,8 @@ class Log:
             self.fail(failure)
             raise
         self.has_gaps = True
+        self.aborted.forget(swap.dropped)
+        new.aborted = self.aborted.part(new.base_offset, new.next_offset)
         self.segments[at:stop] = [new]
         self._bases[at:stop] = [new.base_offset]
         self._opened = [one for one in self._opened if one not in swap.old]
@@ -475,10 +540,12 @@ class Log:
         self._unfinished = [one for one in self._unfinished if one in self.segments[:at]]
         segment.truncate(position, end)
         self._active = segment
+        self.aborted.truncate(end)
+        segment.write_aborted(self.aborted.part(segment.base_offset, end))
         checkpoints.forget_indexed()
         self.end_offset = self.flushed_offset = end
         checkpoints.remove_snapshots(end)
-        recovery.restore_producers(self._disk, self.path, self.producers, checkpoints.snapshots, self.segments, end)
+        restore_producers(self._disk, self.path, self.producers, checkpoints.snapshots, self.segments, end)
         return end
 
     def _start_over(self) -> int:
@@ -486,6 +553,7 @@ class Log:
         start = self.start_offset
         self.flushed_offset = self.high_watermark = self.end_offset = start
         self.epochs.truncate_end(start)
+        self.aborted.truncate(start)
         checkpoints = self._checkpoints
         checkpoints.write(checkpoints.state_of(self, point=start, flushed=start, has_snapshot=False))
         for segment in self.segments:
@@ -593,7 +661,7 @@ class Log:
         # not only those that no job has taken: a node that stops leaves jobs undone
         unfinished = [one for one in self.segments if not one.finished and (one is not active or active.size)]
         for segment in unfinished:
-            segment.seal()
+            self._seal(segment)
             segment.write_sealed()
         checkpoints, end, known = self._checkpoints, self.end_offset, len(self.producers) > 0
         if known:

@@ -1,9 +1,10 @@
 """What a log remembers of its idempotent and transactional producers: epoch, last batches, open transaction.
 
-The rules are Kafka's (KIP-98, KIP-360): a batch repeated within a producer's last five is a success with the offset of
-the first; a gap in the sequence is refused, as is an older epoch; a producer that is not known may begin with any
-sequence. :class:`~logd.log.log.Log` asks :meth:`Producers.check` before it writes a batch and calls
-:meth:`Producers.note` after. Snapshots are bytes; this module never touches a file.
+The rules are Kafka's (KIP-98, KIP-360, KIP-890): a batch repeated within a producer's last five is a success with the
+offset of the first; a gap in the sequence is refused, as is an older epoch; a producer that is not known may begin with
+any sequence. A transaction may only begin once the coordinator has said that the partition belongs to it.
+:class:`~logd.log.log.Log` asks :meth:`Producers.check` and its kin before it writes a batch and calls
+:meth:`Producers.note` or :meth:`Producers.end` after. Snapshots are bytes; this module never touches a file.
 """
 
 from __future__ import annotations
@@ -16,11 +17,15 @@ from typing import Final
 import msgspec
 
 from logd.errors import DecodeError, ErrorCode, Refused
-from logd.wire.batches import CONTROL, TRANSACTIONAL, BatchHeader
+from logd.log.transactions import OpenTransactions
+from logd.wire.batches import TRANSACTIONAL, BatchHeader
 from logd.wire.checksum import crc32c
 
 BATCHES_KEPT: Final = 5
 SEQUENCE_MAX: Final = 2**31 - 1
+EPOCH_MAX: Final = 2**15 - 1
+MARKERS_BUMP_FROM: Final = 2
+"""The ``transaction.version`` from which on a marker carries a higher epoch than the transaction's records."""
 NO_EPOCH: Final = -1
 NO_SEQUENCE: Final = -1
 NO_OFFSET: Final = -1
@@ -61,14 +66,33 @@ class Producer:
         return self.batches[-1].last_sequence if self.batches else NO_SEQUENCE
 
 
+class Verification:
+    """A question to the coordinator that is under way: may this producer begin a transaction here (KIP-890)?
+
+    It is void once a marker was written, so that a late answer opens nothing.
+    """
+
+    __slots__ = ("askers", "epoch", "lowest_sequence", "restarts", "void")
+
+    def __init__(self, epoch: int, sequence: int, *, restarts: bool) -> None:
+        self.epoch = epoch
+        self.lowest_sequence = sequence
+        self.restarts = restarts
+        """The client begins each transaction with a new epoch, and so with sequence 0."""
+        self.askers = 0
+        self.void = False
+
+
 class Producers:
     """The producers of one log, by producer id."""
 
-    __slots__ = ("_by_id", "_where")
+    __slots__ = ("_by_id", "_verifications", "_where", "transactions")
 
     def __init__(self, where: str) -> None:
         self._by_id: dict[int, Producer] = {}
+        self._verifications: dict[int, Verification] = {}
         self._where = where
+        self.transactions = OpenTransactions()
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -103,11 +127,7 @@ class Producers:
                 return None
             raise self._out_of_order(producer_id, epoch, sequence, f"the last one stored is {expected}")
         if epoch < producer.epoch:
-            raise Refused(
-                ErrorCode.INVALID_PRODUCER_EPOCH,
-                f"Producer {producer_id} sent epoch {epoch} to {self._where}, where {producer.epoch} is in force: "
-                "a newer instance took over",
-            )
+            raise self._stale(producer, epoch)
         if sequence != 0 and producer.epoch != NO_EPOCH:
             raise self._out_of_order(producer_id, epoch, sequence, "a new epoch begins with 0")
         return None
@@ -118,11 +138,128 @@ class Producers:
             f"Producer {producer_id} epoch {epoch} sent sequence {sequence} to {self._where}: {why}",
         )
 
-    def note(self, header: BatchHeader, base_offset: int, timestamp_ms: int) -> None:
-        """Note a batch that is in the log now: a producer's records, or the marker that ends its transaction."""
-        if header.attributes & CONTROL:
-            self.mark(header.producer_id, header.producer_epoch, -1, timestamp_ms)
+    def _stale(self, producer: Producer, epoch: int) -> Refused:
+        return Refused(
+            ErrorCode.INVALID_PRODUCER_EPOCH,
+            f"Producer {producer.producer_id} sent epoch {epoch} to {self._where}, where {producer.epoch} is in force: "
+            "a newer instance took over, or the transaction was ended",
+        )
+
+    # Transactions
+
+    def begin_verification(self, producer_id: int, epoch: int, sequence: int, *, restarts: bool) -> Verification | None:
+        """Say what must be asked of the coordinator before a transactional batch may be appended.
+
+        :param restarts: the client gets a new epoch with each transaction (``transaction.version`` 2).
+        :return: None when the transaction is open here: then nothing. Else it goes to :meth:`check_transactional`,
+            and in any case to :meth:`end_verification`.
+        :raises Refused: INVALID_PRODUCER_EPOCH.
+        """
+        producer = self._by_id.get(producer_id)
+        if self._is_open(producer, epoch):
+            return None
+        found = self._verifications.get(producer_id)
+        if found is None or found.restarts is not restarts:
+            found = self._verifications[producer_id] = Verification(epoch, sequence, restarts=restarts)
+        elif epoch > found.epoch:
+            found.epoch, found.lowest_sequence = epoch, sequence
+        elif epoch == found.epoch:
+            found.lowest_sequence = min(found.lowest_sequence, sequence)
+        found.askers += 1
+        return found
+
+    def end_verification(self, producer_id: int, verification: Verification) -> None:
+        """Its answer has been used, or will not be."""
+        verification.askers -= 1
+        if not verification.askers and self._verifications.get(producer_id) is verification:
+            del self._verifications[producer_id]
+
+    def check_transactional(self, header: BatchHeader, verified: Verification | None) -> Kept | None:
+        """Judge a client's transactional batch; see :meth:`check`.
+
+        :param verified: with which the coordinator was asked, if it was.
+        :raises Refused: INVALID_PRODUCER_EPOCH, INVALID_TXN_STATE, OUT_OF_ORDER_SEQUENCE_NUMBER.
+        """
+        producer_id, epoch, sequence = header.producer_id, header.producer_epoch, header.base_sequence
+        producer = self._by_id.get(producer_id)
+        if producer is not None and epoch == producer.epoch:
+            for kept in producer.batches:
+                if kept.first_sequence == sequence and kept.last_sequence == header.last_sequence:
+                    return kept
+        if not self._is_open(producer, epoch):
+            if verified is None or verified.void:
+                raise self._not_open(producer_id, epoch)
+            if sequence and verified.restarts and (producer is None or not producer.batches):
+                raise self._out_of_order(producer_id, epoch, sequence, "a transaction begins with 0")
+            if sequence > verified.lowest_sequence and epoch == verified.epoch:
+                why = f"sequence {verified.lowest_sequence} is to be stored first"
+                raise self._out_of_order(producer_id, epoch, sequence, why)
+        return self.check(producer_id, epoch, sequence, header.last_sequence)
+
+    def check_coordinated(self, producer_id: int, epoch: int) -> None:
+        """Judge a transactional batch of a coordinator on this node, which has no sequence and was verified.
+
+        :raises Refused: INVALID_PRODUCER_EPOCH.
+        """
+        self._is_open(self._by_id.get(producer_id), epoch)
+
+    def _is_open(self, producer: Producer | None, epoch: int) -> bool:
+        if producer is None:
+            return False
+        if epoch < producer.epoch:
+            raise self._stale(producer, epoch)
+        return epoch == producer.epoch and producer.txn_first_offset != NO_OFFSET
+
+    def _not_open(self, producer_id: int, epoch: int) -> Refused:
+        return Refused(
+            ErrorCode.INVALID_TXN_STATE,
+            f"Producer {producer_id} epoch {epoch} has no open transaction on {self._where}",
+        )
+
+    def check_plain(self, producer_id: int) -> None:
+        """Judge a batch outside of any transaction, after :meth:`check`, in a log that has open ones.
+
+        :raises Refused: INVALID_TXN_STATE when its producer has one.
+        """
+        producer = self._by_id.get(producer_id)
+        if producer is not None and producer.txn_first_offset != NO_OFFSET:
+            raise Refused(
+                ErrorCode.INVALID_TXN_STATE,
+                f"Producer {producer_id} sent a batch without a transaction to {self._where}, "
+                f"where its transaction is open from offset {producer.txn_first_offset} on",
+            )
+
+    def check_marker(self, producer_id: int, epoch: int, coordinator_epoch: int, transaction_version: int) -> None:
+        """Judge the marker that is to end a producer's transaction (KIP-890, KAFKA-19999).
+
+        :raises Refused: INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED.
+        """
+        producer = self._by_id.get(producer_id)
+        if producer is None:
             return
+        if transaction_version >= MARKERS_BUMP_FROM:
+            open_here = producer.txn_first_offset != NO_OFFSET
+            again = epoch == producer.epoch and (not open_here or epoch == EPOCH_MAX)
+            fenced = epoch <= producer.epoch and not again
+        else:
+            fenced = epoch < producer.epoch
+        if fenced:
+            raise Refused(
+                ErrorCode.INVALID_PRODUCER_EPOCH,
+                f"A marker of transaction version {transaction_version} for producer {producer_id} has epoch {epoch} "
+                f"on {self._where}, where {producer.epoch} is in force",
+            )
+        if producer.coordinator_epoch > coordinator_epoch:
+            raise Refused(
+                ErrorCode.TRANSACTION_COORDINATOR_FENCED,
+                f"A marker for producer {producer_id} has coordinator epoch {coordinator_epoch} on {self._where}, "
+                f"where {producer.coordinator_epoch} has written: another coordinator took over",
+            )
+
+    # After the append
+
+    def note(self, header: BatchHeader, base_offset: int, timestamp_ms: int) -> None:
+        """Note a producer's batch of data that is in the log now."""
         producer = self._by_id.get(header.producer_id)
         if producer is None:
             producer = self._by_id[header.producer_id] = Producer(header.producer_id)
@@ -135,20 +272,34 @@ class Producers:
         last_offset = base_offset + header.last_offset_delta
         batches.append(Kept(header.base_sequence, header.last_sequence, base_offset, last_offset, timestamp_ms))
         producer.last_timestamp = timestamp_ms
-        if header.attributes & TRANSACTIONAL and producer.txn_first_offset == NO_OFFSET:
+        if header.attributes & TRANSACTIONAL and producer.txn_first_offset == NO_OFFSET and header.count:
             producer.txn_first_offset = base_offset
+            self.transactions.begin(header.producer_id, base_offset)
 
-    def mark(self, producer_id: int, epoch: int, coordinator_epoch: int, timestamp_ms: int) -> None:
-        """Note a transaction marker: the producer's transaction is over, a newer epoch counts from here on."""
+    def end(
+        self, producer_id: int, epoch: int, coordinator_epoch: int, timestamp_ms: int, offset: int
+    ) -> tuple[int, int] | None:
+        """Note the marker at ``offset``: the producer's transaction is over, a newer epoch counts from here on.
+
+        :return: the first offset of the transaction, and the offset below which all are decided now; None when the
+            producer had none.
+        """
         producer = self._by_id.get(producer_id)
         if producer is None:
             producer = self._by_id[producer_id] = Producer(producer_id)
         if epoch != producer.epoch:
             producer.epoch = epoch
             producer.batches.clear()
-        producer.txn_first_offset = NO_OFFSET
         producer.coordinator_epoch = max(coordinator_epoch, producer.coordinator_epoch)
         producer.last_timestamp = timestamp_ms
+        verification = self._verifications.pop(producer_id, None)
+        if verification is not None:
+            verification.void = True
+        first_offset = producer.txn_first_offset
+        if first_offset == NO_OFFSET:
+            return None
+        producer.txn_first_offset = NO_OFFSET
+        return first_offset, self.transactions.end(first_offset, offset)
 
     def expire(self, now_ms: int, expiration_ms: int) -> int:
         """Forget producers that have no open transaction and have been silent for ``expiration_ms``; say how many."""
@@ -163,7 +314,7 @@ class Producers:
 
     def clear(self) -> None:
         """Forget all."""
-        self._by_id.clear()
+        self._take({})
 
     def snapshot(self, offset: int) -> bytes:
         """Return the state, which is that of the log before ``offset``, as the content of a snapshot file."""
@@ -191,8 +342,16 @@ class Producers:
         :raises DecodeError: when the checksum or the shape is wrong; the state is unchanged.
         """
         offset, by_id = _parse(data)
-        self._by_id = by_id
+        self._take(by_id)
         return offset
+
+    def _take(self, by_id: dict[int, Producer]) -> None:
+        self._by_id = by_id
+        for verification in self._verifications.values():
+            verification.void = True
+        self._verifications.clear()
+        open_ones = [one for one in by_id.values() if one.txn_first_offset != NO_OFFSET]
+        self.transactions.replace([(one.txn_first_offset, one.producer_id) for one in open_ones])
 
 
 def _parse(data: bytes) -> tuple[int, dict[int, Producer]]:

@@ -13,16 +13,17 @@ from typing import Final, NamedTuple
 import msgspec
 
 from logd.errors import Corrupt, DecodeError
+from logd.log.aborted import AbortedIndex
 from logd.log.admission import MAGIC, LogConfig
 from logd.log.disk import PAGE_BYTES, TEMPORARY_SUFFIX, Disk, Entry
 from logd.log.epochs import Epochs
 from logd.log.producers import Producers
+from logd.log.restoring import SNAPSHOT_SUFFIX, note_batch, put_right, restore_aborted, restore_producers
 from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPlace, Segment
 from logd.log.state import META_NAME, STATE_NAME, State, parse_meta, parse_state
 from logd.log.swap import settle
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
-SNAPSHOT_SUFFIX: Final = ".snapshot"
 _NAME_DIGITS: Final = 20
 _ZEROS: Final = "zeros follow"
 
@@ -37,6 +38,7 @@ class Found(NamedTuple):
     unfinished: list[Segment]
     epochs: Epochs
     producers: Producers
+    aborted: AbortedIndex
     snapshots: list[int]
     cleaned_offset: int = 0
     has_gaps: bool = False
@@ -46,7 +48,7 @@ def empty(disk: Disk, path: str, topic_id: bytes, state: State, now_ms: int) -> 
     """Return the log of a directory without segments."""
     segment = Segment(disk, path, state.start_offset, now_ms)
     epochs = Epochs(list(state.epochs))
-    return Found(topic_id, state, state.start_offset, [segment], [], epochs, Producers(path), [])
+    return Found(topic_id, state, state.start_offset, [segment], [], epochs, Producers(path), AbortedIndex(), [])
 
 
 def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
@@ -74,8 +76,11 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
         state = _replaced(state, start_offset=segments[0].base_offset)
     snapshots = [_number(entry.name) for entry in entries if _is(entry.name, SNAPSHOT_SUFFIX)]
     trusted = state.clean_end_offset >= segments[-1].base_offset and state.clean_bytes == segments[-1].size
-    recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots))
+    point = state.clean_end_offset if trusted else max(state.recovery_point, segments[0].base_offset)
+    aborted = restore_aborted(disk, path, entries, state, segments, point)
+    recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots), aborted)
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
+    put_right(disk, path, entries, found.segments, aborted)
     if found.end_offset >= state.start_offset:
         return found._replace(cleaned_offset=min(settled.cleaned_offset, found.end_offset), has_gaps=settled.compacted)
     for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
@@ -87,42 +92,6 @@ def remove_segment(disk: Disk, segment: Segment) -> None:
     """Remove the files of a segment; the data goes last, so that no index is ever left alone."""
     for name in reversed(segment.paths()):
         disk.remove(name)
-
-
-def restore_producers(
-    disk: Disk, path: str, producers: Producers, snapshots: list[int], segments: list[Segment], offset: int
-) -> None:
-    """Bring the producer state to what it was at ``offset``: the nearest snapshot, and the headers from there on."""
-    start = segments[0].base_offset
-    producers.clear()
-    for candidate in sorted((one for one in snapshots if one <= offset), reverse=True):
-        data = disk.load(f"{path}/{candidate:020d}{SNAPSHOT_SUFFIX}")
-        try:
-            if data is not None and producers.restore(data) == candidate:
-                start = candidate
-                break
-        except DecodeError:
-            continue
-    for segment in segments:
-        if start < offset and segment.size and (segment.next_offset > start or not segment.sealed):
-            _replay(disk, producers, segment, start, offset)
-
-
-def _replay(disk: Disk, producers: Producers, segment: Segment, start: int, stop: int) -> None:
-    position = segment.locate(start) if start > segment.base_offset else 0
-    while position < segment.size:
-        chunk = disk.read(segment.file, min(SCAN_BYTES, segment.size - position), position)
-        at = 0
-        while at + HEADER_BYTES <= len(chunk):
-            header = read_header(chunk, at)
-            if header.size < HEADER_BYTES or header.base_offset >= stop:
-                return
-            if header.producer_id >= 0:
-                producers.note(header, header.base_offset, header.max_timestamp)
-            at += header.size
-        if at == 0:
-            return
-        position += at
 
 
 def _topic_id(disk: Disk, path: str) -> bytes:
@@ -181,7 +150,14 @@ class _Recovery:
     """The work of :func:`recover` on a directory that has segments."""
 
     def __init__(
-        self, disk: Disk, path: str, config: LogConfig, state: State, segments: list[Segment], snapshots: list[int]
+        self,
+        disk: Disk,
+        path: str,
+        config: LogConfig,
+        state: State,
+        segments: list[Segment],
+        snapshots: list[int],
+        aborted: AbortedIndex,
     ) -> None:
         self._disk = disk
         self._path = path
@@ -189,6 +165,7 @@ class _Recovery:
         self._state = state
         self._segments = segments
         self._snapshots = snapshots
+        self._aborted = aborted
         self._producers = Producers(path)
         self._epochs = Epochs(list(state.epochs))
         self._unfinished: list[Segment] = []
@@ -227,7 +204,7 @@ class _Recovery:
         return self._found(topic_id, self._expected, trusted=False)
 
     def _found(self, topic_id: bytes, end: int, *, trusted: bool) -> Found:
-        found = (self._segments, self._unfinished, self._epochs, self._producers)
+        found = (self._segments, self._unfinished, self._epochs, self._producers, self._aborted)
         known = end if trusted else self._state.recovery_point
         for stale in (one for one in self._snapshots if one > known):
             self._disk.remove(f"{self._path}/{stale:020d}{SNAPSHOT_SUFFIX}")
@@ -293,7 +270,7 @@ class _Recovery:
                 data = self._disk.read(segment.file, size, position)
             if len(data) - at < size or not check_crc(data, at, header):
                 return at, f"the batch at offset {header.base_offset} has a wrong checksum"
-            self._accept(segment, header, position + at)
+            self._accept(segment, header, position + at, data, at)
             at += size
         return at, ""
 
@@ -309,11 +286,12 @@ class _Recovery:
             return f"leader epoch {header.leader_epoch} comes after {self._epoch}"
         return ""
 
-    def _accept(self, segment: Segment, header: BatchHeader, position: int) -> None:
+    def _accept(self, segment: Segment, header: BatchHeader, position: int, data: bytes, at: int) -> None:
         place = BatchPlace(position, header.size, header.base_offset, header.last_offset, header.max_timestamp)
         segment.note_loaded(place, self._config.index_interval_bytes)
         if header.producer_id >= 0:
-            self._producers.note(header, header.base_offset, header.max_timestamp)
+            note_batch(self._producers, self._aborted, header, data, at)
+            self._producers.transactions.committed(self._state.flushed_offset)
         self._epoch = header.leader_epoch
         self._epochs.assign(header.leader_epoch, header.base_offset)
         self._expected = header.next_offset

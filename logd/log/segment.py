@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from weakref import ref
 
 from logd.errors import Corrupt, StorageFailed
+from logd.log.aborted import TXN_INDEX_SUFFIX
 from logd.log.disk import DISK_FULL, Buffer, Disk, File, Mapping
 from logd.log.index import TIME_ENTRY_BYTES, Index, parse
 from logd.wire.batches import HEADER_BYTES, LOG_OVERHEAD_BYTES
@@ -22,6 +23,8 @@ LOG_SUFFIX: Final = ".log"
 INDEX_SUFFIX: Final = ".index"
 TIME_INDEX_SUFFIX: Final = ".timeindex"
 RETIRED_SUFFIX: Final = ".retired"
+SUFFIXES: Final = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
+"""Of all files that a segment may have."""
 
 GROW_BYTES_MIN: Final = 64 * 1024
 GROW_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -70,6 +73,7 @@ class Segment:
         "_released_mapping",
         "_since_index_bytes",
         "_sure",
+        "aborted",
         "allocated",
         "base_offset",
         "changed_ms",
@@ -100,6 +104,7 @@ class Segment:
         self.finished = False  # sealed, and all of it on disk
         self.written_from = 0  # the position from which on this process wrote it
         self._sure: list[tuple[int, int]] = []  # where, below that, it was read and found well
+        self.aborted = b""  # what its transaction index is to hold, once it is sealed
         self.touched = False  # read since the last look for unused ones
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
@@ -407,11 +412,21 @@ class Segment:
         try:
             self._disk.replace(self.path + INDEX_SUFFIX, index.offset_bytes(), sync=True)
             self._disk.replace(self.path + TIME_INDEX_SUFFIX, index.time_bytes(), sync=True)
+            self.write_aborted(self.aborted)
         except StorageFailed as failure:
             if failure.cause.errno not in DISK_FULL:
                 raise
             self._disk.remove(self.path + INDEX_SUFFIX)  # to be made again from the data
             self._disk.remove(self.path + TIME_INDEX_SUFFIX)
+            self._disk.remove(self.path + TXN_INDEX_SUFFIX)
+
+    def write_aborted(self, entries: bytes) -> None:
+        """Write the transaction index, flushed; where there are no entries, there is no file. Waits for the disk."""
+        if entries:
+            self._disk.replace(self.path + TXN_INDEX_SUFFIX, entries, sync=True)
+        else:
+            self._disk.remove(self.path + TXN_INDEX_SUFFIX)
+        self.aborted = b""
 
     def close(self) -> None:
         """Close and unmap, as far as nobody else uses them; the next who needs them opens again."""
@@ -528,4 +543,4 @@ class Segment:
 
     def paths(self) -> list[str]:
         """Return the files that belong to the segment, there or not."""
-        return [self.path + suffix for suffix in (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX)]
+        return [self.path + suffix for suffix in SUFFIXES]

@@ -25,6 +25,7 @@ _META_MAGIC: Final = b"LPM1"
 _STATE: Final = Struct(">4sIqqqqqqbi")
 _STATE_MAGIC: Final = b"LST1"
 _EPOCH: Final = Struct(">iq")
+_ABORTED: Final = Struct(">qI")  # only there when a transaction was aborted
 _CRC_FROM: Final = 8
 
 NOT_CLEAN: Final = -1
@@ -35,7 +36,8 @@ class State(msgspec.Struct, frozen=True, gc=False):
 
     ``clean_end_offset`` is the log's end after a clean close, else -1, and ``clean_bytes`` the size of its last segment
     then: appends, which grow that file, make the word void. ``has_snapshot`` says that a producer
-    snapshot was written at ``recovery_point``; without one no producer was known there.
+    snapshot was written at ``recovery_point``; without one no producer was known there. ``aborted`` is how many entries
+    the transaction indexes hold from the start offset to the recovery point, and their checksum.
     """
 
     start_offset: int = 0
@@ -46,6 +48,7 @@ class State(msgspec.Struct, frozen=True, gc=False):
     clean_bytes: int = 0
     has_snapshot: bool = False
     epochs: tuple[tuple[int, int], ...] = ()
+    aborted: tuple[int, int] = (0, 0)
 
 
 def pack_meta(topic_id: bytes) -> bytes:
@@ -81,6 +84,8 @@ def pack_state(state: State) -> bytes:
     )
     for entry in state.epochs:
         out += _EPOCH.pack(*entry)
+    if state.aborted[0]:
+        out += _ABORTED.pack(*state.aborted)
     return _sealed(out)
 
 
@@ -92,10 +97,12 @@ def parse_state(data: bytes) -> State:
         _, _, start, point, flushed, high_watermark, clean_end, clean_bytes, has_snapshot, count = _STATE.unpack_from(
             data
         )
+        rest = _STATE.size + count * _EPOCH.size
         epochs = tuple(_EPOCH.unpack_from(data, _STATE.size + at * _EPOCH.size) for at in range(count))
+        aborted = _ABORTED.unpack_from(data, rest) if len(data) > rest else (0, 0)
     except StructError as cause:
         raise DecodeError(f"a partition.state file cut short: {cause}") from cause
-    return State(start, point, flushed, high_watermark, clean_end, clean_bytes, bool(has_snapshot), epochs)
+    return State(start, point, flushed, high_watermark, clean_end, clean_bytes, bool(has_snapshot), epochs, aborted)
 
 
 def _sealed(out: bytearray) -> bytes:

@@ -19,7 +19,7 @@ import msgspec
 from logd.errors import DecodeError, StorageFailed
 from logd.log.disk import Disk, Entry, File
 from logd.log.index import TIME_ENTRY_BYTES
-from logd.log.segment import INDEX_SUFFIX, LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, Segment
+from logd.log.segment import INDEX_SUFFIX, LOG_SUFFIX, SCAN_BYTES, SUFFIXES, TIME_INDEX_SUFFIX, Segment
 from logd.wire.checksum import crc32c
 
 COMPACTION_NAME: Final = "partition.compaction"
@@ -81,7 +81,7 @@ class Settled(NamedTuple):
 
 
 class Swap:
-    """One exchange of a group of segments of one log."""
+    """One exchange of a group of segments of one log. ``dropped``: the markers that are not in the new one."""
 
     def __init__(
         self,
@@ -91,6 +91,7 @@ class Swap:
         old: list[Segment],
         cleaned_offset: int,
         fail: Callable[[StorageFailed], None],
+        dropped: list[int],
     ) -> None:
         self._disk = disk
         self._path = path
@@ -98,6 +99,7 @@ class Swap:
         self._cleaned_offset = cleaned_offset
         self.exchange = exchange
         self.old = old
+        self.dropped = dropped
         self._pinned: list[File] = []
         self.new = Segment.found(disk, path, exchange.base_offset, exchange.size, old[-1].changed_ms)
         self.new.next_offset = exchange.next_offset
@@ -139,6 +141,7 @@ class Swap:
             for segment in self.old:
                 if segment.base_offset != self.exchange.base_offset:
                     _remove(self._disk, self._path, segment.base_offset)
+            self.new.write_aborted(self.new.aborted)
             self._disk.sync_directory(self._path)
         except StorageFailed as failure:
             self._fail(failure)
@@ -218,7 +221,7 @@ def _remove_replaced(disk: Disk, path: str, exchange: Exchange, names: set[str])
 
 
 def _remove(disk: Disk, path: str, base_offset: int) -> None:
-    for suffix in (TIME_INDEX_SUFFIX, INDEX_SUFFIX, LOG_SUFFIX):
+    for suffix in reversed(SUFFIXES):
         disk.remove(f"{path}/{base_offset:020d}{suffix}")
 
 

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
+from logd.log.markers import MARKER_BYTES
+from logd.log.transactions import NEVER
 from logd.partitions.gate import Gate
 
 if TYPE_CHECKING:
     from logd.clock import Clock
     from logd.config import TopicConfig
     from logd.log.log import Appended, FlushJob, Log, Scan, Slice
+    from logd.log.producers import Verification
     from logd.partitions.flusher import Flusher
 
 logger = logging.getLogger("logd.partition")
@@ -30,10 +33,11 @@ T = TypeVar("T")
 class Watcher:
     """A fetch that waits until enough bytes became readable in any of its partitions."""
 
-    __slots__ = ("event", "missing_bytes")
+    __slots__ = ("event", "missing_bytes", "read_committed")
 
-    def __init__(self, missing_bytes: int) -> None:
+    def __init__(self, missing_bytes: int, *, read_committed: bool = False) -> None:
         self.missing_bytes = missing_bytes
+        self.read_committed = read_committed
         self.event = trio.Event()
 
     def readable(self, size_bytes: int) -> None:
@@ -97,6 +101,7 @@ class Partition:
         self.watchers: set[Watcher] = set()
         self.flushes = Gate(log.flushed_offset)
         self.committed = Gate(log.flushed_offset if durable else log.end_offset)
+        log.transactions.committed(self.committed.offset)
         self._flusher = flusher
         self._clock = clock
         self._unread_bytes = 0
@@ -131,37 +136,80 @@ class Partition:
 
     @property
     def last_stable_offset(self) -> int:
-        """The offset below which no transaction is open (KIP-98)."""
-        return self.committed.offset
+        """The offset below which no transaction is open, nor ended by a marker that is not committed yet (KIP-98)."""
+        committed = self.committed.offset
+        first_unstable = self.log.transactions.first_unstable
+        if first_unstable >= committed:
+            return committed
+        return max(first_unstable, self.log.start_offset)
 
     def readable_end(self, read_committed: bool) -> int:
         """The exclusive end of what a consumer may read."""
         return self.last_stable_offset if read_committed else self.high_watermark
 
-    def append(self, batches: bytes | bytearray | memoryview, *, origin: str = "client") -> Appended:
+    def append(
+        self,
+        batches: bytes | bytearray | memoryview,
+        *,
+        origin: str = "client",
+        verified: Verification | None = None,
+    ) -> Appended:
         """Append batches in one step and wake the readers.
 
         :param batches: one record batch of a client, or several of a coordinator; not kept.
+        :param verified: for a transactional batch that is the first of its transaction here.
         :raises Refused: for anything wrong with the batches, or KAFKA_STORAGE_ERROR.
         """
         if self.failure is not None:
             raise self.failure
         try:
             appended = self.log.append(
-                batches, leader_epoch=self.leader_epoch, now_ms=self._clock.now_ms(), origin=origin
+                batches,
+                leader_epoch=self.leader_epoch,
+                now_ms=self._clock.now_ms(),
+                origin=origin,
+                verified=verified,
             )
         except StorageFailed as failure:
             raise self._append_failed(failure) from failure
-        if appended.duplicate:
-            return appended
+        if not appended.duplicate:
+            self._appended(appended, len(batches))
+        return appended
+
+    def append_marker(
+        self, producer_id: int, epoch: int, *, committed: bool, coordinator_epoch: int, transaction_version: int = 0
+    ) -> Appended:
+        """End a producer's transaction; wait for :attr:`committed` to know that it is as safe as it will be.
+
+        :param coordinator_epoch: the leader epoch of the partition of ``__transaction_state`` that decided it.
+        :param transaction_version: 2 when the marker carries a higher epoch than the transaction's records (KIP-890).
+        :raises Refused: INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED, KAFKA_STORAGE_ERROR.
+        """
+        if self.failure is not None:
+            raise self.failure
+        try:
+            appended = self.log.append_marker(
+                producer_id,
+                epoch,
+                committed=committed,
+                coordinator_epoch=coordinator_epoch,
+                transaction_version=transaction_version,
+                leader_epoch=self.leader_epoch,
+                now_ms=self._clock.now_ms(),
+            )
+        except StorageFailed as failure:
+            raise self._append_failed(failure) from failure
+        self._appended(appended, MARKER_BYTES)
+        return appended
+
+    def _appended(self, appended: Appended, size_bytes: int) -> None:
         if self.durable:
-            self._unread_bytes += len(batches)
+            self._unread_bytes += size_bytes
             self.want_flush()
         else:
-            self._commit(appended.next_offset, len(batches))
+            self._commit(appended.next_offset, size_bytes)
             if self._flush_due(appended):
                 self.want_flush()
-        return appended
 
     def _append_failed(self, failure: StorageFailed) -> Refused:
         if self.log.failure is not None:
@@ -169,9 +217,24 @@ class Partition:
         return Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"{self!r} can't grow: {failure}: free some disk space")
 
     def _commit(self, offset: int, size_bytes: int) -> None:
+        if self.log.transactions.first_unstable != NEVER:
+            self._commit_unstable(offset, size_bytes)
+            return
         self.committed.advance(offset)
         for watcher in self.watchers:
             watcher.readable(size_bytes)
+
+    def _commit_unstable(self, offset: int, size_bytes: int) -> None:
+        """As :meth:`_commit` where transactions are open: who reads committed data is only woken by what is stable."""
+        stable_before = self.last_stable_offset
+        self.committed.advance(offset)
+        self.log.transactions.committed(offset)
+        moved = self.last_stable_offset > stable_before
+        for watcher in self.watchers:
+            if not watcher.read_committed:
+                watcher.readable(size_bytes)
+            elif moved:
+                watcher.event.set()
 
     def must_wait_for(self, appended: Appended, acks: int) -> bool:
         """Whether an answer for this append has to wait: all of acks=all, and ``flush.messages`` come due."""

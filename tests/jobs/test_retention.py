@@ -15,7 +15,7 @@ PATH = "/data/t-0"
 class Held:
     def __init__(self, log: Log, high_watermark: int) -> None:
         self.log = log
-        self.high_watermark = high_watermark
+        self.high_watermark = self.last_stable_offset = high_watermark
 
 
 def filled(disk: MemoryDisk, config: LogConfig, times: list[int]) -> Log:

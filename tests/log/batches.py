@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from logd.log.flush import FlushJob
 from logd.log.log import Appended, Log
-from logd.wire.batches import Record, build_batch, read_headers, read_records
+from logd.wire.batches import Record, build_batch, read_header, read_headers, read_records
 
 TOPIC_ID = bytes(range(16))
 
@@ -27,7 +27,30 @@ def batch(
 
 
 def append(log: Log, data: bytes | bytearray, *, epoch: int = 0, now_ms: int = 1000) -> Appended:
-    return log.append(data, leader_epoch=epoch, now_ms=now_ms)
+    """Append a client's batch; a transactional one as if the coordinator had said yes."""
+    header = read_header(data)
+    if not header.is_transactional:
+        return log.append(data, leader_epoch=epoch, now_ms=now_ms)
+    producer = (header.producer_id, header.producer_epoch, header.base_sequence)
+    verified = log.producers.begin_verification(*producer, restarts=False)
+    try:
+        return log.append(data, leader_epoch=epoch, now_ms=now_ms, verified=verified)
+    finally:
+        if verified is not None:
+            log.producers.end_verification(header.producer_id, verified)
+
+
+def mark(log: Log, producer: int, *, committed: bool, epoch: int = 0, coordinator_epoch: int = 0) -> int:
+    """End a producer's transaction; return the marker's offset."""
+    return log.append_marker(
+        producer,
+        epoch,
+        committed=committed,
+        coordinator_epoch=coordinator_epoch,
+        transaction_version=1,
+        leader_epoch=0,
+        now_ms=1000,
+    ).base_offset
 
 
 def flush(log: Log) -> FlushJob | None:

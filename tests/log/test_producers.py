@@ -112,7 +112,7 @@ def test_marker_ends_the_transaction() -> None:
     state = producers.get(1)
     assert state is not None
     assert state.txn_first_offset == 5
-    producers.mark(1, 1, 9, 20)
+    assert producers.end(1, 1, 9, 20, 6) == (5, 7)
     assert (state.epoch, state.batches, state.txn_first_offset, state.coordinator_epoch) == (1, [], -1, 9)
     assert producers.check(1, 1, 0, 0) is None
     with pytest.raises(Refused):
@@ -134,7 +134,7 @@ def test_snapshot_round_trip() -> None:
     producers = Producers("t-0")
     for sequence in range(7):
         producers.note(read_header(batch(2, producer=1, sequence=2 * sequence)), 2 * sequence, sequence)
-    producers.mark(2, 4, 3, 99)
+    assert producers.end(2, 4, 3, 99, 14) is None
     again = Producers("t-0")
     assert again.restore(producers.snapshot(14)) == 14
     for one in producers:

@@ -1,0 +1,116 @@
+"""Producers and aborted transactions of a log, brought back from snapshot and index files and from batch headers.
+
+``recovery`` calls this when a directory is opened, and ``log`` after a truncation. What cannot be told from files is
+told from the batches, of which only headers and markers are looked at; transaction indexes that are missing or not
+what the state file says are made again from all of them, and put right on the disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from logd.errors import DecodeError
+from logd.log.aborted import TXN_INDEX_SUFFIX, AbortedIndex
+from logd.log.disk import Disk, Entry
+from logd.log.markers import note_marker
+from logd.log.producers import Producers
+from logd.log.segment import SCAN_BYTES, Segment
+from logd.log.state import State
+from logd.wire.batches import CONTROL, HEADER_BYTES, BatchHeader, read_header
+
+SNAPSHOT_SUFFIX: Final = ".snapshot"
+
+
+def restore_producers(
+    disk: Disk, path: str, producers: Producers, snapshots: list[int], segments: list[Segment], offset: int
+) -> None:
+    """Bring the producer state to what it was at ``offset``: the nearest snapshot, and the headers from there on."""
+    start = segments[0].base_offset
+    producers.clear()
+    for candidate in sorted((one for one in snapshots if one <= offset), reverse=True):
+        data = disk.load(f"{path}/{candidate:020d}{SNAPSHOT_SUFFIX}")
+        try:
+            if data is not None and producers.restore(data) == candidate:
+                start = candidate
+                break
+        except DecodeError:
+            continue
+    _replay(disk, producers, AbortedIndex(), segments, start, offset)
+
+
+def note_batch(
+    producers: Producers, aborted: AbortedIndex, header: BatchHeader, data: bytes | memoryview, at: int
+) -> None:
+    """Take a producer's stored batch, at ``at`` in ``data``, into the state."""
+    if header.attributes & CONTROL:
+        note_marker(producers, aborted, header, data, at, header.base_offset)
+    else:
+        producers.note(header, header.base_offset, header.max_timestamp)
+
+
+def _replay(
+    disk: Disk, producers: Producers, aborted: AbortedIndex, segments: list[Segment], start: int, stop: int
+) -> None:
+    for segment in segments:
+        if start < stop and segment.size and (segment.next_offset > start or not segment.sealed):
+            for header, data, at in _batches(disk, segment, start, stop):
+                if header.producer_id >= 0:
+                    note_batch(producers, aborted, header, data, at)
+        producers.transactions.committed(stop)
+
+
+def _batches(disk: Disk, segment: Segment, start: int, stop: int) -> Iterator[tuple[BatchHeader, bytes, int]]:
+    """Yield the batches from offset ``start`` to ``stop``: the header, and where it is; of a marker all is there."""
+    position = segment.locate(start) if start > segment.base_offset else 0
+    while position < segment.size:
+        chunk = disk.read(segment.file, min(SCAN_BYTES, segment.size - position), position)
+        at = 0
+        while at + HEADER_BYTES <= len(chunk):
+            header = read_header(chunk, at)
+            if header.size < HEADER_BYTES or header.base_offset >= stop:
+                return
+            if header.attributes & CONTROL and at + header.size > len(chunk) and at:
+                break
+            yield header, chunk, at
+            at += header.size
+        if at == 0:
+            return
+        position += at
+
+
+def restore_aborted(
+    disk: Disk, path: str, entries: list[Entry], state: State, segments: list[Segment], point: int
+) -> AbortedIndex:
+    """Return the aborted transactions whose markers lie from the log's start to before ``point``.
+
+    They are taken from the index files if those are what the state file says, else from the batches.
+    """
+    index = AbortedIndex()
+    files = sorted(entry.name for entry in entries if entry.name.endswith(TXN_INDEX_SUFFIX))
+    try:
+        for name in files:
+            index.load(disk.load(f"{path}/{name}") or b"", state.start_offset, point)
+        if index.sum(state.start_offset, point) == state.aborted:
+            return index
+    except DecodeError:
+        pass
+    index = AbortedIndex()
+    _replay(disk, Producers(path), index, segments, segments[0].base_offset, point)
+    index.forget_before(state.start_offset)
+    return index
+
+
+def put_right(disk: Disk, path: str, entries: list[Entry], segments: list[Segment], index: AbortedIndex) -> None:
+    """Make the index files on the disk those that ``index`` asks for; nearly always they are."""
+    known = {entry.name for entry in entries if entry.name.endswith(TXN_INDEX_SUFFIX)}
+    for segment in segments if known or len(index) else ():
+        name = f"{segment.base_offset:020d}{TXN_INDEX_SUFFIX}"
+        found = disk.load(f"{path}/{name}") if name in known else None
+        wanted = index.part(segment.base_offset, segment.next_offset)
+        known.discard(name)
+        if (found or b"") != wanted or (found is not None and not wanted):
+            segment.write_aborted(wanted)
+        segment.aborted = b"" if segment.finished else wanted
+    for name in known:
+        disk.remove(f"{path}/{name}")
