@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from logd.log.flush import FlushJob
 from logd.log.log import Appended, Log
-from logd.wire.batches import Record, build_batch, read_header, read_headers, read_records
+from logd.wire.batches import HEADER_BYTES, Record, build_batch, read_header, read_headers, read_records
 
 TOPIC_ID = bytes(range(16))
 
@@ -28,8 +28,8 @@ def batch(
 
 def append(log: Log, data: bytes | bytearray, *, epoch: int = 0, now_ms: int = 1000) -> Appended:
     """Append a client's batch; a transactional one as if the coordinator had said yes."""
-    header = read_header(data)
-    if not header.is_transactional:
+    header = read_header(data) if len(data) >= HEADER_BYTES else None
+    if header is None or not header.is_transactional:
         return log.append(data, leader_epoch=epoch, now_ms=now_ms)
     producer = (header.producer_id, header.producer_epoch, header.base_sequence)
     verified = log.producers.begin_verification(*producer, restarts=False)
