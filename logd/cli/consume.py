@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -36,6 +37,7 @@ class Plan(msgspec.Struct):
     committed_only: bool
     form: str
     write: Write
+    pattern: re.Pattern[bytes] | None = None
 
 
 @click.command()
@@ -51,6 +53,7 @@ class Plan(msgspec.Struct):
     default="committed",
     help="Whether open and aborted transactions are left out.",
 )
+@click.option("-g", "--grep", metavar="REGEX", help="Only records whose key or value matches.")
 @common_options((*FORMATS, "raw"))
 @click.pass_obj
 def consume(settings: Settings, /, **options: Any) -> None:
@@ -60,13 +63,14 @@ def consume(settings: Settings, /, **options: Any) -> None:
     with topic, partition, offset, timestamp, key, value and headers. The offset -10 is the last ten of each
     partition; 100:200 is what is there of that range, without 200; @ is a time.
     """
-    plan = _plan(settings, **options)
+    plan = plan_of(settings, **options)
     if plan.count != 0:
         run_async(settings, lambda: Run(settings, plan).run())
 
 
-def _plan(
+def plan_of(
     settings: Settings,
+    *,
     topics: tuple[str, ...],
     where: str,
     count: int | None,
@@ -74,19 +78,25 @@ def _plan(
     partitions: tuple[int, ...],
     template: str | None,
     isolation: str,
+    grep: str | None,
 ) -> Plan:
+    """The plan for these options. :raises Failure: they contradict each other or say nothing."""
     form = chosen(settings.output)
     found = where_option(where, ranges=True)
     try:
         write = WRITERS[form] if template is None else compile_format(template)
+        pattern = None if grep is None else re.compile(grep.encode())
     except ValueError as error:
         raise Failure("the command line is wrong", str(error), "logd-cli consume --help", USAGE) from None
+    except re.error as error:
+        why = f"--grep {grep!r} is no regular expression: {error}"
+        raise Failure("the command line is wrong", why, "logd-cli consume --help", USAGE) from None
     if template is not None:
         if settings.given_output is not None:
             raise Failure("the command line is wrong", "-f and -o exclude each other", "leave one out", USAGE)
         form = "raw"
     unique = tuple(dict.fromkeys(topics))
-    return Plan(unique, found, count, stop_at_end, partitions, isolation == "committed", form, write)
+    return Plan(unique, found, count, stop_at_end, partitions, isolation == "committed", form, write, pattern)
 
 
 class Run:
@@ -124,6 +134,11 @@ class Run:
 
     def _write(self, records: list[Received]) -> bool:
         """Write them; whether that is enough."""
+        if self._plan.pattern is not None:
+            search = self._plan.pattern.search
+            records = [record for record in records if search(record.value or b"") or search(record.key or b"")]
+            if not records:
+                return False
         if self._plan.count is not None:
             records = records[: self._plan.count - self._written]
         parts = [self._plan.write(record) for record in records]

@@ -107,6 +107,7 @@ def _reader_left() -> int:
         "log": "logd.cli.logs:log",
         "produce": "logd.cli.produce:produce",
         "reference": "logd.cli.reference:reference",
+        "tail": "logd.cli.tail:tail",
         "topic": "logd.cli.topics:topic",
     },
     no_args_is_help=True,

@@ -159,6 +159,18 @@ def test_a_reader_that_has_seen_enough(cli: Cli, topic: str, bootstrap: str) -> 
         assert (process.stderr.read(), process.wait(30)) == (b"", 0)
 
 
+def test_the_tail_of_a_topic(cli: Cli, topic: str, bootstrap: str) -> None:
+    """The last records of each partition, then what comes; only what matches when asked."""
+    cli("produce", topic, "-p", "0", stdin=b"".join(b"%d\n" % number for number in range(20)))
+    with start(bootstrap, "tail", topic, "-n", "3", "-f", "%v\\n", "--grep", "[02468]$") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"18\n"
+        cli("produce", topic, stdin=b"odd 1\neven 2\n")
+        assert process.stdout.readline() == b"even 2\n"
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(30) == 130
+
+
 def test_interrupted(cli: Cli, topic: str, bootstrap: str) -> None:
     """Ctrl-C ends a waiting consumer at once: what was read is written, no traceback, exit code 130."""
     cli("produce", topic, "--value", "a")
