@@ -12,6 +12,7 @@ import msgspec
 
 from logd.cluster.image import Topic
 from logd.wire.message import Message
+from logd.wire.schemas.offset_commit import OffsetCommitRequest
 from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup
 
 
@@ -86,6 +87,17 @@ class OffsetsAsked(msgspec.Struct, frozen=True):
     to: object
     request: OffsetFetchRequestGroup
     require_stable: bool = False
+
+
+class PendingAsked(msgspec.Struct, frozen=True):
+    """A TxnOffsetCommit: offsets that count when the transaction of `producer` (id, epoch) commits (KIP-98, KIP-447).
+
+    It comes in the form of a plain commit, with which it shares all but its fences.
+    """
+
+    to: object
+    request: OffsetCommitRequest
+    producer: tuple[int, int]
 
 
 class TopicsSeen(msgspec.Struct, frozen=True):

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from logd.chronicle import Chronicle
-from logd.coordinators.events import Asked, OffsetsAsked, TopicsDeleted, TopicsFound, TopicsSeen
+from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, TopicsDeleted, TopicsFound, TopicsSeen
 from logd.coordinators.journal import Journal, partition_journals
 from logd.coordinators.timer import Timer
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.wire.message import Message
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from logd.wire.schemas.join_group import JoinGroupRequest
+from logd.wire.schemas.offset_commit import OffsetCommitRequest
 from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup
 
 if TYPE_CHECKING:
@@ -292,6 +293,13 @@ class GroupCoordinator:
         shard = self._shard(request.group_id)
         waiter = Waiter()
         shard.step(OffsetsAsked(waiter, request, require_stable))
+        return waiter
+
+    def ask_pending(self, request: OffsetCommitRequest, producer: tuple[int, int]) -> Waiter:
+        """Put the offsets of a transaction to the shard of their group; raises as :meth:`ask`."""
+        shard = self._shard(request.group_id)
+        waiter = Waiter()
+        shard.step(PendingAsked(waiter, request, producer))
         return waiter
 
     def ask_all(self, request: Message, version: int = 0) -> list[Waiter]:

@@ -19,6 +19,7 @@ from logd.coordinators.events import (
     JoinDelayElapsed,
     JoinExpired,
     OffsetsAsked,
+    PendingAsked,
     SessionExpired,
     SweepElapsed,
     SyncExpired,
@@ -206,6 +207,19 @@ class GroupMachine:
             yield Append(records)
         yield Reply(event.to, response)
 
+    def _commit_pending(self, event: PendingAsked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        group = self._group_to_commit(request, 0, now_ms)
+        membership.check_commit(group, request, pending=True)
+        yield from self.keep_pending(event, now_ms)
+
+    def keep_pending(self, event: PendingAsked, now_ms: int) -> Iterator[Effect]:
+        """Write offsets that are allowed, and count only when their transaction commits."""
+        response, records = self.offsets.commit(event.request, self.limits.metadata_bytes_max, now_ms)
+        if records:
+            yield Append(records, event.producer)
+        yield Reply(event.to, response)
+
     def _group_to_commit(self, request: OffsetCommitRequest, version: int, now_ms: int) -> Group:
         """The group, made if nobody manages it and the commit does not claim to be of a member."""
         group = self.groups.get(request.group_id)
@@ -370,6 +384,7 @@ _REQUESTS: dict[type, Callable[[GroupMachine, Any, int], Iterator[Effect]]] = {
 
 _EVENTS: dict[type, Callable[[GroupMachine, Any, int], Iterator[Effect]]] = {
     OffsetsAsked: GroupMachine._fetch,
+    PendingAsked: GroupMachine._commit_pending,
     SessionExpired: GroupMachine._with_group,
     JoinExpired: GroupMachine._with_group,
     JoinDelayElapsed: GroupMachine._with_group,

@@ -139,8 +139,10 @@ def leave_nothing(request: LeaveGroupRequest, event: Asked) -> Iterator[Effect]:
     yield Reply(event.to, LeaveGroupResponse(members=answers))
 
 
-def check_commit(group: Group, request: OffsetCommitRequest) -> None:
+def check_commit(group: Group, request: OffsetCommitRequest, *, pending: bool = False) -> None:
     """Whether these offsets may be committed: by a member of this generation, or by anyone while the group is empty.
+
+    Those of a transaction need name no member, as clients before KIP-447 don't, and may come in a rebalance.
 
     :raises Refused: UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID, ILLEGAL_GENERATION, REBALANCE_IN_PROGRESS.
     """
@@ -148,13 +150,15 @@ def check_commit(group: Group, request: OffsetCommitRequest) -> None:
     if generation < 0 and group.phase is Phase.EMPTY:
         return
     if generation < 0 and not request.member_id and request.group_instance_id is None:
+        if pending:
+            return
         raise Refused(
             ErrorCode.UNKNOWN_MEMBER_ID,
             f"group {group.group_id!r} is in use: commit as a member of it, or while it is empty",
         )
     group.check_member(request.member_id, request.group_instance_id)
     group.check_generation(generation)
-    if group.phase is Phase.COMPLETING:
+    if group.phase is Phase.COMPLETING and not pending:
         raise Refused(
             ErrorCode.REBALANCE_IN_PROGRESS, f"group {group.group_id!r} is rebalancing: get the assignment first"
         )

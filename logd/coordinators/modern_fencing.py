@@ -127,6 +127,22 @@ def check_commit(group: ModernGroup, request: OffsetCommitRequest, version: int)
                 raise _stale(epoch, current)
 
 
+def check_pending(group: ModernGroup, request: OffsetCommitRequest) -> None:
+    """The same for offsets of a transaction, which need not name a member; an old epoch has another name there.
+
+    :raises Refused: UNKNOWN_MEMBER_ID, ILLEGAL_GENERATION.
+    """
+    nameless = not request.member_id and request.group_instance_id is None
+    if request.generation_id_or_member_epoch < 0 and nameless:
+        return
+    try:
+        check_commit(group, request, EPOCH_IN_COMMIT_VERSION)
+    except Refused as refused:
+        if refused.code is not ErrorCode.STALE_MEMBER_EPOCH:
+            raise
+        raise Refused(ErrorCode.ILLEGAL_GENERATION, refused.message) from refused
+
+
 def _since(current: Current, topic_id: bytes, index: int) -> int | None:
     for owned in (current.owned, current.revoking):
         since = owned.get(topic_id, {}).get(index)
