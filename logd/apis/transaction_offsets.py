@@ -74,21 +74,34 @@ async def _keep(call: Call, request: TxnOffsetCommitRequest, wanted: list[Offset
     """:raises Refused: when none of them is kept."""
     if not request.group_id:
         raise Refused(ErrorCode.INVALID_GROUP_ID, "group.id is empty: set one")
-    await _verify(call, request)
     commit = OffsetCommitRequest(
-        request.group_id,
-        request.generation_id,
-        request.member_id,
-        request.group_instance_id,
-        topics=wanted,
+        request.group_id, request.generation_id, request.member_id, request.group_instance_id, topics=wanted
     )
     producer = (request.producer_id, request.producer_epoch)
-    kept = await call.services.groups.ask_pending(commit, producer).wait()
+    place = call.services.transactions.offsets_partition(request.group_id)
+    partition = call.services.partitions.get(*place)
+    if partition is None:
+        raise Refused(ErrorCode.NOT_COORDINATOR, f"group {request.group_id!r} is kept elsewhere: find its coordinator")
+    producers = partition.log.producers
+    verification = producers.begin_verification(*producer, 0, restarts=call.version >= ADDS_VERSION)
+    if verification is None:
+        waiter = call.services.groups.ask_pending(commit, producer)
+    else:
+        try:
+            await _verify(call, request, place)
+            if verification.void:
+                raise Refused(
+                    ErrorCode.INVALID_TXN_STATE, "the transaction ended before these offsets came into it: abort"
+                )
+            waiter = call.services.groups.ask_pending(commit, producer)
+        finally:
+            producers.end_verification(producer[0], verification)
+    kept = await waiter.wait()
     assert isinstance(kept, OffsetCommitResponse)
     return {(topic.name, one.partition_index): one.error_code for topic in kept.topics for one in topic.partitions}
 
 
-async def _verify(call: Call, request: TxnOffsetCommitRequest) -> None:
+async def _verify(call: Call, request: TxnOffsetCommitRequest, place: tuple[str, int]) -> None:
     """Whether the group's offsets belong to the transaction, which from version 5 on is made so.
 
     :raises Refused: they do not, or can't be made to.
@@ -96,7 +109,6 @@ async def _verify(call: Call, request: TxnOffsetCommitRequest) -> None:
     adds = call.version >= ADDS_VERSION
     if not adds and not call.services.settings.transaction_partition_verification_enable:
         return
-    place = call.services.transactions.offsets_partition(request.group_id)
     asked = call.services.transactions.add_partitions(
         request.transactional_id, request.producer_id, request.producer_epoch, [place], verify_only=not adds
     )
