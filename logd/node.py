@@ -250,7 +250,7 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
         cluster=cluster,
         ids=cluster.next_producer_id,
         clock=clock,
-        markers=MarkerWriter(node.partitions, node.groups),
+        markers=markers,
         partitions=node.partitions,
     )
     node.services = Services(
@@ -262,6 +262,7 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
         advertised=node.advertised,
     )
     node.partitions.opened.append(node.groups.look_again)
+        markers=markers,
     node.partitions.opened.append(node.transactions.look_again)
     await node.partitions.settled()
     await background.start(node.groups.run)

@@ -14,6 +14,7 @@ MODULES = (
     "group_offsets",
     "groups",
     "logs",
+    "markers",
     "metadata",
     "nodes",
     "offsets",

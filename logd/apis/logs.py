@@ -99,7 +99,7 @@ def _size(partition: Partition) -> DescribeLogDirsPartition:
 
 @api(61)
 def describe_producers(call: Call, request: DescribeProducersRequest) -> DescribeProducersResponse:
-    """Version 0 (KIP-664): the producers that a partition remembers."""
+    """Version 0 (KIP-664): the producers that a partition remembers, and where their open transactions begin."""
     topics = []
     for topic in request.topics:
         rows = []
@@ -118,6 +118,13 @@ def _producers(partition: Partition) -> list[ProducerState]:
     if partition.failure is not None:
         raise Refused(ErrorCode.KAFKA_STORAGE_ERROR, partition.failure.message)
     return [
-        ProducerState(state.producer_id, state.epoch, state.last_sequence, state.last_timestamp, -1, -1)
-        for state in partition.log.producers
+        ProducerState(
+            one.producer_id,
+            one.epoch,
+            one.last_sequence,
+            one.last_timestamp,
+            one.coordinator_epoch,
+            one.txn_first_offset,
+        )
+        for one in partition.log.producers
     ]

@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Iterator
 import trio
 
 from logd.apis.registry import HANGUP, Call, Parked, api
+from logd.apis.verification import Codes, Question
 from logd.config import TopicConfig
 from logd.errors import DecodeError, ErrorCode, RecordsRefused, Refused
 from logd.log.admission import MAGIC, MAGIC_AT
 from logd.log.log import Appended
+from logd.log.producers import Verification
 from logd.partitions.partition import Partition
 from logd.wire.batches import check_crc, read_header, recompress, validate_records
 from logd.wire.message import ZERO_UUID, Buffer, Records
@@ -56,10 +58,52 @@ def produce(call: Call, request: ProduceRequest) -> ProduceResponse | Awaitable[
         partition is not None and partition.opens_batches for partition, _ in _partitions(call, request)
     ):
         return _prepare_then_append(call, request)
-    answer, waiting = _append_all(call, request)
+    if request.transactional_id is not None:
+        return _append_transactional(call, request, request.transactional_id)
+    answer, waiting = _append_all(call, request, None)
     if request.acks == 0:
         return _unanswered(call, answer)
     return Parked(_settle(request, answer, waiting)) if waiting else answer
+
+
+def _append_transactional(
+    call: Call, request: ProduceRequest, transactional_id: str
+) -> ProduceResponse | Awaitable[object] | object | None:
+    """As :func:`produce`; where the coordinator has to be waited for, later requests of the connection wait too."""
+    question = Question(call.version)
+    try:
+        question.put(_partitions(call, request))
+        codes = question.ask(call, transactional_id)
+    except Refused as refused:
+        question.close()
+        return _all_refused(request, refused.code)
+    if codes is not None:
+        return _append_verified(call, request, question, codes)
+    answer, waiting = _append_asked(call, request, question)
+    if request.acks == 0:
+        return _unanswered(call, answer)
+    return Parked(_settle(request, answer, waiting)) if waiting else answer
+
+
+async def _append_verified(
+    call: Call, request: ProduceRequest, question: Question, codes: Awaitable[Codes]
+) -> object | None:
+    try:
+        question.answered(await codes)
+    except BaseException:
+        question.close()
+        raise
+    answer, waiting = _append_asked(call, request, question)
+    if request.acks == 0:
+        return _unanswered(call, answer)
+    return await _settle(request, answer, waiting)
+
+
+def _append_asked(call: Call, request: ProduceRequest, question: Question) -> tuple[ProduceResponse, Waiting]:
+    try:
+        return _append_all(call, request, question)
+    finally:
+        question.close()
 
 
 def _partitions(call: Call, request: ProduceRequest) -> Iterator[tuple[Partition | None, PartitionProduceData]]:
@@ -72,7 +116,7 @@ def _partitions(call: Call, request: ProduceRequest) -> Iterator[tuple[Partition
                 yield table.get(topic.name, data.index), data
 
 
-def _append_all(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, Waiting]:
+def _append_all(call: Call, request: ProduceRequest, question: Question | None) -> tuple[ProduceResponse, Waiting]:
     by_id = call.version >= TOPIC_IDS_FROM
     table = call.services.partitions
     waiting: Waiting = []
@@ -86,7 +130,8 @@ def _append_all(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, W
                     raise _unknown(topic, data.index, by_id and not table.knows_id(topic.topic_id))
                 if data.records is not None and len(data.records) > ATTRIBUTES_AT:
                     _check_attributes(call, request, one_buffer(data.records))
-                rows.append(_append(call, request.acks, partition, data, waiting))
+                verified = None if question is None else question.answer_for(data)
+                rows.append(_append(call, request.acks, partition, data, waiting, verified))
             except Refused as refused:
                 rows.append(_refused(data.index, refused))
         if rows:
@@ -95,7 +140,12 @@ def _append_all(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, W
 
 
 def _append(
-    call: Call, acks: int, partition: Partition, data: PartitionProduceData, waiting: Waiting
+    call: Call,
+    acks: int,
+    partition: Partition,
+    data: PartitionProduceData,
+    waiting: Waiting,
+    verified: Verification | None,
 ) -> PartitionProduceResponse:
     if partition.internal and call.client_id != "__admin_client":
         raise Refused(
@@ -104,7 +154,7 @@ def _append(
     if data.records is None:
         raise Refused(ErrorCode.INVALID_RECORD, f"no records for {partition!r}: send one batch for each partition")
     # min.insync.replicas asks for no more than there are replicas (measured on Kafka 4.3.1), and here there is one.
-    appended = partition.append(one_buffer(data.records))
+    appended = partition.append(one_buffer(data.records), verified=verified)
     answer = PartitionProduceResponse(
         data.index, 0, appended.base_offset, appended.log_append_time_ms, appended.start_offset
     )
@@ -118,15 +168,10 @@ def _check_attributes(call: Call, request: ProduceRequest, records: Buffer) -> N
     attributes = records[ATTRIBUTES_AT]
     if attributes & UNCOMMON == 0 or records[MAGIC_AT] != MAGIC:
         return
-    if attributes & TRANSACTIONAL:
-        if request.transactional_id is None:
-            raise Refused(
-                ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-                "a batch is transactional and the request has no transactional.id: give one",
-            )
+    if attributes & TRANSACTIONAL and request.transactional_id is None:
         raise Refused(
-            ErrorCode.NOT_ENOUGH_REPLICAS,
-            "can't verify that the partition belongs to the transaction: logd has no transaction coordinator yet",
+            ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+            "a batch is transactional and the request has no transactional.id: give one",
         )
     if call.version < ZSTD_FROM and attributes & CODEC_MASK == CODECS["zstd"]:
         raise Refused(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"zstd needs Produce {ZSTD_FROM}, this is {call.version}")
@@ -225,6 +270,22 @@ def _level(config: TopicConfig) -> int | None:
 
 
 async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | None:
+async def _append_prepared(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, Waiting]:
+    if request.transactional_id is None:
+        return _append_all(call, request, None)
+    question = Question(call.version)
+    try:
+        question.put(_partitions(call, request))
+        codes = question.ask(call, request.transactional_id)
+        if codes is not None:
+            question.answered(await codes)
+        return _append_all(call, request, question)
+    except Refused as refused:
+        return _all_refused(request, refused.code), []
+    finally:
+        question.close()
+
+
     """For topics whose rules need the records: check or recompress in a thread, then append as always."""
     refusals: dict[tuple[int, int], Refused] = {}
     for partition, data in _partitions(call, request):
@@ -236,9 +297,10 @@ async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | 
         except Refused as refused:
             data.records = None
             refusals[id(data), data.index] = refused
-    answer, waiting = _append_all(call, request)
+    answer, waiting = await _append_prepared(call, request)
     named = [topic for topic in request.topic_data if topic.partition_data]
-    for topic, topic_answer in zip(named, answer.responses, strict=True):
+    told = [topic for topic in answer.responses if topic.partition_responses]
+    for topic, topic_answer in zip(named, told, strict=True):
         for data, row in zip(topic.partition_data, topic_answer.partition_responses, strict=True):
             if (id(data), data.index) in refusals:
                 _fail(row, refusals[id(data), data.index])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from logd.config import Settings
     from logd.coordinators.front import GroupCoordinator
     from logd.coordinators.transaction_front import TransactionCoordinator
+    from logd.coordinators.markers import MarkerWriter
     from logd.log.slices import Slice
     from logd.partitions.table import PartitionTable
     from logd.wire.message import Buffer
@@ -60,6 +61,7 @@ class Services:
         "groups",
         "partitions",
         "record_times",
+        "markers",
         "transactions",
     )
 
@@ -73,6 +75,7 @@ class Services:
         transactions: TransactionCoordinator,
         advertised: Callable[[Connection, int], tuple[str, int]],
     ) -> None:
+        markers: MarkerWriter,
         self.clock = clock
         self.cluster = cluster
         self.partitions = partitions
@@ -80,6 +83,7 @@ class Services:
         self.transactions = transactions
         self.advertised = advertised
         self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
+        self.markers = markers
         self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots)
         self.record_times = RecordTimes(partial(trio.to_thread.run_sync, limiter=self._cold_reads))
 

@@ -49,6 +49,7 @@ class House:
             partitions=cast(Any, None),
             groups=self.groups,
             transactions=cast(Any, None),
+            markers=cast(Any, None),
             advertised=lambda connection, broker_id: ("reach.me", 9000 + broker_id),
         )
         self.connection = Connection(1, "10.0.0.7:5555", "127.0.0.1", 9092, "PLAINTEXT")
