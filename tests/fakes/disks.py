@@ -188,6 +188,10 @@ class FaultyDisk:
         """Let the ``nth`` call of ``name`` from now on fail with an error number."""
         self._name, self._nth, self._number = name, self.calls[name] + nth, number
 
+    def fired(self, name: str) -> bool:
+        """Whether the call that was to fail is one of ``name``, and has failed."""
+        return name == self._name and self.calls[name] >= self._nth > 0
+
     def __getattr__(self, name: str) -> Any:
         call = getattr(self._disk, name)
 

@@ -14,8 +14,9 @@ import shutil
 import signal
 from pathlib import Path
 
+from tools.faults.conversation import OK, STORAGE, Gone, Told
 from tools.faults.load import Load, Writer
-from tools.faults.peer import OK, STORAGE, Gone, Peer, Told
+from tools.faults.peer import Peer
 from tools.faults.report import Report, Skipped
 from tools.faults.server import NotReady, Server
 
@@ -118,7 +119,7 @@ def live(server: Server, load: Load) -> None:
 def check_refusals(writers: list[Writer], where: str, report: Report) -> None:
     """After a failed flush a partition is offline: no acknowledgement follows a KAFKA_STORAGE_ERROR."""
     for writer in writers:
-        codes = [code for code, _ in writer.told]
+        codes = writer.told
         if STORAGE in codes and OK in codes[codes.index(STORAGE) :]:
             report.wrong("acknowledged-after-failed-flush", f"{where}: {writer.stream.place} answered {codes}")
 

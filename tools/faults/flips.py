@@ -11,8 +11,9 @@ import random
 import shutil
 from pathlib import Path
 
+from tools.faults.conversation import OK, Gone, Told
 from tools.faults.load import Load
-from tools.faults.peer import OK, Gone, Peer, Told
+from tools.faults.peer import Peer
 from tools.faults.report import Report
 from tools.faults.server import NotReady, Server
 
@@ -142,22 +143,25 @@ def compare(data: Path, seen: Seen, flipped: dict[tuple[str, int], str], report:
 def look(peer: Peer, place: tuple[str, int], before: dict[int, bytes], what: str, report: Report) -> None:
     """Read one partition: each batch as it was, and none left out in silence."""
     name = f"{place[0]}-{place[1]} ({what})"
-    came: set[int] = set()
+    came: dict[int, bytes] = {}
+    refused = False
     try:
-        for base, batch in peer.each_batch(*place):
-            if before.get(base) != batch:
-                report.wrong("wrong-bytes", f"{name} at {base}")
-            came.add(base)
+        peer.batches(*place, came)
     except Told as told:
+        refused = True
         report.count("refused")
         if not what:
             report.wrong("refused", f"{name}, which nobody touched: {told}")
-        return
     except Gone as gone:
         report.wrong("no-answer", f"{name}: {gone}")
         return
+    for base, batch in came.items():
+        if before.get(base) != batch:
+            report.wrong("wrong-bytes", f"{name} at {base}")
+    if refused:
+        return
     report.count("unharmed")
-    if missing := sorted(set(before) - came):
+    if missing := sorted(set(before) - set(came)):
         report.wrong("lost", f"{name}: batches at {missing[:5]} are left out in silence")
 
 

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.faults.blocks import Mounted, make, needed, said
+from tools.faults.conversation import OK, STORAGE, Gone, Told
 from tools.faults.load import Load
-from tools.faults.peer import OK, STORAGE, Gone, Peer, Told
+from tools.faults.peer import Peer
 from tools.faults.report import Report
 from tools.faults.server import NotReady, Server
 
@@ -61,6 +62,7 @@ def run(seed: int, rounds: int, directory: Path, on: str = "tmpfs") -> Report:
         with Peer(server.bootstrap) as peer:
             load.begin(peer, "full", 3, retention_bytes="-1")
             load.begin(peer, "spill", 2)
+            load.commit(peer)
         for number in range(rounds):
             try:
                 cycle(place, server, load, report)
@@ -159,6 +161,7 @@ def begin_anew(server: Server, number: int, chance: random.Random) -> Load:
                 peer.delete(topic)
         load.begin(peer, f"full{number}", 3, retention_bytes="-1")
         load.begin(peer, f"spill{number}", 2)
+        load.commit(peer)
     return load
 
 

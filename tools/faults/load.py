@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
+from tools.faults import conversation
+from tools.faults.conversation import DUPLICATE, OK, OUT_OF_ORDER, Talk, Told
 from tools.faults.history import (
     Acknowledged,
     Anomaly,
@@ -16,7 +18,7 @@ from tools.faults.history import (
     Sent,
     check,
 )
-from tools.faults.peer import DUPLICATE, OK, OUT_OF_ORDER, Peer, Stream, Told
+from tools.faults.peer import Peer, Stream, now_ms
 
 
 @dataclass(slots=True)
@@ -27,17 +29,18 @@ class Writer:
     events: list[Event]
     pending: list[str] = field(default_factory=list)
     acknowledged: int = 0
-    told: list[tuple[int, int]] = field(default_factory=list)
-    """Each answer: the error code, and how many records were acknowledged before it."""
+    told: list[int] = field(default_factory=list)
+    """The error code of each answer."""
 
-    def step(self, peer: Peer, count: int) -> int:
-        """Send the batch that is owed, or one of ``count`` new records; the error code. Raises Gone."""
+    def talk(self, count: int, timestamp: int) -> Talk:
+        """Send the batch that is owed, or one of ``count`` new records; the error code."""
         stream = self.stream
         if not self.pending:
             self.pending = stream.next_values(count)
             self.events += [Sent(stream.name, stream.place, value) for value in self.pending]
-        code, base = peer.produce(stream.topic, stream.partition, stream.batch(self.pending))
-        self.told.append((code, self.acknowledged))
+        batch = stream.batch(self.pending, timestamp)
+        code, base = yield from conversation.produce(stream.topic, stream.partition, batch)
+        self.told.append(code)
         if code in (OK, DUPLICATE):
             for at, value in enumerate(self.pending):
                 offset = base + at if code == OK and base >= 0 else -1
@@ -47,6 +50,11 @@ class Writer:
             self.pending = []
         elif code == OUT_OF_ORDER:
             raise Told(code, f"{stream.place}: sequence {stream.sequence} is refused")
+        return code
+
+    def step(self, peer: Peer, count: int) -> int:
+        """The same over a blocking connection. Raises Gone, Told."""
+        code: int = peer.hold(self.talk(count, now_ms()))
         return code
 
 
@@ -63,17 +71,16 @@ class Load:
 
     def begin(self, peer: Peer, topic: str, partitions: int, **configs: str) -> None:
         """Make a topic and a writer for each of its partitions."""
-        peer.create(topic, partitions, **configs)
-        producer_id = peer.producer_id()
-        for partition in range(partitions):
-            self.add(topic, partition, producer_id)
+        peer.hold(self.beginning(topic, partitions, **configs))
 
-    def add(self, topic: str, partition: int, producer_id: int) -> None:
-        """Write to a partition that is there."""
-        name = f"w{len(self.writers)}"
-        stream = Stream(name, topic, partition, producer_id, self.record_bytes)
-        self.writers.append(Writer(stream, self.events))
-        self.places.append((topic, partition))
+    def beginning(self, topic: str, partitions: int, **configs: str) -> Talk:
+        """The conversation of :meth:`begin`."""
+        yield from conversation.create(topic, partitions, **configs)
+        producer_id = yield from conversation.producer_id()
+        for partition in range(partitions):
+            stream = Stream(f"w{len(self.writers)}", topic, partition, producer_id, self.record_bytes)
+            self.writers.append(Writer(stream, self.events))
+            self.places.append((topic, partition))
 
     @property
     def acknowledged(self) -> int:
@@ -82,23 +89,34 @@ class Load:
 
     def commit(self, peer: Peer) -> int:
         """Have the group commit a higher offset; the error code."""
+        code: int = peer.hold(self.committing())
+        return code
+
+    def committing(self) -> Talk:
+        """The conversation of :meth:`commit`."""
         topic, partition = self.places[0]
         if not self._offset:
-            peer.find_group("group")
+            yield from conversation.find_group("group")
         self._offset += 1
-        self.events.append(OffsetTried("group", f"{topic}-{partition}", self._offset))
-        code = peer.commit("group", topic, partition, self._offset)
-        if code == 0:
-            self.events.append(OffsetCommitted("group", f"{topic}-{partition}", self._offset))
+        offset = self._offset
+        self.events.append(OffsetTried("group", f"{topic}-{partition}", offset))
+        code = yield from conversation.commit("group", topic, partition, offset)
+        if code == OK:
+            self.events.append(OffsetCommitted("group", f"{topic}-{partition}", offset))
         return code
 
     def read_all(self, peer: Peer) -> None:
         """The last read. Raises Told where something cannot be read."""
+        peer.hold(self.reading())
+
+    def reading(self) -> Talk:
+        """The conversation of :meth:`read_all`."""
         for topic, partition in self.places:
-            self.events += [Read(f"{topic}-{partition}", *one) for one in peer.values(topic, partition)]
+            found = yield from conversation.values(topic, partition)
+            self.events += [Read(f"{topic}-{partition}", *one) for one in found]
         if self._offset:
             topic, partition = self.places[0]
-            found = peer.committed("group", topic, partition)
+            found = yield from conversation.committed("group", topic, partition)
             self.events.append(OffsetFetched("group", f"{topic}-{partition}", found))
 
     def anomalies(self) -> list[Anomaly]:

@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 from tools.faults.blocks import Mounted, Recorder, make, needed
+from tools.faults.conversation import Gone, Told
 from tools.faults.history import Acknowledged, Event, OffsetCommitted, OffsetFetched, Read, Sent, check
 from tools.faults.load import Load
-from tools.faults.peer import Gone, Peer, Told
+from tools.faults.peer import Peer
 from tools.faults.report import Report
 from tools.faults.server import NotReady, Server
 
