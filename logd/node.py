@@ -20,6 +20,7 @@ import trio
 
 from logd.apis import register_all
 from logd.apis.registry import Connection, Services
+from logd.chronicle import Chronicle
 from logd.cluster.cluster import Cluster, open_cluster
 from logd.cluster.image import Broker, Endpoint
 from logd.cluster.store import StoreUnusable
@@ -35,6 +36,7 @@ from logd.jobs.retention import retain
 from logd.log.directory import DataDirectory, DirectoryUnusable
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
+from logd.partitions.steady import SteadyClock
 from logd.partitions.table import PartitionTable
 from logd.partitions.upkeep import Upkeep
 
@@ -245,7 +247,9 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     node.partitions.open_all(cluster.image)
     data.mark_dirty()
     cluster.listeners.append(node.partitions.follow)
-    node.groups = GroupCoordinator(cluster=cluster, partitions=node.partitions, clock=clock)
+    chronicle = Chronicle(settings.why_events_max_bytes)
+    node.groups = GroupCoordinator(cluster=cluster, partitions=node.partitions, clock=clock, chronicle=chronicle)
+    markers = MarkerWriter(node.partitions, node.groups)
     node.transactions = TransactionCoordinator(
         cluster=cluster,
         ids=cluster.next_producer_id,
@@ -259,18 +263,19 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
         partitions=node.partitions,
         groups=node.groups,
         transactions=node.transactions,
+        markers=markers,
         advertised=node.advertised,
     )
     node.partitions.opened.append(node.groups.look_again)
-        markers=markers,
     node.partitions.opened.append(node.transactions.look_again)
     await node.partitions.settled()
     await background.start(node.groups.run)
     await background.start(node.transactions.run)
     background.start_soon(node.partitions.remove_leftovers)
     background.start_soon(cluster.watch)
-    background.start_soon(Upkeep(node.partitions, cluster, clock, retain).run)
-    background.start_soon(Compactor(node.partitions, cluster, clock, partial(hire_compaction, cluster)).run)
+    steady = SteadyClock(clock, trio.current_time)
+    background.start_soon(Upkeep(node.partitions, cluster, steady, retain).run)
+    background.start_soon(Compactor(node.partitions, cluster, steady, partial(hire_compaction, cluster)).run)
 
 
 def hire_compaction(cluster: Cluster) -> tuple[Compaction, WorkerProcess]:

@@ -1,0 +1,59 @@
+"""The time that housekeeping goes by: the time of day, but never ahead of a clock that nobody can set.
+
+Retention, the expiry of producers and of tombstones cannot be taken back, so a time of day that leaps forward (a
+wrong server of time, a hand) is not believed: until it is back, a day has passed, or the node is started again, time
+goes on from what it was. Backward it is followed at once, since that deletes nothing. The node makes one for upkeep
+and compaction; everything else keeps the plain clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from logd.clock import Clock
+
+logger = logging.getLogger("logd.upkeep")
+
+TOLERANCE_MS: Final = 5_000
+"""So far may the time of day be corrected between two looks, as it is where clocks are kept in step."""
+
+HOLD_MS: Final = 24 * 3600 * 1000
+"""After so long a leap is believed."""
+
+
+class SteadyClock:
+    """A :class:`~logd.clock.Clock`. ``elapsed_s`` tells seconds that only ever go on."""
+
+    def __init__(self, clock: Clock, elapsed_s: Callable[[], float]) -> None:
+        self._clock = clock
+        self._elapsed_s = elapsed_s
+        self._ahead_ms = clock.now_ms() - self._elapsed_ms()
+        """What is believed of the difference between the two clocks."""
+        self._leapt_ms: int | None = None
+
+    def _elapsed_ms(self) -> int:
+        return int(self._elapsed_s() * 1000)
+
+    def now_ms(self) -> int:
+        """Milliseconds since the Unix epoch, as far as they are believed."""
+        now_ms, elapsed_ms = self._clock.now_ms(), self._elapsed_ms()
+        leap_ms = now_ms - elapsed_ms - self._ahead_ms
+        if leap_ms <= TOLERANCE_MS:
+            self._ahead_ms += max(leap_ms, 0)
+            self._leapt_ms = None
+            return now_ms
+        if self._leapt_ms is None:
+            self._leapt_ms = elapsed_ms
+            logger.warning(
+                "the time of day leapt %d s ahead: retention and compaction go by the old one until it is back, for "
+                "a day, or until logd is started again",
+                leap_ms // 1000,
+            )
+        if elapsed_ms - self._leapt_ms >= HOLD_MS:
+            self._ahead_ms += leap_ms
+            self._leapt_ms = None
+            return now_ms
+        return self._ahead_ms + elapsed_ms
