@@ -174,6 +174,9 @@ def _read(partition: Partition, followed: Followed, left: int, read_committed: b
         row.records = [piece.view() for piece in slices]
         found.size_bytes += sum(piece.size for piece in slices)
         if not all(piece.resident() for piece in slices):
+        if read_committed and partition.log.aborted:
+            found_aborted = partition.log.aborted.find(followed.offset, slices[-1].next_offset)
+            row.aborted_transactions = [AbortedTransaction(one.producer_id, one.first_offset) for one in found_aborted]
             found.cold.append((partition, row, slices))
     return row
 
@@ -250,7 +253,8 @@ async def _wait(
             found = _gather(call, request, wanted)
             if found.settled or found.size_bytes >= enough:
                 break
-            watcher = Watcher(enough - found.size_bytes)
+            read_committed = request.isolation_level == READ_COMMITTED
+            watcher = Watcher(enough - found.size_bytes, read_committed=read_committed)
             partitions = found.partitions
             found = None  # what was read pins maps
             for partition in partitions:
