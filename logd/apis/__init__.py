@@ -23,8 +23,10 @@ MODULES = (
     "producers",
     "replicas",
     "topics",
+    "transaction_offsets",
     "transactions",
     "versions",
+    "why",
 )
 
 

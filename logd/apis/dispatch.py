@@ -31,9 +31,12 @@ class Hangup(Exception):
 class Pending:
     """A request whose answer is not there yet."""
 
-    __slots__ = ("endpoint", "head", "in_order", "request", "waiting")
+    __slots__ = ("call", "endpoint", "head", "in_order", "request", "waiting")
 
-    def __init__(self, head: RequestHead, endpoint: Endpoint, request: Any, waiting: Awaitable[Any]) -> None:
+    def __init__(
+        self, call: Call, head: RequestHead, endpoint: Endpoint, request: Any, waiting: Awaitable[Any]
+    ) -> None:
+        self.call = call
         self.head = head
         self.endpoint = endpoint
         self.request = request
@@ -45,7 +48,7 @@ class Pending:
         try:
             answer = await self.waiting
         except Refused as refused:
-            answer = _refusal(self.endpoint, self.request, self.head, refused)
+            answer = _refusal(self.call, self.endpoint, self.request, self.head, refused)
         return _encode(self.head, answer)
 
 
@@ -74,7 +77,8 @@ def _encode(head: RequestHead, answer: Any) -> Parts | None:
     return response_parts(head.api_key, head.api_version, head.correlation_id, answer)
 
 
-def _refusal(endpoint: Endpoint, request: Any, head: RequestHead, refused: Refused) -> Any:
+def _refusal(call: Call, endpoint: Endpoint, request: Any, head: RequestHead, refused: Refused) -> Any:
+    call.refused(refused)
     if endpoint.refuse is None:
         raise Hangup(f"{endpoint.name} v{head.api_version}: {refused.code.name}: {refused.message}") from refused
     return endpoint.refuse(request, head.api_version, refused)
@@ -109,8 +113,8 @@ def start(frame: memoryview, connection: Connection, services: Services) -> Part
     try:
         answer = found.handler(call, request)
     except Refused as refused:
-        answer = _refusal(found, request, head, refused)
+        answer = _refusal(call, found, request, head, refused)
     if isinstance(answer, Message) or answer is None or answer is HANGUP:
         return _encode(head, answer)
     # what cannot be refused any more need not be kept: a parked Produce would pin its frame
-    return Pending(head, found, None if found.refuse is None else request, answer)
+    return Pending(call, head, found, None if found.refuse is None else request, answer)

@@ -122,6 +122,7 @@ def _gather(call: Call, request: FetchRequest, wanted: Iterable[Followed]) -> Ga
             row = _read(partition, followed, left, read_committed, found)
             found.partitions.append(partition)
         except Refused as refused:
+            call.refused(refused, topic=followed.topic)
             aborted: list[AbortedTransaction] | None = [] if refused.code in UNKNOWN else None
             row = PartitionData(followed.index, refused.code, -1, aborted_transactions=aborted, records=b"")
             found.settled = True
@@ -173,10 +174,10 @@ def _read(partition: Partition, followed: Followed, left: int, read_committed: b
     if slices:
         row.records = [piece.view() for piece in slices]
         found.size_bytes += sum(piece.size for piece in slices)
-        if not all(piece.resident() for piece in slices):
         if read_committed and partition.log.aborted:
             found_aborted = partition.log.aborted.find(followed.offset, slices[-1].next_offset)
             row.aborted_transactions = [AbortedTransaction(one.producer_id, one.first_offset) for one in found_aborted]
+        if not all(piece.resident() for piece in slices):
             found.cold.append((partition, row, slices))
     return row
 

@@ -102,6 +102,13 @@ async def group_lag(call: Call, request: GroupLagRequest) -> GroupLagResponse:
     return answer
 
 
+async def measured(call: Call, group_id: str) -> LaggingGroup:
+    """One group with its lag; raises Refused as the coordinator does."""
+    (group,) = await _told(call.services.groups.ask(group_id, GroupLagRequest([group_id])))
+    await _measure(call, group)
+    return group
+
+
 async def _told(waiter: Waiter) -> list[LaggingGroup]:
     answer = await waiter.wait()
     assert isinstance(answer, GroupLagResponse)

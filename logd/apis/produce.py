@@ -133,6 +133,7 @@ def _append_all(call: Call, request: ProduceRequest, question: Question | None) 
                 verified = None if question is None else question.answer_for(data)
                 rows.append(_append(call, request.acks, partition, data, waiting, verified))
             except Refused as refused:
+                call.refused(refused, topic=topic.name if partition is None else partition.topic)
                 rows.append(_refused(data.index, refused))
         if rows:
             topics.append(TopicProduceResponse(topic.name, topic.topic_id, rows))
@@ -269,7 +270,6 @@ def _level(config: TopicConfig) -> int | None:
     return levels.get(config.compression_type)
 
 
-async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | None:
 async def _append_prepared(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, Waiting]:
     if request.transactional_id is None:
         return _append_all(call, request, None)
@@ -286,6 +286,7 @@ async def _append_prepared(call: Call, request: ProduceRequest) -> tuple[Produce
         question.close()
 
 
+async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | None:
     """For topics whose rules need the records: check or recompress in a thread, then append as always."""
     refusals: dict[tuple[int, int], Refused] = {}
     for partition, data in _partitions(call, request):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import trio
 
 from logd.apis.fetch_sessions import Sessions
+from logd.chronicle import connection_note, topic_note
 from logd.errors import Refused
 from logd.partitions.record_times import RecordTimes
 from logd.wire import schemas
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from logd.cluster.cluster import Cluster
     from logd.config import Settings
     from logd.coordinators.front import GroupCoordinator
-    from logd.coordinators.transaction_front import TransactionCoordinator
     from logd.coordinators.markers import MarkerWriter
+    from logd.coordinators.transaction_front import TransactionCoordinator
     from logd.log.slices import Slice
     from logd.partitions.table import PartitionTable
     from logd.wire.message import Buffer
@@ -55,13 +56,14 @@ class Services:
     __slots__ = (
         "_cold_reads",
         "advertised",
+        "chronicle",
         "clock",
         "cluster",
         "fetch_sessions",
         "groups",
+        "markers",
         "partitions",
         "record_times",
-        "markers",
         "transactions",
     )
 
@@ -73,17 +75,18 @@ class Services:
         partitions: PartitionTable,
         groups: GroupCoordinator,
         transactions: TransactionCoordinator,
+        markers: MarkerWriter,
         advertised: Callable[[Connection, int], tuple[str, int]],
     ) -> None:
-        markers: MarkerWriter,
         self.clock = clock
         self.cluster = cluster
         self.partitions = partitions
         self.groups = groups
         self.transactions = transactions
-        self.advertised = advertised
-        self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
         self.markers = markers
+        self.advertised = advertised
+        self.chronicle = groups.chronicle
+        self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
         self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots)
         self.record_times = RecordTimes(partial(trio.to_thread.run_sync, limiter=self._cold_reads))
 
@@ -124,6 +127,17 @@ class Call:
         self.client_id = client_id or ""
         self.connection = connection
         self.services = services
+
+    def refused(self, refused: Refused, *, topic: str = "") -> None:
+        """Remember what was refused to this client, and of which topic, for those who ask why."""
+        now_ms, chronicle, peer = self.services.clock.now_ms(), self.services.chronicle, self.connection.peer
+        what = f"{schemas.api_name(self.api_key)} v{self.version}"
+        said = f"was refused: {refused.code.name}: {refused.message}"
+        facts = {"request": what, "error": refused.code.name, "client": self.client_id}
+        chronicle.add(connection_note(peer, "refused", f"{what} {said}", **facts, topic=topic), now_ms)
+        if topic:
+            text = f"{what} of {self.client_id or 'a client without id'} at {peer} {said}"
+            chronicle.add(topic_note(topic, "refused", text, **facts, peer=peer), now_ms)
 
     def advertised(self, broker_id: int) -> tuple[str, int]:
         """Host and port at which this client reaches a broker (the address it came in by, on a single plain node)."""

@@ -395,6 +395,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     group_consumer_max_size: Annotated[
         int, _int("Members of one group of the consumer protocol at most.", "", at_least(1))
     ] = INT_MAX
+    why_events_max_bytes: Annotated[
+        int,
+        _int("Memory for what happened to groups, topics and connections, for `why`.", "bytes", at_least(0)),
+    ] = 4 << 20
     offset_metadata_max_bytes: Annotated[
         int, _int("The longest text committed with an offset.", "bytes", at_least(0))
     ] = 4096

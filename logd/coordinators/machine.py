@@ -11,12 +11,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from logd.chronicle import Note, group_note
-from logd.coordinators import modern_groups, modern_listing, positions, rebalance, seeking
+from logd.coordinators import findings, modern_groups, modern_listing, positions, rebalance, seeking
 from logd.coordinators.effects import Append, Effect, Record, Reply
-from logd.coordinators.events import Asked, OffsetsAsked, SweepElapsed
+from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, SweepElapsed
 from logd.coordinators.group import Group, Phase
 from logd.coordinators.groups import GroupMachine
-from logd.coordinators.modern_fencing import check_commit, check_fetch
+from logd.coordinators.modern_fencing import check_commit, check_fetch, check_pending
 from logd.coordinators.modern_group import RECORD_KEYS, ModernGroup
 from logd.coordinators.modern_groups import ModernGroups, ModernLimits
 from logd.coordinators.offsets import Producer, expired, tombstone
@@ -37,6 +37,7 @@ from logd.wire.schemas.list_groups import ListGroupsRequest, ListGroupsResponse
 from logd.wire.schemas.offset_commit import OffsetCommitRequest
 from logd.wire.schemas.offset_delete import OffsetDeleteRequest
 from logd.wire.schemas.seek_group import SeekGroupRequest, SeekGroupResponse
+from logd.wire.schemas.why import Finding, WhyRequest, WhyResponse
 
 
 class ShardMachine:
@@ -155,6 +156,14 @@ class ShardMachine:
             yield Append(records)
         yield Reply(event.to, response)
 
+    def _commit_pending(self, event: PendingAsked, now_ms: int) -> Iterator[Effect]:
+        group = self.modern.groups.get(event.request.group_id)
+        if group is None:
+            yield from self.classic.handle(event, now_ms)
+            return
+        check_pending(group, event.request)
+        yield from self.classic.keep_pending(event, now_ms)
+
     def _fetch(self, event: OffsetsAsked, now_ms: int) -> Iterator[Effect]:
         group = self.modern.groups.get(event.request.group_id)
         if group is not None:
@@ -269,6 +278,17 @@ class ShardMachine:
             return positions.classic_positions(self.classic.groups[group_id], offsets)
         return LaggingGroup(group_id, int(ErrorCode.GROUP_ID_NOT_FOUND), f"Group {group_id} not found.")
 
+    def _why(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, WhyRequest)
+        modern, classic = self.modern.groups.get(request.subject), self.classic.groups.get(request.subject)
+        found: Iterable[Finding] = ()
+        if modern is not None:
+            found = findings.of_modern(modern, self.modern.topics.by_id)
+        elif classic is not None:
+            found = findings.of_classic(classic, now_ms)
+        yield Reply(event.to, WhyResponse(now_ms=now_ms, findings=list(found)))
+
     def _delete_groups(self, event: Asked, now_ms: int) -> Iterator[Effect]:
         request = event.request
         assert isinstance(request, DeleteGroupsRequest)
@@ -310,11 +330,13 @@ _HANDLERS: dict[type, Callable[[ShardMachine, Any, int], Iterator[Effect]]] = {
     JoinGroupRequest: ShardMachine._join,
     OffsetCommitRequest: ShardMachine._commit,
     OffsetsAsked: ShardMachine._fetch,
+    PendingAsked: ShardMachine._commit_pending,
     OffsetDeleteRequest: ShardMachine._delete_offsets,
     SeekGroupRequest: ShardMachine._seek,
     ListGroupsRequest: ShardMachine._list,
     DescribeGroupsRequest: ShardMachine._describe_classic,
     GroupLagRequest: ShardMachine._positions,
+    WhyRequest: ShardMachine._why,
     DeleteGroupsRequest: ShardMachine._delete_groups,
     SweepElapsed: ShardMachine._sweep,
     **dict.fromkeys(modern_groups.EVENTS, ShardMachine._modern_event),

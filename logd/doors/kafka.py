@@ -18,6 +18,7 @@ import trio
 
 from logd.apis.dispatch import Hangup, Parts, Pending, Ready, start
 from logd.apis.registry import Connection, Services
+from logd.chronicle import connection_note
 from logd.errors import DecodeError
 from logd.wire.frames import FrameBuffer
 
@@ -112,6 +113,8 @@ class Peer:
             await loop(nursery)
         except (Hangup, DecodeError) as error:
             logger.warning("%s on %s: closed: %s", peer, self.connection.listener, error)
+            note = connection_note(peer, "closed", f"closed: {error}", client=self.connection.client_name)
+            self.services.chronicle.add(note, self.services.clock.now_ms())
         except OSError as error:
             logger.info("%s on %s: lost: %s", peer, self.connection.listener, error.strerror or error)
         except Exception:

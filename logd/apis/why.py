@@ -1,0 +1,111 @@
+"""Why (30002): what is the matter with a group, topic or connection, and what happened to it of late.
+
+Something that only logd has. Events come from the chronicle that this node keeps; findings are made for the moment:
+whom a group waits for, and which partition stands still, on which offset, in whose hands. Called through the registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+from logd.apis.own_groups import measured
+from logd.apis.registry import Call, api
+from logd.chronicle import Event, Subject
+from logd.coordinators.findings import finding
+from logd.errors import ErrorCode, Refused
+from logd.wire.schemas.group_lag import LaggingGroup, LaggingPartition
+from logd.wire.schemas.why import EventFact, Finding, WhyEvent, WhyRequest, WhyResponse
+
+WHY = 30002
+
+EVENTS_MAX = 10_000
+STILL_MS = 30_000
+"""A partition with records to read whose committed offset did not move for so long stands still."""
+
+
+def _no_answer(request: WhyRequest, version: int, refused: Refused) -> WhyResponse:
+    return WhyResponse(0, int(refused.code), refused.message)
+
+
+@api(WHY, refuse=_no_answer)
+async def why(call: Call, request: WhyRequest) -> WhyResponse:
+    """Version 0."""
+    if request.subject_type not in Subject.__members__.values():
+        raise Refused(
+            ErrorCode.INVALID_REQUEST,
+            f"subject type {request.subject_type} is unknown: 0 is anything, 1 a group, 2 a topic, 3 a connection",
+        )
+    subject = Subject(request.subject_type)
+    chronicle = call.services.chronicle
+    answer = WhyResponse(now_ms=call.services.clock.now_ms(), forgotten=chronicle.forgotten)
+    if request.subject and subject is Subject.GROUP:
+        answer.findings = [each async for each in _of_group(call, request.subject)]
+    elif request.subject and subject is Subject.TOPIC:
+        answer.findings = list(_of_topic(call, request.subject))
+    events = chronicle.find(subject, request.subject, request.since_ms, min(request.events_max, EVENTS_MAX))
+    answer.events = [_told(event) for event in events]
+    return answer
+
+
+def _told(event: Event) -> WhyEvent:
+    note = event.note
+    text = note.text if event.times == 1 else f"{note.text} ({event.times} times)"
+    facts = [EventFact(name, value) for name, value in note.facts]
+    return WhyEvent(event.time_ms, note.subject, note.name, note.kind, text, facts)
+
+
+async def _of_group(call: Call, group_id: str) -> AsyncIterator[Finding]:
+    try:
+        answer = await call.services.groups.ask(group_id, WhyRequest(Subject.GROUP, group_id)).wait()
+        assert isinstance(answer, WhyResponse)
+        group = await measured(call, group_id)
+    except Refused as refused:
+        yield finding("unknown", refused.message, error=refused.code.name)
+        return
+    for each in answer.findings:
+        yield each
+    if group.error_code:
+        yield finding("unknown", group.error_message or "", error=ErrorCode(group.error_code).name)
+        return
+    for each in _of_partitions(call, group, answer.now_ms):
+        yield each
+
+
+def _of_partitions(call: Call, group: LaggingGroup, now_ms: int) -> Iterator[Finding]:
+    now_ms = call.services.clock.now_ms()
+    for topic in group.topics:
+        for row in topic.partitions:
+            yield from _of_partition(f"{topic.name}-{row.partition_index}", row, bool(group.member_count), now_ms)
+
+
+def _of_partition(name: str, row: LaggingPartition, has_members: bool, now_ms: int) -> Iterator[Finding]:
+    who = f"member {row.member_id} ({row.client_id} at {row.client_host.lstrip('/')})" if row.member_id else "nobody"
+    facts: dict[str, object] = {"partition": name, "offset": row.committed_offset, "member": row.member_id}
+    if row.error_code:
+        yield finding("unreadable", f"{name}: {row.error_message}", **facts, error=ErrorCode(row.error_code).name)
+    elif row.committed_offset > row.end_offset:
+        text = f"{name}: the committed offset {row.committed_offset} is beyond the log, which ends at {row.end_offset}"
+        yield finding("beyond-end", f"{text}: auto.offset.reset decides where its reader starts", **facts)
+    elif 0 <= row.committed_offset < row.start_offset:
+        text = f"{name}: the committed offset {row.committed_offset} is gone, the log starts at {row.start_offset}"
+        yield finding("before-start", f"{text}: auto.offset.reset decides where its reader starts", **facts)
+    elif row.committed_offset < 0 and row.end_offset > row.start_offset:
+        count = row.end_offset - row.start_offset
+        yield finding("never-committed", f"{name}: {who} has it and has committed nothing of {count} records", **facts)
+    elif row.lag > 0 and now_ms - row.committed_ms >= STILL_MS:
+        still_s = (now_ms - row.committed_ms) // 1000
+        text = f"{name} has not moved for {still_s} s: it stands at offset {row.committed_offset} and {who} has it"
+        yield finding("still", f"{text}; {row.lag} records remain", **facts, lag=row.lag, still_s=still_s)
+    elif row.lag > 0 and not row.member_id and has_members:
+        yield finding("unassigned", f"{name}: {row.lag} records remain and no member has it", **facts, lag=row.lag)
+
+
+def _of_topic(call: Call, name: str) -> Iterator[Finding]:
+    topic = call.services.cluster.image.topics.get(name)
+    if topic is None:
+        yield finding("unknown", f"there is no topic {name!r} on this server")
+        return
+    for state in topic.partitions:
+        partition = call.services.partitions.get(name, state.index)
+        if partition is not None and partition.failure is not None:
+            yield finding("offline", f"{name}-{state.index}: {partition.failure.message}", partition=state.index)
