@@ -98,6 +98,7 @@ def _reader_left() -> int:
     cls=Root,
     context_settings=HELP,
     lazy={
+        "backup": "logd.cli.backup:backup",
         "cluster": "logd.cli.cluster:cluster",
         "config": "logd.cli.configs:config",
         "context": "logd.cli.context:context",

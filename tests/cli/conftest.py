@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import pytest
 from click.testing import CliRunner
@@ -56,10 +56,11 @@ def eventually(ask: Callable[[], bool], limit_s: float = 15.0) -> bool:
     return found
 
 
-def start(bootstrap: str, *arguments: str) -> subprocess.Popen[bytes]:
+def start(bootstrap: str, *arguments: str, stdout: int | IO[bytes] = subprocess.PIPE) -> subprocess.Popen[bytes]:
     """Start a command as a process of its own."""
     pipe = subprocess.PIPE
-    return subprocess.Popen([*COMMAND, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, env=environment(bootstrap))
+    variables = environment(bootstrap)
+    return subprocess.Popen([*COMMAND, *arguments], stdin=pipe, stdout=stdout, stderr=pipe, env=variables)
 
 
 @pytest.fixture(params=["logd", "kafka"])
