@@ -120,5 +120,7 @@ class Load:
             self.events.append(OffsetFetched("group", f"{topic}-{partition}", found))
 
     def anomalies(self) -> list[Anomaly]:
-        """What the history shows."""
-        return check(self.events)
+        """What the history shows; of partitions that are not among ``places`` nothing need be left."""
+        kept = {f"{topic}-{partition}" for topic, partition in self.places}
+        promised = (Acknowledged, OffsetCommitted)
+        return check(one for one in self.events if not isinstance(one, promised) or one.partition in kept)
