@@ -19,7 +19,7 @@ class MemoryFile(File):
         super().__init__(path, -1)
         self.data = bytearray()
         self.durable = bytearray()
-        self.pending: list[Callable[[bytearray, random.Random], None]] = []
+        self.pending: list[Callable[[bytearray, random.Random | None], None]] = []
 
 
 class MemoryMapping:
@@ -62,8 +62,9 @@ class MemoryDisk:
         assert isinstance(file, MemoryFile)
         content = bytes(data)
 
-        def tear(target: bytearray, chance: random.Random) -> None:
-            torn = chance.choice((len(content), chance.randrange(len(content) + 1)))
+        def tear(target: bytearray, chance: random.Random | None) -> None:
+            whole = len(content)
+            torn = whole if chance is None else chance.choice((whole, chance.randrange(whole + 1)))
             _put(target, content[:torn], position)
 
         _put(file.data, content, position)
@@ -86,14 +87,25 @@ class MemoryDisk:
     def resize(self, file: File, size: int) -> None:
         assert isinstance(file, MemoryFile)
         _resize(file.data, size)
-        file.pending.append(lambda target, chance: _resize(target, size) if chance.random() < 0.7 else None)
+
+        def change(target: bytearray, chance: random.Random | None) -> None:
+            if chance is None or chance.random() < 0.7:
+                _resize(target, size)
+
+        file.pending.append(change)
 
     def data_after(self, file: File, position: int) -> int | None:
         return position
 
     def sync(self, file: File) -> None:
         assert isinstance(file, MemoryFile)
-        file.durable = bytearray(file.data)
+        for change in file.pending:
+            change(file.durable, None)
+        file.pending.clear()
+
+    def fail_sync(self, file: File) -> None:
+        """Do what a kernel does after a flush that failed: it believes the pages clean, and never writes them."""
+        assert isinstance(file, MemoryFile)
         file.pending.clear()
 
     def map(self, file: File, size: int) -> Mapping:
@@ -199,6 +211,8 @@ class FaultyDisk:
             self.calls[name] += 1
             if name == self._name and self.calls[name] == self._nth:
                 where = args[0].path if isinstance(args[0], File) else args[0]
+                if name == "sync" and isinstance(args[0], MemoryFile) and isinstance(self._disk, MemoryDisk):
+                    self._disk.fail_sync(args[0])
                 raise StorageFailed(where, OSError(self._number, "injected", where))
             return call(*args, **kwargs)
 

@@ -62,8 +62,20 @@ def one_fault(directory: Path, kind: str, number: int, chance: random.Random, re
     for leftover in (data, trace, data.with_name("data.log")):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     call, _, effect = kind.partition(":")
-    strace = ["strace", "-f", "-qq", "--seccomp-bpf", "-o", str(trace), "-e", f"trace={call}", "-e", "signal=none"]
-    strace += ["-e", f"inject={call}:{effect}:when={number}"]
+    strace = [
+        "strace",
+        "-f",
+        "-qq",
+        "--seccomp-bpf",
+        "-y",
+        "-o",
+        str(trace),
+        "-e",
+        f"trace={call}",
+        "-e",
+        "signal=none",
+    ]
+    strace += ["-e", f"trace={call}", "-e", f"inject={call}:{effect}:when={number}"]
     where = f"{kind}:when={number}"
     load = Load(chance)
     with Server(data, settings=SETTINGS, before=strace) as server:
@@ -87,8 +99,25 @@ def one_fault(directory: Path, kind: str, number: int, chance: random.Random, re
         report.wrong("traceback", f"{where}: {data.with_name('data.log').read_text(errors='replace')[-1500:]}")
     if call in FLUSHES and "error" in effect:
         check_refusals(load.writers, where, report)
+        for path in tried_again(trace.read_text(errors="replace")):
+            report.wrong("flushed-again", f"{where}: {path}")
     recover(data, load, where, report)
     return True
+
+
+FLUSHED = re.compile(r"sync\(\d+<(?P<path>[^>]*/calls-\d/\d+\.log)>\)\s*=\s*(?P<result>-?\d+)")
+
+
+def tried_again(text: str) -> list[str]:
+    """Files of batches that were flushed again after a flush that failed: the second one says "ok" and lies."""
+    failed: set[str] = set()
+    again = []
+    for found in FLUSHED.finditer(text):
+        if found["path"] in failed:
+            again.append(found["path"])
+        elif found["result"] == "-1":
+            failed.add(found["path"])
+    return again
 
 
 def hits(trace: Path, call: str, effect: str) -> int:
