@@ -545,7 +545,8 @@ class Log:
         checkpoints.forget_indexed()
         self.end_offset = self.flushed_offset = end
         checkpoints.remove_snapshots(end)
-        restore_producers(self._disk, self.path, self.producers, checkpoints.snapshots, self.segments, end)
+        snapshots, committed = checkpoints.snapshots, self.high_watermark
+        restore_producers(self._disk, self.path, self.producers, snapshots, self.segments, end, committed=committed)
         return end
 
     def _start_over(self) -> int:

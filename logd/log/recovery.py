@@ -211,7 +211,9 @@ class _Recovery:
         return Found(topic_id, self._state, end, *found, [one for one in self._snapshots if one <= known])
 
     def _restore(self, offset: int) -> None:
-        restore_producers(self._disk, self._path, self._producers, self._snapshots, self._segments, offset)
+        restore_producers(
+            self._disk, self._path, self._producers, self._snapshots, self._segments, offset, committed=offset
+        )
 
     def _scan_segment(self, segment: Segment, start_offset: int, last: bool) -> bool:
         """Check one segment from an offset on; say whether the log goes on behind it."""

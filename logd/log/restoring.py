@@ -23,9 +23,19 @@ SNAPSHOT_SUFFIX: Final = ".snapshot"
 
 
 def restore_producers(
-    disk: Disk, path: str, producers: Producers, snapshots: list[int], segments: list[Segment], offset: int
+    disk: Disk,
+    path: str,
+    producers: Producers,
+    snapshots: list[int],
+    segments: list[Segment],
+    offset: int,
+    *,
+    committed: int,
 ) -> None:
-    """Bring the producer state to what it was at ``offset``: the nearest snapshot, and the headers from there on."""
+    """Bring the producer state to what it was at ``offset``: the nearest snapshot, and the headers from there on.
+
+    :param committed: markers below it count.
+    """
     start = segments[0].base_offset
     producers.clear()
     for candidate in sorted((one for one in snapshots if one <= offset), reverse=True):
@@ -36,7 +46,7 @@ def restore_producers(
                 break
         except DecodeError:
             continue
-    _replay(disk, producers, AbortedIndex(), segments, start, offset)
+    _replay(disk, producers, AbortedIndex(), segments, start, offset, committed)
 
 
 def note_batch(
@@ -50,14 +60,20 @@ def note_batch(
 
 
 def _replay(
-    disk: Disk, producers: Producers, aborted: AbortedIndex, segments: list[Segment], start: int, stop: int
+    disk: Disk,
+    producers: Producers,
+    aborted: AbortedIndex,
+    segments: list[Segment],
+    start: int,
+    stop: int,
+    committed: int,
 ) -> None:
     for segment in segments:
         if start < stop and segment.size and (segment.next_offset > start or not segment.sealed):
             for header, data, at in _batches(disk, segment, start, stop):
                 if header.producer_id >= 0:
                     note_batch(producers, aborted, header, data, at)
-        producers.transactions.committed(stop)
+        producers.transactions.committed(committed)
 
 
 def _batches(disk: Disk, segment: Segment, start: int, stop: int) -> Iterator[tuple[BatchHeader, bytes, int]]:
@@ -96,7 +112,7 @@ def restore_aborted(
     except DecodeError:
         pass
     index = AbortedIndex()
-    _replay(disk, Producers(path), index, segments, segments[0].base_offset, point)
+    _replay(disk, Producers(path), index, segments, segments[0].base_offset, point, point)
     index.forget_before(state.start_offset)
     return index
 

@@ -40,7 +40,9 @@ def append(log: Log, data: bytes | bytearray, *, epoch: int = 0, now_ms: int = 1
             log.producers.end_verification(header.producer_id, verified)
 
 
-def mark(log: Log, producer: int, *, committed: bool, epoch: int = 0, coordinator_epoch: int = 0) -> int:
+def mark(
+    log: Log, producer: int, *, committed: bool, epoch: int = 0, coordinator_epoch: int = 0, leader_epoch: int = 0
+) -> int:
     """End a producer's transaction; return the marker's offset."""
     return log.append_marker(
         producer,
@@ -48,7 +50,7 @@ def mark(log: Log, producer: int, *, committed: bool, epoch: int = 0, coordinato
         committed=committed,
         coordinator_epoch=coordinator_epoch,
         transaction_version=1,
-        leader_epoch=0,
+        leader_epoch=leader_epoch,
         now_ms=1000,
     ).base_offset
 
