@@ -1,8 +1,8 @@
 """DescribeConfigs (v1-4), AlterConfigs (v0-2), IncrementalAlterConfigs (v0-1), ListConfigResources (v0-1).
 
-Answers code for code as Apache Kafka 4.3.1 for topics and brokers. Settings of broker loggers, client metrics and
-groups are refused with a sentence: logd has none, and accepts no value that it would not obey. The rules are
-`cluster.alter`'s and `config.describe`'s. Called through the registry.
+Answers code for code as Apache Kafka 4.3.1 for topics, brokers, groups and client metrics. Settings of broker loggers
+are refused with a sentence: logd has none, and accepts no value that it would not obey. The rules are `cluster.alter`'s
+and those of `config.describe` and `config.groups`. Called through the registry.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from logd.apis.registry import Call, api
 from logd.cluster.alter import Alteration, Operation, Resource, broker_id_of
 from logd.cluster.controller import check_topic_name, unknown_topic
 from logd.config.describe import Described, Source, describe_all_brokers, describe_broker
+from logd.config.groups import describe_client_metrics, describe_group
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas import alter_configs as replacing
 from logd.wire.schemas import incremental_alter_configs as incremental
@@ -75,11 +76,21 @@ def _described(call: Call, resource: DescribeConfigsResource) -> list[Described]
             return describe_all_brokers(cluster.layers())
         described = describe_broker(cluster.settings, cluster.layers())
         return described if cluster.settings.advertised_listeners else _advertised(call, described)
+    own = cluster.image.resource_configs.get((resource.resource_type, name), {})
+    if resource.resource_type == Resource.GROUP:
+        if not name:
+            raise Refused(ErrorCode.INVALID_REQUEST, "Group name must not be empty")
+        return describe_group(own, cluster.settings, cluster.layers())
+    if resource.resource_type == Resource.CLIENT_METRICS:
+        if not name:
+            raise Refused(ErrorCode.INVALID_REQUEST, "Client metrics subscription name must not be empty")
+        return describe_client_metrics(own)
     known = resource.resource_type in Resource.__members__.values()
     shown = Resource(resource.resource_type).name if known else str(resource.resource_type)
     raise Refused(
         ErrorCode.INVALID_REQUEST,
-        f"logd has no settings of resource type {shown}; only TOPIC (2) and BROKER (4) can be described.",
+        f"logd has no settings of resource type {shown}; only those of TOPIC (2), BROKER (4), CLIENT_METRICS (16) and "
+        "GROUP (32) can be described.",
     )
 
 
@@ -193,15 +204,14 @@ def _altered(
 
 @api(LIST_CONFIG_RESOURCES)
 def list_config_resources(call: Call, request: ListConfigResourcesRequest) -> ListConfigResourcesResponse:
-    """Name what has settings; v0 asks for client metrics alone, of which there are none (KIP-1142)."""
-    if call.version == 0:
-        return ListConfigResourcesResponse()
+    """Name what has settings; v0 asks for client metrics alone (KIP-714, KIP-1142)."""
     known = tuple(Resource.__members__.values())
     if any(kind not in known for kind in request.resource_types):
         return ListConfigResourcesResponse(0, ErrorCode.UNSUPPORTED_VERSION)
-    kinds = request.resource_types or known
+    kinds = (request.resource_types or known) if call.version > 0 else (Resource.CLIENT_METRICS,)
     image = call.services.cluster.image
-    found = [ConfigResource(str(broker), Resource.BROKER) for broker in image.brokers if Resource.BROKER in kinds]
+    found = [ConfigResource(name, kind) for kind, name in image.resource_configs if kind in kinds]
+    found += [ConfigResource(str(broker), Resource.BROKER) for broker in image.brokers if Resource.BROKER in kinds]
     if Resource.TOPIC in kinds:
         found += [ConfigResource(name, Resource.TOPIC) for name in image.topics]
     return ListConfigResourcesResponse(0, 0, found)

@@ -1,4 +1,4 @@
-"""Decides about changes of settings: of topics, of one broker, of all brokers.
+"""Decides about changes of settings: of topics, of one broker, of all brokers, of groups, of client metrics.
 
 Owns the rules of IncrementalAlterConfigs (KIP-339) and AlterConfigs, checked against Apache Kafka 4.3.1. Each
 resource changes whole or not at all. Called by `cluster`. PURE.
@@ -13,9 +13,16 @@ import msgspec
 
 from logd.cluster.image import Changes, Image
 from logd.config import Settings
+from logd.config.groups import (
+    GROUP_DEFINITIONS,
+    METRICS_DEFAULTS,
+    METRICS_DEFINITIONS,
+    check_client_metrics,
+    check_group,
+)
 from logd.config.settings import DEFINITIONS, FIXED, PER_BROKER, shown
 from logd.config.topics import TOPIC_DEFINITIONS, topic_defaults, topic_shown, validate_topic_configs
-from logd.config.values import Definition, Kind, parse
+from logd.config.values import Definition, Kind, Value, parse
 from logd.errors import ErrorCode, Refused
 
 
@@ -63,6 +70,7 @@ def alter_configs(image: Image, settings: Settings, node_id: int, wanted: Sequen
     results: list[Refused | None] = []
     topics: dict[str, Mapping[str, str]] = {}
     brokers: dict[int | None, Mapping[str, str]] = {}
+    others: dict[tuple[int, str], Mapping[str, str]] = {}
     for alteration, key in zip(wanted, keys, strict=True):
         try:
             if keys.count(key) > 1:
@@ -73,16 +81,21 @@ def alter_configs(image: Image, settings: Settings, node_id: int, wanted: Sequen
             elif alteration.resource_type == Resource.BROKER:
                 broker_id, configs = _broker(image, settings, node_id, alteration)
                 brokers[broker_id] = configs
+            elif alteration.resource_type in (Resource.GROUP, Resource.CLIENT_METRICS):
+                others[key] = _other(image, settings, alteration)
             else:
                 raise _unknown_resource(alteration.resource_type)
             results.append(None)
         except Refused as refused:
             results.append(refused)
-    return Altered(results, _changes(image, topics, brokers))
+    return Altered(results, _changes(image, topics, brokers, others))
 
 
 def _changes(
-    image: Image, topics: Mapping[str, Mapping[str, str]], brokers: Mapping[int | None, Mapping[str, str]]
+    image: Image,
+    topics: Mapping[str, Mapping[str, str]],
+    brokers: Mapping[int | None, Mapping[str, str]],
+    others: Mapping[tuple[int, str], Mapping[str, str]],
 ) -> Changes:
     changed = tuple(
         msgspec.structs.replace(image.topics[name], configs=configs)
@@ -90,7 +103,9 @@ def _changes(
         if configs != image.topics[name].configs
     )
     moved = {key: configs for key, configs in brokers.items() if configs != _broker_configs(image, key)}
-    return Changes(topics=changed, broker_configs=moved)
+    known = image.resource_configs
+    resources = {key: configs for key, configs in others.items() if configs != known.get(key, {})}
+    return Changes(topics=changed, broker_configs=moved, resource_configs=resources)
 
 
 def _bad(message: str) -> Refused:
@@ -98,10 +113,10 @@ def _bad(message: str) -> Refused:
 
 
 def _unknown_resource(resource_type: int) -> Refused:
-    if resource_type in (Resource.BROKER_LOGGER, Resource.CLIENT_METRICS, Resource.GROUP):
-        name = Resource(resource_type).name
-        return _bad(f"logd has no settings of resource type {name}; only TOPIC and BROKER can be altered.")
-    return _bad(f"Unknown resource type {resource_type}; only TOPIC (2) and BROKER (4) can be altered.")
+    can = "TOPIC (2), BROKER (4), CLIENT_METRICS (16) and GROUP (32) can be altered"
+    if resource_type == Resource.BROKER_LOGGER:
+        return _bad(f"logd has no settings of resource type {Resource(resource_type).name}; only {can}.")
+    return _bad(f"Unknown resource type {resource_type}; only {can}.")
 
 
 def _check_keys(alteration: Alteration) -> None:
@@ -171,6 +186,21 @@ def _combine(has: str, value: str, operation: Operation) -> str:
     return ",".join(items)
 
 
+def _other(image: Image, settings: Settings, alteration: Alteration) -> Mapping[str, str]:
+    """A group, or a subscription to client metrics; neither has to be there."""
+    name, group = alteration.resource_name, alteration.resource_type == Resource.GROUP
+    if not name:
+        raise _bad("Default group resources are not allowed." if group else "Subscription name can't be empty")
+    before = image.resource_configs.get((alteration.resource_type, name), {}) if not alteration.replace else {}
+    if group:
+        after = _merge(before, alteration, GROUP_DEFINITIONS, lambda key: shown(settings, f"group.{key}"))
+        check_group(after, settings)
+    else:
+        after = _merge(before, alteration, METRICS_DEFINITIONS, METRICS_DEFAULTS.get)
+        check_client_metrics(after)
+    return after
+
+
 def _broker_configs(image: Image, broker_id: int | None) -> Mapping[str, str]:
     return image.default_broker_configs if broker_id is None else image.broker_configs.get(broker_id, {})
 
@@ -198,10 +228,20 @@ def _broker(
             _check_dynamic(name, broker_id)
     for name, value in after.items():
         try:
-            parse(name, value, DEFINITIONS[name])
+            parsed = parse(name, value, DEFINITIONS[name])
         except ValueError as error:
             raise _bad(str(error)) from None
+        if name == "group.consumer.assignment.interval.ms":
+            _check_interval(name, parsed, settings)
     return broker_id, after
+
+
+def _check_interval(name: str, value: Value, settings: Settings) -> None:
+    assert isinstance(value, int)
+    if value < settings.group_consumer_min_assignment_interval_ms:
+        raise _bad(f"{name} must be greater than or equal to group.consumer.min.assignment.interval.ms")
+    if value > settings.group_consumer_max_assignment_interval_ms:
+        raise _bad(f"{name} must be less than or equal to group.consumer.max.assignment.interval.ms")
 
 
 def _check_dynamic(name: str, broker_id: int | None) -> None:

@@ -14,6 +14,10 @@ NO_CONFIGS: Mapping[str, str] = {}
 INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
 
 
+Resource = tuple[int, str]
+"""(type, name) of what has settings beside topics and brokers; the type is numbered as on the wire."""
+
+
 class Endpoint(msgspec.Struct, frozen=True, array_like=True):
     """Where a broker is reached by clients of one listener. An empty host: the address that the client came in by."""
 
@@ -67,20 +71,25 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes different, all at once.
 
     :param broker_configs: the whole new set of dynamic settings by broker id; None is the cluster-wide default.
+    :param resource_configs: the same of groups and of subscriptions to client metrics.
     :param producer_ids_next: first producer id that no node has taken.
+    :param features: the whole new set of levels that were chosen, by name of the feature.
     """
 
     topics: tuple[Topic, ...] = ()
     deleted: tuple[str, ...] = ()
     brokers: tuple[Broker, ...] = ()
     broker_configs: Mapping[int | None, Mapping[str, str]] = {}
+    resource_configs: Mapping[Resource, Mapping[str, str]] = {}
     producer_ids_next: int | None = None
     controller_id: int | None = None
     cluster_id: str | None = None
+    features: Mapping[str, int] | None = None
 
     def __bool__(self) -> bool:
-        return any((self.topics, self.deleted, self.brokers, self.broker_configs, self.cluster_id)) or not (
-            self.producer_ids_next is None and self.controller_id is None
+        changed = (self.topics, self.deleted, self.brokers, self.broker_configs, self.resource_configs, self.cluster_id)
+        return any(changed) or not (
+            self.producer_ids_next is None and self.controller_id is None and self.features is None
         )
 
 
@@ -95,7 +104,9 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     topics_by_id: Mapping[bytes, Topic] = {}
     broker_configs: Mapping[int, Mapping[str, str]] = {}
     default_broker_configs: Mapping[str, str] = NO_CONFIGS
+    resource_configs: Mapping[Resource, Mapping[str, str]] = {}
     features: Mapping[str, int] = {}
+    """Levels that were chosen; a feature that is not named is at its highest."""
     producer_ids_next: int = 0
     partition_count: int = 0
 
@@ -134,7 +145,10 @@ class _Step:
             fields["broker_configs"] = {key: value for key, value in merged.items() if value}
             if None in changes.broker_configs:
                 fields["default_broker_configs"] = changes.broker_configs[None]
-        for name in ("producer_ids_next", "controller_id", "cluster_id"):
+        if changes.resource_configs:
+            held = {**image.resource_configs, **changes.resource_configs}
+            fields["resource_configs"] = {key: value for key, value in held.items() if value}
+        for name in ("producer_ids_next", "controller_id", "cluster_id", "features"):
             value = getattr(changes, name)
             if value is not None:
                 fields[name] = value

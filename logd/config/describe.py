@@ -24,6 +24,8 @@ class Source(IntEnum):
     ALL_BROKERS = 3
     STATIC = 4
     DEFAULT = 5
+    CLIENT_METRICS = 7
+    GROUP = 8
 
 
 class Synonym(msgspec.Struct, frozen=True):
@@ -81,7 +83,7 @@ def _normal(name: str, text: str, definition: Definition) -> str | None:
         return text
 
 
-def _broker_synonyms(layers: Layers, names: Iterable[str]) -> list[Synonym]:
+def broker_synonyms(layers: Layers, names: Iterable[str]) -> list[Synonym]:
     """Of settings that stand in for each other: the defaults of the weaker ones count only beside a given value."""
     found: list[Synonym] = []
     defaults: list[Synonym] = []
@@ -99,7 +101,7 @@ def describe_topic_defaults(defaults: TopicConfig, layers: Layers) -> tuple[Desc
     """All settings of a topic that sets nothing; `defaults` are what it gets."""
     described = []
     for name, definition in TOPIC_DEFINITIONS.items():
-        synonyms = tuple(_broker_synonyms(layers, (broker for broker, _ in SYNONYMS.get(name, ()))))
+        synonyms = tuple(broker_synonyms(layers, (broker for broker, _ in SYNONYMS.get(name, ()))))
         source = synonyms[0].source if synonyms else Source.DEFAULT
         described.append(Described(name, topic_shown(defaults, name), source, False, definition, synonyms))
     return tuple(described)
@@ -133,7 +135,7 @@ def describe_broker(settings: Settings, layers: Layers) -> list[Described]:
     """All settings of a broker; `settings` are the effective ones."""
     described = []
     for name, definition in DEFINITIONS.items():
-        synonyms = tuple(_broker_synonyms(layers, _SAME.get(name, (name,))))
+        synonyms = tuple(broker_synonyms(layers, _SAME.get(name, (name,))))
         own = next((synonym.source for synonym in synonyms if synonym.name == name), Source.DEFAULT)
         value = None if definition.sensitive else shown(settings, name)
         described.append(Described(name, value, own, definition.scope == FIXED, definition, synonyms))

@@ -392,6 +392,29 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     group_consumer_max_heartbeat_interval_ms: Annotated[
         int, _int("The most that group.consumer.heartbeat.interval.ms may come to.", "ms", at_least(1))
     ] = 15_000
+    group_consumer_assignment_interval_ms: Annotated[
+        int,
+        _int(
+            "The least time between two assignments of a consumer group. Kafka: 1000.", "ms", at_least(0), CLUSTER_WIDE
+        ),
+    ] = 0
+    group_consumer_min_assignment_interval_ms: Annotated[
+        int, _int("The least that group.consumer.assignment.interval.ms may come to.", "ms", at_least(0))
+    ] = 0
+    group_consumer_max_assignment_interval_ms: Annotated[
+        int, _int("The most that group.consumer.assignment.interval.ms may come to.", "ms", at_least(0))
+    ] = 15_000
+    group_consumer_migration_policy: Annotated[
+        str,
+        _word(
+            "Which groups with members may change over: classic ones to the consumer protocol (upgrade), back "
+            "(downgrade), both or none.",
+            "bidirectional",
+            "upgrade",
+            "downgrade",
+            "disabled",
+        ),
+    ] = "bidirectional"
     group_consumer_max_size: Annotated[
         int, _int("Members of one group of the consumer protocol at most.", "", at_least(1))
     ] = INT_MAX

@@ -7,6 +7,7 @@ facts of the connection come inside, so that a machine needs neither.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +15,10 @@ from logd.cluster.image import Topic
 from logd.wire.message import Message
 from logd.wire.schemas.offset_commit import OffsetCommitRequest
 from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup
+
+if TYPE_CHECKING:
+    from logd.coordinators.modern_groups import ModernLimits
+    from logd.coordinators.rebalance import GroupLimits
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -106,6 +111,14 @@ class TopicsSeen(msgspec.Struct, frozen=True):
     version: int
     by_name: Mapping[str, Topic]
     by_id: Mapping[bytes, Topic]
+
+
+class SettingsSeen(msgspec.Struct, frozen=True):
+    """The settings in force, told whenever they changed: of all groups, and of those that have some of their own."""
+
+    classic: GroupLimits
+    modern: ModernLimits
+    own: Mapping[str, ModernLimits]
 
 
 class MemberExpired(msgspec.Struct, frozen=True):

@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from logd.chronicle import Chronicle
-from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, TopicsDeleted, TopicsFound, TopicsSeen
+from logd.coordinators.events import (
+    Asked,
+    OffsetsAsked,
+    PendingAsked,
+    SettingsSeen,
+    TopicsDeleted,
+    TopicsFound,
+    TopicsSeen,
+)
 from logd.coordinators.journal import Journal, partition_journals
 from logd.coordinators.timer import Timer
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
@@ -166,7 +174,16 @@ class GroupCoordinator:
 
     async def follow(self, old: Image, new: Image) -> None:
         """Bring the shards from one image to the next; listener of the cluster, after the partition table."""
-        if old.topics is new.topics or self._nursery is None:
+        if self._nursery is None:
+            return
+        if (
+            old.resource_configs is not new.resource_configs
+            or old.default_broker_configs is not (new.default_broker_configs)
+            or old.broker_configs is not new.broker_configs
+        ):
+            for shard in self._shards.values():
+                shard.step(self._settings_seen())
+        if old.topics is new.topics:
             return
         self._open_shards(new)
         seen = _topics_of(new)
@@ -201,8 +218,8 @@ class GroupCoordinator:
         from logd.coordinators.shard import open_shard
 
         name = f"{TOPIC}-{index}"
-        tell = self.chronicle.add
-        runtime = open_shard(name, journal, self._cluster.settings, self._timer, self._clock, tell)
+        tell, limit_ms = self.chronicle.add, self._cluster.settings.offsets_commit_timeout_ms
+        runtime = open_shard(name, journal, self._settings_seen(), limit_ms, self._timer, self._clock, tell)
         self._shards[index] = runtime
         assert self._nursery is not None
         if journal.end_offset <= journal.start_offset:
@@ -211,6 +228,11 @@ class GroupCoordinator:
         else:
             self._nursery.start_soon(self._load, index, runtime)
         self._nursery.start_soon(runtime.release)
+
+    def _settings_seen(self) -> SettingsSeen:
+        from logd.coordinators.shard import settings_seen
+
+        return settings_seen(self._cluster.settings, self._cluster.image.resource_configs)
 
     async def _load(self, index: int, runtime: Runtime) -> None:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 from logd.chronicle import Note, group_note
 from logd.coordinators import findings, modern_groups, modern_listing, positions, rebalance, seeking
 from logd.coordinators.effects import Append, Effect, Record, Reply
-from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, SweepElapsed
+from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, SettingsSeen, SweepElapsed
 from logd.coordinators.group import Group, Phase
 from logd.coordinators.groups import GroupMachine
 from logd.coordinators.modern_fencing import check_commit, check_fetch, check_pending
@@ -307,7 +307,11 @@ class ShardMachine:
                 effect.message.results += results
             yield effect
 
-    # Time and topics
+    # Time, topics and settings
+
+    def _see_settings(self, event: SettingsSeen, now_ms: int) -> Iterator[Effect]:
+        self.classic.limits = event.classic
+        return self.modern.see_settings(event, now_ms)
 
     def _modern_event(self, event: Any, now_ms: int) -> Iterator[Effect]:
         return modern_groups.EVENTS[type(event)](self.modern, event, now_ms)
@@ -339,5 +343,6 @@ _HANDLERS: dict[type, Callable[[ShardMachine, Any, int], Iterator[Effect]]] = {
     WhyRequest: ShardMachine._why,
     DeleteGroupsRequest: ShardMachine._delete_groups,
     SweepElapsed: ShardMachine._sweep,
+    SettingsSeen: ShardMachine._see_settings,
     **dict.fromkeys(modern_groups.EVENTS, ShardMachine._modern_event),
 }

@@ -69,6 +69,7 @@ class ModernGroup:
         self.epoch = -1
         self.topics_hash = 0
         self.target_epoch = 0
+        self.target_ms = -1
         self.members: dict[str, Member] = {}
         self.target: dict[str, Share] = {}
         self.current: dict[str, Current] = {}
@@ -83,7 +84,8 @@ class ModernGroup:
     def copy(self) -> ModernGroup:
         """Another group that is equal; the values inside never change."""
         twin = ModernGroup(self.group_id)
-        twin.epoch, twin.topics_hash, twin.target_epoch = self.epoch, self.topics_hash, self.target_epoch
+        twin.epoch, twin.topics_hash = self.epoch, self.topics_hash
+        twin.target_epoch, twin.target_ms = self.target_epoch, self.target_ms
         twin.members, twin.target = dict(self.members), dict(self.target)
         twin.current, twin.regexes = dict(self.current), dict(self.regexes)
         twin.holders = dict(self.holders)
@@ -108,7 +110,9 @@ class ModernGroup:
         key: ConsumerGroupTargetAssignmentMetadataKey,
         value: ConsumerGroupTargetAssignmentMetadataValue | None,
     ) -> None:
-        self.target_epoch = 0 if value is None else value.assignment_epoch
+        self.target_epoch, self.target_ms = (
+            (0, -1) if value is None else (value.assignment_epoch, value.assignment_timestamp)
+        )
 
     def _member(self, key: ConsumerGroupMemberMetadataKey, value: Any) -> None:
         if value is None:

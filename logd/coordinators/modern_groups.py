@@ -9,7 +9,7 @@ clock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any
 
@@ -17,7 +17,7 @@ import msgspec
 
 from logd.chronicle import Note, group_note
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply
-from logd.coordinators.events import Asked, MemberExpired, RevocationExpired, TopicsSeen
+from logd.coordinators.events import Asked, MemberExpired, RevocationExpired, SettingsSeen, TopicsSeen
 from logd.coordinators.modern_assignors import ASSIGNORS, Subscriber
 from logd.coordinators.modern_fencing import check_instance, check_request, leaves
 from logd.coordinators.modern_group import RECORD_KEYS, Draft, ModernGroup
@@ -45,10 +45,17 @@ FIRST_EPOCH = 1
 
 
 class ModernLimits(msgspec.Struct, frozen=True):
-    """The settings that the machine obeys, in Kafka's meaning of ``group.consumer.*``."""
+    """The settings that the machine obeys, in Kafka's meaning of ``group.consumer.*``.
+
+    :param upgrades: whether classic groups with members may become groups of the consumer protocol.
+    :param downgrades: whether these may become classic when only classic members are left.
+    """
 
     session_ms: int = 45_000
     heartbeat_ms: int = 5_000
+    assignment_interval_ms: int = 0
+    upgrades: bool = True
+    downgrades: bool = True
     size_max: int = 2**31 - 1
     assignors: tuple[str, ...] = ("uniform", "range")
 
@@ -58,6 +65,7 @@ class ModernGroups:
 
     def __init__(self, limits: ModernLimits) -> None:
         self.limits = limits
+        self.own_limits: Mapping[str, ModernLimits] = {}
         self.groups: dict[str, ModernGroup] = {}
         self.topics = TopicsView()
         self._checked: dict[str, int] = {}
@@ -94,6 +102,10 @@ class ModernGroups:
         for member_id, member in group.members.items():
             yield self._heard_of(group.group_id, member_id)
             yield from _watch_revocation(group.group_id, member_id, group.has(member_id), member.rebalance_timeout_ms)
+
+    def limits_of(self, group_id: str) -> ModernLimits:
+        """The settings in force for one group."""
+        return self.own_limits.get(group_id, self.limits)
 
     def find(self, group_id: str) -> ModernGroup:
         """:raises Refused: GROUP_ID_NOT_FOUND."""
@@ -148,7 +160,7 @@ class ModernGroups:
             yield from _watch_revocation(group_id, member_id, current, member.rebalance_timeout_ms)
         lost = request.member_epoch != was.epoch
         told = current.owned if _is_full(request) or lost or current.owned != was.owned else None
-        yield Reply(event.to, self._answer(member_id, current.epoch, told))
+        yield Reply(event.to, self._answer(group_id, member_id, current.epoch, told))
 
     def _raised(self, group: ModernGroup, member_id: str, changed: bool) -> Note:
         """Who or what caused the rebalance."""
@@ -185,6 +197,8 @@ class ModernGroups:
         group, topics = draft.group, self.topics.by_name
         if group.epoch <= group.target_epoch:
             return
+        if 0 <= now_ms - group.target_ms < self.limits_of(group.group_id).assignment_interval_ms:
+            return
         wanted = {name: topics[name] for name in group.subscribed() if name in topics}
         subscribers = {
             member_id: Subscriber(
@@ -213,9 +227,10 @@ class ModernGroups:
         return current
 
     def _heard_of(self, group_id: str, member_id: str) -> Effect:
-        return Arm(_session_key(group_id, member_id), self.limits.session_ms, MemberExpired(group_id, member_id))
+        session_ms = self.limits_of(group_id).session_ms
+        return Arm(_session_key(group_id, member_id), session_ms, MemberExpired(group_id, member_id))
 
-    def _answer(self, member_id: str, epoch: int, told: Owned | None) -> ConsumerGroupHeartbeatResponse:
+    def _answer(self, group_id: str, member_id: str, epoch: int, told: Owned | None) -> ConsumerGroupHeartbeatResponse:
         assignment = None
         if told is not None:
             topics = [
@@ -226,7 +241,7 @@ class ModernGroups:
         return ConsumerGroupHeartbeatResponse(
             member_id=member_id,
             member_epoch=epoch,
-            heartbeat_interval_ms=self.limits.heartbeat_ms,
+            heartbeat_interval_ms=self.limits_of(group_id).heartbeat_ms,
             assignment=assignment,
         )
 
@@ -276,7 +291,7 @@ class ModernGroups:
         """Nothing was heard of a member for the session timeout."""
         group = self.groups.get(event.group_id)
         if group is not None and event.member_id in group.members:
-            silent_ms = self.limits.session_ms
+            silent_ms = self.limits_of(event.group_id).session_ms
             yield member_note(
                 group,
                 event.member_id,
@@ -304,6 +319,11 @@ class ModernGroups:
                 after_ms=waited_ms,
             )
             yield from self.expel(group, [event.member_id])
+
+    def see_settings(self, event: SettingsSeen, now_ms: int) -> Iterator[Effect]:
+        """Settings changed; each member hears of them with its next heartbeat."""
+        self.limits, self.own_limits = event.modern, event.own
+        yield from ()
 
     def see_topics(self, event: TopicsSeen, now_ms: int) -> Iterator[Effect]:
         """The cluster's topics changed; each group looks at them with its next heartbeat."""

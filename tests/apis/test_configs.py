@@ -143,8 +143,8 @@ async def test_min_insync_replicas_is_set_for_all_brokers() -> None:
         (BROKER, "x", ErrorCode.INVALID_REQUEST),
         (BROKER, "-1", ErrorCode.INVALID_REQUEST),
         (LOGGER, "0", ErrorCode.INVALID_REQUEST),
-        (METRICS, "m", ErrorCode.INVALID_REQUEST),
-        (GROUP, "g", ErrorCode.INVALID_REQUEST),
+        (METRICS, "", ErrorCode.INVALID_REQUEST),
+        (GROUP, "", ErrorCode.INVALID_REQUEST),
         (0, "x", ErrorCode.INVALID_REQUEST),
         (64, "x", ErrorCode.INVALID_REQUEST),
     ],
@@ -210,8 +210,24 @@ async def test_append_and_subtract() -> None:
         (BROKER, "9", [("log.retention.ms", SET, "5")], 42),
         (BROKER, "x", [("log.retention.ms", SET, "5")], 42),
         (LOGGER, "0", [("root", SET, "INFO")], 42),
-        (METRICS, "m", [("interval.ms", SET, "5")], 42),
-        (GROUP, "g", [("consumer.session.timeout.ms", SET, "5")], 42),
+        (METRICS, "m", [("interval.ms", SET, "99")], 42),
+        (METRICS, "m", [("interval.ms", SET, "3600001")], 42),
+        (METRICS, "m", [("match", SET, "nothing")], 40),
+        (METRICS, "m", [("match", SET, "foo=bar")], 40),
+        (METRICS, "m", [("match", SET, "client_id=(")], 40),
+        (METRICS, "m", [("bla", SET, "")], 42),
+        (METRICS, "", [("interval.ms", SET, "1000")], 42),
+        (GROUP, "g", [("consumer.session.timeout.ms", SET, "44999")], 40),
+        (GROUP, "g", [("consumer.session.timeout.ms", SET, "60001")], 40),
+        (GROUP, "g", [("consumer.session.timeout.ms", SET, "x")], 40),
+        (GROUP, "g", [("consumer.heartbeat.interval.ms", SET, "1")], 40),
+        (GROUP, "g", [("consumer.assignment.interval.ms", SET, "-1")], 40),
+        (GROUP, "g", [("consumer.assignment.interval.ms", SET, "15001")], 40),
+        (GROUP, "g", [("consumer.session.timeout.ms", APPEND, "5")], 40),
+        (GROUP, "g", [("nonsense", SET, "1")], 40),
+        (GROUP, "", [("consumer.session.timeout.ms", SET, "50000")], 42),
+        (BROKER, "0", [("group.consumer.assignment.interval.ms", SET, "20000")], 42),
+        (BROKER, "0", [("group.consumer.session.timeout.ms", SET, "50000")], 42),
         (64, "x", [("a", SET, "b")], 42),
     ],
 )
@@ -312,8 +328,41 @@ async def test_what_can_not_be_replaced(kind: int, name: str, pairs: list[tuple[
     assert node.cluster.image is before
 
 
+async def test_settings_of_a_group() -> None:
+    """A group, there or not, has the broker's values until it gets its own, and the broker's as synonyms."""
+    node = await with_topic()
+    assert await alter(node, GROUP, "g", ("consumer.session.timeout.ms", SET, "50000")) == (0, None)
+    told = {config.name: config for config in (await describe(node, GROUP, "g")).configs}
+    own, other = told["consumer.session.timeout.ms"], told["consumer.heartbeat.interval.ms"]
+    assert (own.value, own.config_source, own.read_only) == ("50000", 8, False)
+    assert [(each.name, each.value, each.source) for each in own.synonyms] == [
+        ("consumer.session.timeout.ms", "50000", 8),
+        ("group.consumer.session.timeout.ms", "45000", 5),
+    ]
+    assert (other.value, other.config_source) == ("5000", 5)
+    assert await alter(node, BROKER, "", ("group.consumer.assignment.interval.ms", SET, "500")) == (0, None)
+    told = {config.name: config for config in (await describe(node, GROUP, "other")).configs}
+    interval = told["consumer.assignment.interval.ms"]
+    assert (interval.value, interval.config_source) == ("500", 3)
+
+
+async def test_settings_of_client_metrics() -> None:
+    """A subscription has three settings."""
+    node = await with_topic()
+    wanted = [("interval.ms", SET, "1000"), ("metrics", SET, "a.,b."), ("match", SET, "client_id=a.*")]
+    assert await alter(node, METRICS, "m", *wanted) == (0, None)
+    told = [
+        (config.name, config.value, config.config_source) for config in (await describe(node, METRICS, "m")).configs
+    ]
+    assert told == [("interval.ms", "1000", 7), ("match", "client_id=a.*", 7), ("metrics", "a.,b.", 7)]
+    told = [
+        (config.name, config.value, config.config_source) for config in (await describe(node, METRICS, "n")).configs
+    ]
+    assert told == [("interval.ms", "300000", 5), ("match", "", 5), ("metrics", "", 5)]
+
+
 async def test_list_resources() -> None:
-    """v0 lists client metrics, of which there are none; v1 what is asked for, everything when nothing is named."""
+    """v0 lists client metrics; v1 what is asked for, everything when nothing is named."""
     node = await with_topic()
 
     async def listed(*kinds: int, version: int = 1) -> Any:
@@ -325,4 +374,10 @@ async def test_list_resources() -> None:
     assert await listed(TOPIC) == (0, [(TOPIC, "t")])
     assert await listed(BROKER) == (0, [(BROKER, "0")])
     assert await listed(METRICS, GROUP, LOGGER) == (0, [])
+    assert await alter(node, GROUP, "g/1", ("consumer.session.timeout.ms", SET, "50000")) == (0, None)
+    assert await alter(node, METRICS, "m", ("metrics", SET, "*")) == (0, None)
+    assert await listed(METRICS, GROUP, LOGGER) == (0, [(METRICS, "m"), (GROUP, "g/1")])
+    assert await listed(version=0) == (0, [(METRICS, "m")])
+    assert await alter(node, GROUP, "g/1", ("consumer.session.timeout.ms", DELETE, None)) == (0, None)
+    assert await listed(GROUP) == (0, [])
     assert await listed(TOPIC, 64) == (ErrorCode.UNSUPPORTED_VERSION, [])

@@ -14,6 +14,11 @@ from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatReq
 from logd.wire.schemas.find_coordinator import FindCoordinatorRequest
 from logd.wire.schemas.group_lag import GroupLagRequest
 from logd.wire.schemas.heartbeat import HeartbeatRequest
+from logd.wire.schemas.incremental_alter_configs import (
+    AlterableConfig,
+    AlterConfigsResource,
+    IncrementalAlterConfigsRequest,
+)
 from logd.wire.schemas.join_group import JoinGroupRequest, JoinGroupRequestProtocol
 from logd.wire.schemas.offset_commit import (
     OffsetCommitRequest,
@@ -91,6 +96,17 @@ BOTH = pytest.mark.parametrize("kind", [Classic, Modern])
 def seek(peer: Peer, offset: int, *, validate_only: bool = False, topic: str = "t", index: int = 0) -> Any:
     topics = [SeekGroupTopic(topic, [SeekGroupPartition(index, offset)])]
     return peer.ask(SeekGroupRequest("g", topics, validate_only), 0)
+
+
+def test_settings_take_effect_on_a_live_group(peer: Peer) -> None:
+    """A member hears of a new heartbeat interval with its next heartbeat."""
+    member = Modern(peer)
+    member.join()
+    wanted = [AlterableConfig("consumer.heartbeat.interval.ms", 0, "7000")]
+    answer = peer.ask(IncrementalAlterConfigsRequest([AlterConfigsResource(32, "g", wanted)]), 1)
+    assert answer.responses[0].error_code == 0
+    told = peer.ask(ConsumerGroupHeartbeatRequest("g", member.member_id, member.epoch), 1)
+    assert told.heartbeat_interval_ms == 7000
 
 
 def test_announced_but_not_listed(peer: Peer) -> None:
