@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from logd.client.accumulator import Acknowledged, Delivery
     from logd.client.admin import Admin, ClusterInfo
-    from logd.client.chunks import Received
     from logd.client.consumer import Consumer
-    from logd.client.errors import BadAnswer, CannotConnect, ClientError, ConnectionLost, NotSupported, TimedOut
+    from logd.client.decoding import Received
+    from logd.client.errors import (
+        BadAnswer,
+        CannotConnect,
+        ClientError,
+        CommitFailed,
+        ConnectionLost,
+        NotSupported,
+        TimedOut,
+    )
     from logd.client.metadata import TopicPartition
     from logd.client.producer import Producer
     from logd.client.routing import Router
-    from logd.client.settings import ClientSettings, ConsumerSettings, ProducerSettings
+    from logd.client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
     from logd.client.topics import NewTopic
 
 _OWNERS = {
@@ -29,15 +37,17 @@ _OWNERS = {
     "ClientError": "errors",
     "ClientSettings": "settings",
     "ClusterInfo": "admin",
+    "CommitFailed": "errors",
     "ConnectionLost": "errors",
     "Consumer": "consumer",
     "ConsumerSettings": "settings",
     "Delivery": "accumulator",
+    "GroupSettings": "settings",
     "NewTopic": "topics",
     "NotSupported": "errors",
     "Producer": "producer",
     "ProducerSettings": "settings",
-    "Received": "chunks",
+    "Received": "decoding",
     "Router": "routing",
     "TimedOut": "errors",
     "TopicPartition": "metadata",
@@ -51,10 +61,12 @@ __all__ = [
     "ClientError",
     "ClientSettings",
     "ClusterInfo",
+    "CommitFailed",
     "ConnectionLost",
     "Consumer",
     "ConsumerSettings",
     "Delivery",
+    "GroupSettings",
     "NewTopic",
     "NotSupported",
     "Producer",

@@ -50,6 +50,21 @@ class BadAnswer(ClientError):
     """The server's answer can't be read: the connection is closed."""
 
 
+class CommitFailed(ClientError):
+    """Offsets were not committed: the partitions were given to other members meanwhile, or are about to be.
+
+    ``code`` is the server's answer.
+    """
+
+    code = ErrorCode.UNKNOWN_MEMBER_ID
+
+    def copy(self) -> Self:
+        """The same error anew."""
+        again = super().copy()
+        again.code = self.code
+        return again
+
+
 # Kafka calls these retriable: the same request can succeed later, after a look at fresh metadata.
 RETRIABLE = frozenset(
     {

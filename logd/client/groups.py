@@ -11,14 +11,14 @@ from typing import TypeVar
 import msgspec
 
 from logd.client.calls import CONSUMER_GROUP_DESCRIBE, DELETE_GROUPS, DESCRIBE_GROUPS, LIST_GROUPS, OFFSET_FETCH
-from logd.client.errors import ClientError, check, is_retriable, refused
+from logd.client.commits import at_coordinator
+from logd.client.errors import check, is_retriable, refused
 from logd.client.group_offsets import Commit, Outcomes, commit, forget
 from logd.client.metadata import TopicPartition
 from logd.client.routing import Router
-from logd.errors import DecodeError, ErrorCode, Refused
-from logd.wire.codec import decode
+from logd.client.subscriptions import assignment_in
+from logd.errors import ErrorCode, Refused
 from logd.wire.schemas import consumer_group_describe, describe_groups
-from logd.wire.schemas.consumer_protocol import ConsumerProtocolAssignment
 from logd.wire.schemas.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from logd.wire.schemas.list_groups import ListGroupsRequest, ListGroupsResponse
 from logd.wire.schemas.offset_fetch import OffsetFetchRequest, OffsetFetchRequestGroup, OffsetFetchResponse
@@ -94,14 +94,7 @@ class Groups:
     async def at_coordinator(self, group: str, action: Callable[[int], Awaitable[T]]) -> T:
         """Do it at the group's coordinator, and again at the new one when it has moved."""
 
-        async def attempt() -> T:
-            try:
-                return await action(await self._router.coordinator(group))
-            except (Refused, ClientError):
-                self._router.forget_coordinator(group)
-                raise
-
-        return await self._router.retry(attempt)
+        return await at_coordinator(self._router, group, action)
 
     async def _describe_classic(self, group: str, node: int) -> Group | None:
         request = describe_groups.DescribeGroupsRequest(groups=[group])
@@ -196,22 +189,8 @@ def _committed(group: str, answer: OffsetFetchResponse) -> dict[TopicPartition, 
 
 def _classic_member(member: describe_groups.DescribedGroupMember) -> Member:
     host = member.client_host.removeprefix("/")
-    partitions = _assignment(member.member_assignment)
+    partitions = assignment_in(member.member_assignment)
     return Member(member.member_id, member.group_instance_id, member.client_id, host, partitions)
-
-
-def _assignment(data: bytes) -> tuple[TopicPartition, ...]:
-    """The partitions of a member's assignment; none when it is not in the form that consumers use."""
-    if len(data) < 2:
-        return ()
-    version = min(max(int.from_bytes(data[:2], "big", signed=True), 0), 3)
-    try:
-        assignment, _ = decode(ConsumerProtocolAssignment, version, data, 2)
-    except DecodeError:
-        return ()
-    return tuple(
-        TopicPartition(item.topic, index) for item in assignment.assigned_partitions for index in item.partitions
-    )
 
 
 def _modern_member(member: consumer_group_describe.Member) -> Member:

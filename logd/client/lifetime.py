@@ -24,6 +24,10 @@ class Lifetime:
     async def _wind_up(self) -> None:
         """Called when the body ended well, before the tasks are cancelled."""
 
+    async def _give_up(self) -> None:
+        """Called when the body ended by an exception, a cancellation too, before the tasks are cancelled. What it
+        waits for it must shield, and limit."""
+
     async def __aenter__(self) -> Self:
         assert self._life is None, "already open"
         self._life = self._live()
@@ -37,5 +41,7 @@ class Lifetime:
         try:
             if error is None:
                 await self._wind_up()
+            else:
+                await self._give_up()
         finally:
             await self._life.__aexit__(None, None, None)

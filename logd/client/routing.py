@@ -45,13 +45,34 @@ class Router(Lifetime):
         self._coordinators: dict[str, int] = {}
         self._refreshing = trio.Lock()
         self._nursery: trio.Nursery | None = None
+        self._has_ended = False
 
     @asynccontextmanager
     async def _live(self) -> AsyncIterator[None]:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            await nursery.start(self._live_on)
             yield
             nursery.cancel_scope.cancel()
+
+    async def _live_on(self, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._has_ended = True
+
+    @asynccontextmanager
+    async def last_word(self) -> AsyncIterator[Router]:
+        """A router for what must still be said when the caller is cancelled: this one, or a fresh one to the same
+        cluster when the tasks of this one are cancelled too. For use in a shielded scope with a limit."""
+        for _ in range(2):
+            await trio.lowlevel.checkpoint()  # a cancelled task has run after this
+        if not self._has_ended:
+            yield self
+            return
+        async with Router(map(str, self.bootstrap), self.settings) as router:
+            yield router
 
     # -- connections
 
@@ -155,6 +176,17 @@ class Router(Lifetime):
             check(answer.error_code, None, "metadata")
             self.metadata = merge(self.metadata, answer, names)
         return self.metadata
+
+    async def topic_names(self, ids: Iterable[bytes]) -> dict[bytes, str]:
+        """The names of topics by their ids; one that nobody knows is left out."""
+        wanted = set(ids)
+        missing = wanted - {topic.id for topic in self.metadata.topics.values()}
+        if missing:
+            topics = [MetadataRequestTopic(topic_id=topic_id, name=None) for topic_id in sorted(missing)]
+            request = MetadataRequest(topics=topics, allow_auto_topic_creation=False)
+            async with self._refreshing:
+                self.metadata = merge(self.metadata, await self.ask(METADATA, request, MetadataResponse), [])
+        return {topic.id: name for name, topic in self.metadata.topics.items() if topic.id in wanted}
 
     async def try_refresh(self, topics: Iterable[str]) -> None:
         """Refresh, but a failure is left to whoever asks next."""

@@ -76,3 +76,33 @@ class ConsumerSettings(msgspec.Struct, frozen=True):
     """Leave out records of transactions that are open or were aborted."""
     reset: str = "start"
     """Where to go on when the wanted offset is gone: start, end, or error."""
+
+
+class GroupSettings(msgspec.Struct, frozen=True):
+    """How a consumer is a member of its group."""
+
+    protocol: str = "auto"
+    """consumer (KIP-848: the server spreads the partitions), classic (a member does), or auto: what the server and the
+    other members speak, consumer first."""
+    instance: str | None = None
+    """A name that outlives restarts: the member keeps its partitions while it is away for less than the session
+    timeout (static membership)."""
+    max_poll_interval_ms: int = 300_000
+    """How long the program may work on what it was given; after it the member leaves and others get its partitions."""
+    auto_commit_ms: int = 5_000
+    """How often the offsets of what is done are committed; 0: only by `commit`, not even at the end."""
+    server_assignor: str | None = None
+    """Protocol consumer: uniform, range, or None for the server's default."""
+    assignors: tuple[str, ...] = ("range", "cooperative-sticky")
+    """Protocol classic: what this member can do, best first: range, roundrobin, cooperative-sticky. All members need
+    one in common. Partitions are kept through rebalances when there is only cooperative-sticky."""
+    session_timeout_ms: int = 45_000
+    """Protocol classic: without a heartbeat for so long the server puts the member out."""
+    heartbeat_ms: int = 3_000
+    """Protocol classic: the time between heartbeats."""
+    rack: str | None = None
+    """Where the consumer is, for assignors that look at it."""
+    metadata_age_ms: int = 60_000
+    """Protocol classic: how often the topics are looked at for new partitions."""
+    leave_timeout_ms: int = 5_000
+    """The last commit and the leaving, all together, when the consumer is closed or cancelled."""

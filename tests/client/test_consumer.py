@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from logd.client import Admin, Consumer, ConsumerSettings, Producer, ProducerSettings, TopicPartition
-from logd.client.chunks import decode_chunk, end_of_chunk
+from logd.client.chunks import Chunk
 from logd.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP
 from logd.errors import DecodeError, ErrorCode, Refused
 from logd.wire.batches import Record, build_batch
@@ -161,27 +161,32 @@ def test_aborted_transactions(committed_only: bool, offsets: list[int]) -> None:
         batch(6, b"a later transaction", producer_id=7),
         aborted=[(7, 1)],
     )
-    records, position = decode_chunk(AT, what, 0, 100, ConsumerSettings(committed_only=committed_only))
+    chunk = Chunk(AT, what, committed_only=committed_only)
+    records, position = chunk.take(0, 100)
     assert [record.offset for record in records] == offsets
-    assert position == 7
+    assert (position, chunk.is_empty, chunk.next_offset) == (7, True, 7)
 
 
 def test_a_damaged_batch_is_named() -> None:
-    """A wrong checksum raises, with partition and offset; nothing of it is given out."""
+    """A wrong checksum raises, with partition and offset, after what came before it; nothing of it is given out."""
     bad = bytearray(batch(5, b"value"))
     bad[-1] ^= 1
+    chunk = Chunk(AT, data(batch(4, b"good"), bytes(bad)))
+    records, position = chunk.take(0, 100)
+    assert ([record.value for record in records], position) == ([b"good"], 5)
     with pytest.raises(DecodeError, match="batch at offset 5 of t/0"):
-        decode_chunk(AT, data(bytes(bad)), 0, 100, ConsumerSettings())
+        chunk.take(position, 100)
 
 
 def test_a_batch_that_is_cut_off_is_left_for_the_next_fetch() -> None:
     """The position ends before the last batch when that is not there whole; none at all is an error."""
     whole, cut = batch(0, b"a", b"b"), batch(2, b"c")[:-1]
-    assert end_of_chunk(whole + cut) == 2
-    records, position = decode_chunk(AT, data(whole, cut), 0, 100, ConsumerSettings())
+    chunk = Chunk(AT, data(whole, cut))
+    assert chunk.next_offset == 2
+    records, position = chunk.take(0, 100)
     assert ([record.value for record in records], position) == ([b"a", b"b"], 2)
     with pytest.raises(DecodeError, match="not one whole batch"):
-        end_of_chunk(cut)
+        Chunk(AT, data(cut))
 
 
 def test_old_formats_are_refused() -> None:
@@ -189,4 +194,4 @@ def test_old_formats_are_refused() -> None:
     old = bytearray(batch(0, b"a"))
     old[16] = 1
     with pytest.raises(DecodeError, match="magic 1"):
-        end_of_chunk(bytes(old))
+        Chunk(AT, data(bytes(old)))

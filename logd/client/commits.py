@@ -1,0 +1,149 @@
+"""Committed offsets as the member of a group sees them: read them when partitions come, write them when work is done.
+
+Asked by the consumer; each function is one exchange with the group's coordinator, repeated while that moves. What an
+administrator does to offsets is in ``groups``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from typing import NamedTuple, TypeVar
+
+from logd.client.calls import OFFSET_COMMIT, OFFSET_FETCH
+from logd.client.errors import ClientError, CommitFailed, check, error_code, refused
+from logd.client.metadata import TopicPartition
+from logd.client.routing import Router
+from logd.errors import ErrorCode, Refused
+from logd.wire.schemas.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+    OffsetCommitResponse,
+)
+from logd.wire.schemas.offset_fetch import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopic,
+    OffsetFetchRequestTopics,
+    OffsetFetchResponse,
+)
+
+T = TypeVar("T")
+
+FENCED = frozenset(
+    {
+        ErrorCode.ILLEGAL_GENERATION,
+        ErrorCode.UNKNOWN_MEMBER_ID,
+        ErrorCode.FENCED_INSTANCE_ID,
+        ErrorCode.FENCED_MEMBER_EPOCH,
+        ErrorCode.STALE_MEMBER_EPOCH,
+        ErrorCode.REBALANCE_IN_PROGRESS,
+    }
+)
+"""The member is not what it believes to be: its commit was refused as a whole."""
+
+
+class Identity(NamedTuple):
+    """Who commits: `epoch` is the generation of the classic protocol or the member epoch; -1 outside of a group."""
+
+    group: str
+    member_id: str = ""
+    epoch: int = -1
+    instance: str | None = None
+
+
+async def at_coordinator(router: Router, group: str, action: Callable[[int], Awaitable[T]]) -> T:
+    """Do it at the group's coordinator, and again at the new one when it has moved."""
+
+    async def attempt() -> T:
+        try:
+            return await action(await router.coordinator(group))
+        except (Refused, ClientError):
+            router.forget_coordinator(group)
+            raise
+
+    return await router.retry(attempt)
+
+
+async def commit_offsets(router: Router, who: Identity, offsets: Mapping[TopicPartition, int]) -> None:
+    """Commit; each offset is that of the next record to read.
+
+    :raises CommitFailed: the member was put out, or its partitions are being given to others.
+    :raises Refused: the server's other reasons, such as a topic that is gone or metadata that is too large.
+    """
+    if not offsets:
+        return
+    topics: dict[str, OffsetCommitRequestTopic] = {}
+    for at, offset in offsets.items():
+        topic = topics.setdefault(at.topic, OffsetCommitRequestTopic(name=at.topic))
+        part = OffsetCommitRequestPartition(partition_index=at.partition, committed_offset=offset)
+        topic.partitions.append(part)
+    request = OffsetCommitRequest(
+        group_id=who.group,
+        generation_id_or_member_epoch=who.epoch,
+        member_id=who.member_id,
+        group_instance_id=who.instance,
+        topics=list(topics.values()),
+    )
+
+    async def attempt(node: int) -> None:
+        answer = await router.ask(OFFSET_COMMIT, request, OffsetCommitResponse, node=node)
+        for item in answer.topics:
+            for part in item.partitions:
+                if part.error_code:
+                    raise _not_committed(who, part.error_code, f"{item.name}/{part.partition_index}")
+
+    await at_coordinator(router, who.group, attempt)
+
+
+def _not_committed(who: Identity, number: int, partition: str) -> Exception:
+    code = error_code(number)
+    if code not in FENCED:
+        return refused(number, None, f"commit of {partition} in group {who.group!r}")
+    why = f"the group has been rebalanced, and this member does not own the partition now ({code.name})"
+    remedy = "others read these records again; do less between two reads, or raise max_poll_interval_ms"
+    if code == ErrorCode.FENCED_INSTANCE_ID:
+        why = f"another member with instance id {who.instance!r} has joined in its place ({code.name})"
+        remedy = "give each running consumer an instance id of its own"
+    error = CommitFailed(f"the offset of {partition} was not committed in group {who.group!r}", why, remedy)
+    error.code = code
+    return error
+
+
+async def fetch_offsets(
+    router: Router, who: Identity, partitions: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """The committed offset of each of these partitions that has one. Waits while a transaction is about to change it.
+
+    :raises Refused: the server's reasons, a fenced member among them.
+    """
+    topics: dict[str, list[int]] = {}
+    for at in partitions:
+        topics.setdefault(at.topic, []).append(at.partition)
+    named = [OffsetFetchRequestTopics(name=name, partition_indexes=indexes) for name, indexes in topics.items()]
+    member = who.member_id if who.epoch >= 0 else None
+    request = OffsetFetchRequest(
+        group_id=who.group,
+        topics=[OffsetFetchRequestTopic(name=name, partition_indexes=indexes) for name, indexes in topics.items()],
+        groups=[OffsetFetchRequestGroup(who.group, member, who.epoch, named)],
+        require_stable=True,
+    )
+
+    async def attempt(node: int) -> dict[TopicPartition, int]:
+        return committed_in(who.group, await router.ask(OFFSET_FETCH, request, OffsetFetchResponse, node=node))
+
+    return await at_coordinator(router, who.group, attempt)
+
+
+def committed_in(group: str, answer: OffsetFetchResponse) -> dict[TopicPartition, int]:
+    """The offsets of an answer, in order; a group that does not exist has none."""
+    found: dict[TopicPartition, int] = {}
+    number = answer.groups[0].error_code if answer.groups else answer.error_code
+    if number != ErrorCode.GROUP_ID_NOT_FOUND:
+        check(number, None, f"offsets of group {group!r}")
+    for topic in answer.groups[0].topics if answer.groups else answer.topics:
+        for part in topic.partitions:
+            check(part.error_code, None, f"offset of {topic.name}/{part.partition_index} in group {group!r}")
+            if part.committed_offset >= 0:
+                found[TopicPartition(topic.name, part.partition_index)] = part.committed_offset
+    return dict(sorted(found.items()))
