@@ -1,8 +1,8 @@
 """DescribeQuorum (55), UpdateFeatures (57), UnregisterBroker (64): the nodes that make the cluster, and their levels.
 
-One node keeps the metadata by itself: its quorum is itself, its feature levels are the only ones that it has, and it
-can't be taken out of the cluster while it is the cluster. Answered from the image; nothing here changes anything.
-Called through the registry.
+One node keeps the metadata by itself: its quorum is itself, the levels of most features are the only ones that it has,
+and it can't be taken out of the cluster while it is the cluster. Answered from the image; only transaction.version can
+be changed. Called through the registry.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from logd.apis.registry import Call, api
 from logd.apis.versions import FEATURES
 from logd.cluster.controller import CLUSTER_METADATA
+from logd.cluster.image import Changes, Image
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.describe_quorum import (
     DescribeQuorumRequest,
@@ -30,6 +31,8 @@ from logd.wire.schemas.update_features import (
 
 DESCRIBE_QUORUM, UPDATE_FEATURES, UNREGISTER_BROKER = 55, 57, 64
 
+CHANGEABLE = ("transaction.version",)
+"""Features whose level may be chosen; clients do what it says."""
 UPGRADE, SAFE_DOWNGRADE, UNSAFE_DOWNGRADE = 1, 2, 3
 """What UpdateFeatures may be meant for (KIP-778)."""
 
@@ -86,32 +89,49 @@ def _update_features_refused(request: UpdateFeaturesRequest, version: int, refus
 
 
 @api(UPDATE_FEATURES, refuse=_update_features_refused)
-def update_features(call: Call, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse:
-    """Versions 0-2 (KIP-584, KIP-778). All or none; what is granted is what is in force already.
+async def update_features(call: Call, request: UpdateFeaturesRequest) -> UpdateFeaturesResponse:
+    """Versions 0-2 (KIP-584, KIP-778). All or none; transaction.version may be chosen, the others are as they are.
 
     A timeout is not looked at, as in Kafka. Up to version 1 each feature is told too, with Kafka's text for no error.
     """
+    cluster = call.services.cluster
     for update in request.feature_updates:
-        wrong = _why_not(update, call.version)
+        wrong = _why_not(update, call.version, cluster.image)
         if wrong is not None:
             raise Refused(
                 ErrorCode.INVALID_UPDATE_VERSION,
                 f"No feature was changed: level {update.max_version_level} of {update.feature!r}: {wrong}",
             )
+    chosen = {update.feature: update.max_version_level for update in request.feature_updates}
+    if not request.validate_only and any(level != _level(cluster.image, name) for name, level in chosen.items()):
+        await cluster.change(lambda image: Changes(features={**image.features, **chosen}))
     results = [UpdatableFeatureResult(update.feature, 0, "NONE") for update in request.feature_updates]
     return UpdateFeaturesResponse(0, 0, None, results)
 
 
-def _why_not(update: FeatureUpdateKey, version: int) -> str | None:
-    """What is wrong with a level, or None when it is the one in force."""
+def _level(image: Image, feature: str) -> int:
+    """The level in force: the highest, unless another was chosen."""
+    return image.features.get(feature, FEATURES[feature][1])
+
+
+def _why_not(update: FeatureUpdateKey, version: int, image: Image) -> str | None:
+    """What is wrong with a level, or None when it is the one in force or may be chosen."""
     if version >= 1 and update.upgrade_type not in (UPGRADE, SAFE_DOWNGRADE, UNSAFE_DOWNGRADE):
         return f"the kind of update {update.upgrade_type} is unknown: give 1, upgrade, or 2 or 3, downgrade."
     if update.feature not in FEATURES:
         return f"there is no such feature here, only {', '.join(FEATURES)}."
     low, high = FEATURES[update.feature]
-    if update.max_version_level == high:
+    level, wanted = _level(image, update.feature), update.max_version_level
+    if wanted == level:
         return None
-    if low <= update.max_version_level < high:
+    if low <= wanted <= high and update.feature in CHANGEABLE:
+        downgrade = update.allow_downgrade if version == 0 else update.upgrade_type != UPGRADE
+        if (wanted < level) == downgrade:
+            return None
+        if downgrade:
+            return f"it is no downgrade, the level in force is {level}."
+        return f"it is a downgrade from {level}: ask for one, safe or unsafe."
+    if low <= wanted < high:
         return f"this node works at level {high} and can't be downgraded."
     return f"this node serves levels {low} to {high}."
 

@@ -21,7 +21,7 @@ from logd.wire.schemas.api_versions import (
 
 API_VERSIONS = 18
 
-FEATURES = {"group.version": (0, 1), "metadata.version": (7, 30)}
+FEATURES = {"group.version": (0, 1), "metadata.version": (7, 30), "transaction.version": (0, 2)}
 """Feature levels served here, lowest and highest; what is not served is not named."""
 
 OWN_FEATURES = {"logd.version": (1, 1)}
@@ -39,13 +39,15 @@ def api_versions(call: Call, request: ApiVersionsRequest) -> ApiVersionsResponse
                 return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
         call.connection.client_name = request.client_software_name
         call.connection.client_version = request.client_software_version
+    image = call.services.cluster.image
+    levels = {name: image.features.get(name, high) for name, (_, high) in FEATURES.items()}
     features = FEATURES | OWN_FEATURES
     shown = {name: span for name, span in features.items() if call.version >= 4 or span[0] > 0}
     return ApiVersionsResponse(
         api_keys=[ApiVersion(known.key, *known.advertised) for known in served() if known.key < OWN_KEYS_FROM],
         supported_features=[SupportedFeatureKey(name, low, high) for name, (low, high) in shown.items()],
-        finalized_features_epoch=call.services.cluster.image.version,
-        finalized_features=[FinalizedFeatureKey(name, high, high) for name, (_, high) in FEATURES.items()],
+        finalized_features_epoch=image.version,
+        finalized_features=[FinalizedFeatureKey(name, level, level) for name, level in levels.items() if level],
     )
 
 

@@ -172,6 +172,11 @@ class Shards:
             )
         return _serving(shard)
 
+    def tell(self, event: object) -> None:
+        """Let every shard that serves know."""
+        for shard in self._by_index.values():
+            shard.step(event)
+
     def all(self) -> list[Runtime]:
         """Every shard of this node, serving.
 

@@ -29,6 +29,7 @@ from logd.wire.schemas.add_partitions_to_txn import (
 
 if TYPE_CHECKING:
     from logd.clock import Clock
+    from logd.cluster.image import Image
     from logd.coordinators import shards
     from logd.coordinators.effects import SendMarkers
     from logd.coordinators.journal import Journal
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("logd.transactions")
 
 TOPIC = "__transaction_state"
+FEATURE = "transaction.version"
+HIGHEST_LEVEL = 2
 BROKER_VERSION = 5
 """AddPartitionsToTxn as a broker asks it, for clients of transaction.version 2."""
 RETRY_S = 0.1
@@ -98,10 +101,27 @@ class TransactionCoordinator:
         self._markers = markers
         self._shards = Shards(TOPIC, cluster=cluster, journal_of=journal_of, open_shard=self._open_shard)
         self._ending: dict[str, trio.Event] = {}
-        self.run = self._shards.run
         self.look_again = self._shards.look_again
         self.until_serving = self._shards.until_serving
         self.coordinator_of = self._shards.leader_of
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve what this node leads, until cancelled; ready at once."""
+        self._cluster.listeners.append(self._follow)
+        try:
+            await self._shards.run(task_status=task_status)
+        finally:
+            self._cluster.listeners.remove(self._follow)
+
+    async def _follow(self, old: Image, new: Image) -> None:
+        """Another transaction.version may have been chosen."""
+        from logd.coordinators.transaction_events import VersionChosen
+
+        if old.features is not new.features:
+            self._shards.tell(VersionChosen(self._level()))
+
+    def _level(self) -> int:
+        return self._cluster.image.features.get(FEATURE, HIGHEST_LEVEL)
 
     def close(self) -> None:
         """Answer whoever still waits."""
@@ -116,7 +136,7 @@ class TransactionCoordinator:
             ended = self._ending[effect.written.transactional_id] = trio.Event()
             self._shards.start(partial(self._send, runtime, journal, effect, offset, ended))
 
-        runtime = open_shard(name, journal, self._cluster.settings, timer, self._clock, send)
+        runtime = open_shard(name, journal, self._cluster.settings, self._level(), timer, self._clock, send)
         return runtime
 
     async def ensure_topic(self) -> None:

@@ -28,6 +28,7 @@ def open_shard(
     name: str,
     journal: Journal,
     settings: Settings,
+    level: int,
     timer: Timer,
     clock: Clock,
     send: Callable[[SendMarkers, int], None],
@@ -37,5 +38,5 @@ def open_shard(
         expiration_ms=settings.transactional_id_expiration_ms,
         sweep_every_ms=settings.transaction_remove_expired_transaction_cleanup_interval_ms,
     )
-    machine = TransactionMachine(limits)
+    machine = TransactionMachine(limits, level)
     return Runtime(name, machine, journal, _FORM, timer, clock, settings.offsets_commit_timeout_ms, send)

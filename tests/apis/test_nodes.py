@@ -15,11 +15,12 @@ from logd.apis.nodes import (
     UPDATE_FEATURES,
     UPGRADE,
 )
-from logd.apis.versions import FEATURES
+from logd.apis.versions import API_VERSIONS, FEATURES
 from logd.cluster.controller import CLUSTER_METADATA
 from logd.cluster.store import MemoryStore
 from logd.errors import ErrorCode
 from logd.wire.message import ZERO_UUID
+from logd.wire.schemas.api_versions import ApiVersionsRequest
 from logd.wire.schemas.describe_quorum import (
     DescribeQuorumRequest,
     DescribeQuorumRequestPartitionData,
@@ -151,6 +152,36 @@ async def test_features_of_an_unknown_kind(kind: int) -> None:
     request = UpdateFeaturesRequest(1000, [FeatureUpdateKey(METADATA, HIGH, False, kind)])
     answer = await (await admin()).ask(UPDATE_FEATURES, 2, request)
     assert answer.error_code == ErrorCode.INVALID_UPDATE_VERSION
+
+
+@pytest.mark.parametrize("version", versions(UPDATE_FEATURES))
+async def test_transaction_version_is_chosen(version: int) -> None:
+    """transaction.version goes down when a downgrade is asked for, up again, and survives a restart; 0 is not told."""
+    store = MemoryStore()
+    asked = await admin(store=store)
+
+    async def update(level: int, kind: int, validate_only: bool = False) -> int:
+        updates = [FeatureUpdateKey("transaction.version", level, kind != UPGRADE, kind if version else UPGRADE)]
+        answer = await asked.ask(UPDATE_FEATURES, version, UpdateFeaturesRequest(1000, updates, validate_only))
+        return int(answer.error_code)
+
+    async def finalized() -> int | None:
+        answer = await asked.ask(API_VERSIONS, 4, ApiVersionsRequest("test", "1"))
+        return {row.name: row.max_version_level for row in answer.finalized_features}.get("transaction.version")
+
+    assert await finalized() == 2
+    assert await update(1, UPGRADE) == ErrorCode.INVALID_UPDATE_VERSION
+    assert await update(3, UPGRADE) == ErrorCode.INVALID_UPDATE_VERSION
+    assert await update(-1, SAFE_DOWNGRADE) == ErrorCode.INVALID_UPDATE_VERSION
+    if version:
+        assert await update(0, SAFE_DOWNGRADE, validate_only=True) == 0
+        assert await finalized() == 2
+    assert await update(0, SAFE_DOWNGRADE) == 0
+    assert await finalized() is None
+    assert await update(1, SAFE_DOWNGRADE) == ErrorCode.INVALID_UPDATE_VERSION
+    assert await update(1, UPGRADE) == 0
+    asked = await admin(store=store)
+    assert await finalized() == 1
 
 
 # UnregisterBroker
