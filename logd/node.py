@@ -36,6 +36,7 @@ from logd.jobs.retention import retain
 from logd.log.directory import DataDirectory, DirectoryUnusable
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
+from logd.partitions.housekeeping import Housekeeping
 from logd.partitions.steady import SteadyClock
 from logd.partitions.table import PartitionTable
 from logd.partitions.upkeep import Upkeep
@@ -234,16 +235,7 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     flusher = Flusher(FLUSH_THREADS_MAX)
     await background.start(flusher.run)
     await cluster.start(node.registration())
-    node.partitions = PartitionTable(
-        Path(data.path),
-        settings.node_id,
-        durable=settings.log_flush_mode == "group",
-        clean=data.was_clean,
-        config_of=cluster.topic_config,
-        producer_id_expiration_ms=settings.producer_id_expiration_ms,
-        flusher=flusher,
-        clock=clock,
-    )
+    node.partitions = partition_table(data, cluster, flusher, clock)
     node.partitions.open_all(cluster.image)
     data.mark_dirty()
     cluster.listeners.append(node.partitions.follow)
@@ -257,10 +249,13 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
         markers=markers,
         partitions=node.partitions,
     )
+    steady = SteadyClock(clock, trio.current_time)
+    compactor = Compactor(node.partitions, cluster, steady, partial(hire_compaction, cluster))
     node.services = Services(
         clock=clock,
         cluster=cluster,
         partitions=node.partitions,
+        housekeeping=Housekeeping(node.partitions, retain, compactor, steady),
         groups=node.groups,
         transactions=node.transactions,
         markers=markers,
@@ -273,9 +268,23 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     await background.start(node.transactions.run)
     background.start_soon(node.partitions.remove_leftovers)
     background.start_soon(cluster.watch)
-    steady = SteadyClock(clock, trio.current_time)
     background.start_soon(Upkeep(node.partitions, cluster, steady, retain).run)
-    background.start_soon(Compactor(node.partitions, cluster, steady, partial(hire_compaction, cluster)).run)
+    background.start_soon(compactor.run)
+
+
+def partition_table(data: DataDirectory, cluster: Cluster, flusher: Flusher, clock: Clock) -> PartitionTable:
+    """The table of the partitions in a data directory, with none opened yet."""
+    settings = cluster.settings
+    return PartitionTable(
+        Path(data.path),
+        settings.node_id,
+        durable=settings.log_flush_mode == "group",
+        clean=data.was_clean,
+        config_of=cluster.topic_config,
+        producer_id_expiration_ms=settings.producer_id_expiration_ms,
+        flusher=flusher,
+        clock=clock,
+    )
 
 
 def hire_compaction(cluster: Cluster) -> tuple[Compaction, WorkerProcess]:

@@ -209,4 +209,34 @@ _CLIENT_METRICS = _pair(
     ],
 )
 
-MESSAGES: dict[str, Spec] = {spec["name"]: spec for spec in (*_SEEK_GROUP, *_GROUP_LAG, *_WHY, *_CLIENT_METRICS)}
+_RUN_JOB = _pair(
+    30004,
+    "RunJob",
+    [
+        _field("Job", "string"),
+        _field("Topics", "[]string", null=True, default="null"),
+        _field("DryRun", "bool"),
+    ],
+    [
+        *_ERROR,
+        _field(
+            "Partitions",
+            "[]JobPartition",
+            fields=[
+                _field("Topic", "string"),
+                _field("PartitionIndex", "int32"),
+                *_ERROR,
+                _field("FirstOffset", "int64"),
+                _field("NextOffset", "int64"),
+                _field("Segments", "int32"),
+                _field("Bytes", "int64"),
+                _field("BytesAfter", "int64"),
+                _field("OldestMs", "int64"),
+                _field("NewestMs", "int64"),
+            ],
+        ),
+    ],
+)
+
+_ALL = (*_SEEK_GROUP, *_GROUP_LAG, *_WHY, *_CLIENT_METRICS, *_RUN_JOB)
+MESSAGES: dict[str, Spec] = {spec["name"]: spec for spec in _ALL}

@@ -13,6 +13,7 @@ MODULES = (
     "fetch",
     "group_offsets",
     "groups",
+    "jobs",
     "logs",
     "markers",
     "metadata",

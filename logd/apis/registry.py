@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from logd.coordinators.markers import MarkerWriter
     from logd.coordinators.transaction_front import TransactionCoordinator
     from logd.log.slices import Slice
+    from logd.partitions.housekeeping import Housekeeping
     from logd.partitions.table import PartitionTable
     from logd.wire.message import Buffer
 
@@ -61,6 +62,7 @@ class Services:
         "cluster",
         "fetch_sessions",
         "groups",
+        "housekeeping",
         "markers",
         "partitions",
         "record_times",
@@ -73,6 +75,7 @@ class Services:
         clock: Clock,
         cluster: Cluster,
         partitions: PartitionTable,
+        housekeeping: Housekeeping,
         groups: GroupCoordinator,
         transactions: TransactionCoordinator,
         markers: MarkerWriter,
@@ -81,6 +84,7 @@ class Services:
         self.clock = clock
         self.cluster = cluster
         self.partitions = partitions
+        self.housekeeping = housekeeping
         self.groups = groups
         self.transactions = transactions
         self.markers = markers

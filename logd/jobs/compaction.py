@@ -104,6 +104,10 @@ class Compaction:
         dirt = assess(held, rules, now_ms)
         return dirt.ratio if due(dirt, rules) else 0.0
 
+    def dirt(self, held: Held, now_ms: int) -> Dirt:
+        """Return what there is to clean in a log now, worth it or not."""
+        return assess(held, rules_of(held.config, self._settings()), now_ms)
+
     def clean(self, held: Held, now_ms: int) -> Iterator[Callable[[], None]]:
         """Clean one log; see :func:`compact`."""
         rules = rules_of(held.config, self._settings())

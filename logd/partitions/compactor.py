@@ -41,6 +41,21 @@ class Job(Protocol):
 
     def clean(self, held: Partition, now_ms: int) -> Iterator[Callable[[], None]]: ...
 
+    def dirt(self, held: Partition, now_ms: int) -> Dirt: ...
+
+
+class Dirt(Protocol):
+    """What there is to clean in a log."""
+
+    @property
+    def first_dirty(self) -> int: ...
+
+    @property
+    def end_offset(self) -> int: ...
+
+    @property
+    def dirty_bytes(self) -> int: ...
+
 
 class Worker(Protocol):
     """The worker process; see :class:`logd.jobs.process.WorkerProcess`."""
@@ -66,6 +81,7 @@ class Compactor:
         self._given_up: set[Partition] = set()
         self._tries: Counter[Partition] = Counter()
         self._stopping = False
+        self._turn = trio.Lock()  # one log at a time, whoever asks
 
     async def run(self) -> None:
         """Look every now and then, until cancelled; the worker ends first, so that nobody waits for it."""
@@ -85,8 +101,7 @@ class Compactor:
             await trio.sleep_forever()
         finally:
             self._stopping = True
-            if self._hired is not None:
-                self._hired[1].end()
+            self.end()
 
     def _compacted(self) -> Iterator[Partition]:
         for partition in self._partitions:
@@ -106,6 +121,10 @@ class Compactor:
 
     async def look(self) -> None:
         """Clean what is dirty, the dirtiest log first."""
+        async with self._turn:
+            await self._look()
+
+    async def _look(self) -> None:
         self._given_up.intersection_update(self._partitions)
         dirty = [
             (dirtiness, partition) for partition in self._compacted() if (dirtiness := await self._look_at(partition))
@@ -131,6 +150,32 @@ class Compactor:
             return 0.0
         await trio.lowlevel.checkpoint()
         return job.dirtiness(partition, self._clock.now_ms()) if partition.failure is None else 0.0
+
+    async def dirt(self, partition: Partition) -> Dirt:
+        """Say what there is to clean in a log. Raises StorageFailed, Corrupt."""
+        job, _ = self._job()
+        work = job.prepare(partition)
+        if work is not None:
+            await partition.in_thread(work)
+        return job.dirt(partition, self._clock.now_ms())
+
+    async def clean_now(self, partition: Partition) -> None:
+        """Clean a log, however dirty it is.
+
+        :raises StorageFailed, Corrupt, WorkerLost: it is not, or not wholly, cleaned.
+        """
+        async with self._turn:
+            job, worker = self._job()
+            for work in job.clean(partition, self._clock.now_ms()):
+                await partition.in_thread(work)
+                if partition.failure is not None:
+                    return
+            await trio.to_thread.run_sync(worker.rest)
+
+    def end(self) -> None:
+        """End the worker, when nobody runs :meth:`run`."""
+        if self._hired is not None:
+            self._hired[1].end()
 
     def _job(self) -> tuple[Job, Worker]:
         if self._hired is None:

@@ -402,5 +402,9 @@ class Partition:
         except StorageFailed as failure:
             raise self.fail(failure) from failure
         self.want_checkpoint()
-        await self.checkpoints.wait(self._checkpoint_target)
+        await self.checkpointed()
         return self.log.start_offset
+
+    async def checkpointed(self) -> None:
+        """Wait until the checkpoint that was wanted last is written. Raises :class:`Refused` when it cannot be."""
+        await self.checkpoints.wait(self._checkpoint_target)

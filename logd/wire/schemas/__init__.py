@@ -108,6 +108,7 @@ APIS: dict[int, Api] = {
     30001: Api(30001, "GroupLag", "group_lag", (0, 0), (0, 0), 0),
     30002: Api(30002, "Why", "why", (0, 0), (0, 0), 0),
     30003: Api(30003, "ClientMetrics", "client_metrics", (0, 0), (0, 0), 0),
+    30004: Api(30004, "RunJob", "run_job", (0, 0), (0, 0), 0),
 }
 API_KEYS = tuple(APIS)
 
