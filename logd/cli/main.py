@@ -104,6 +104,7 @@ def _reader_left() -> int:
         "context": "logd.cli.context:context",
         "completion": "logd.cli.completion:completion",
         "consume": "logd.cli.consume:consume",
+        "doctor": "logd.cli.doctor:doctor",
         "group": "logd.cli.group:group",
         "log": "logd.cli.logs:log",
         "produce": "logd.cli.produce:produce",
