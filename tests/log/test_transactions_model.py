@@ -46,6 +46,15 @@ class TransactionsMachine(RuleBasedStateMachine):
     def settle(self) -> None:
         self.disk.sync_directory("/data")
 
+    @rule(steps=st.lists(st.tuples(st.integers(0, PRODUCERS - 1), st.sampled_from("wwwac")), min_size=4, max_size=20))
+    def interleave(self, steps: list[tuple[int, str]]) -> None:
+        """Transactions of several producers side by side."""
+        for producer, what in steps:
+            if what == "w":
+                self.write(1, producer)
+            else:
+                self.end(producer, what == "c")
+
     @rule(count=st.integers(1, 3), producer=st.integers(0, PRODUCERS - 1))
     def write(self, count: int, producer: int) -> None:
         """A transaction begins or goes on."""
