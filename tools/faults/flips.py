@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import random
 import shutil
+import time
 from pathlib import Path
 
 from tools.faults.conversation import OK, Gone, Told
 from tools.faults.load import Load
-from tools.faults.peer import Peer
+from tools.faults.peer import Peer, Stream, now_ms
 from tools.faults.report import Report
 from tools.faults.server import NotReady, Server
 
@@ -21,6 +22,7 @@ PARTITIONS = 40
 TOPIC, COMPACTED = "flips", "flipped-keys"
 KINDS = (".log", "uncovered", ".index", ".timeindex", ".snapshot", "partition.state", "partition.meta", "compaction")
 NODE_FILES = ("format.json", ".clean-shutdown", ".lock", "metadata.db")
+CHECKPOINTED_S = 3.5
 SETTINGS = {
     "log.flush.mode": "group",
     "log.roll.ms": "15",
@@ -38,17 +40,42 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
     report = Report("flips", seed)
     template = directory / "template"
     places = fill(template, chance, report)
-    seen = served(template, places)
+    killed = directory / "killed"
+    kill(template, killed, places, report)
+    templates = [(one, served(one, places, directory / "data")) for one in (template, killed)]
     while report.faults < rounds:
-        data = directory / "data"
-        shutil.rmtree(data, ignore_errors=True)
-        shutil.copytree(template, data)
+        source, seen = chance.choice(templates)
+        data = copied(source, directory / "data")
         if chance.random() < 0.5:
             (data / ".clean-shutdown").unlink(missing_ok=True)
         flipped = flip_partitions(data, places, chance, min(rounds - report.faults, len(places)), report)
         compare(data, seen, flipped, report)
-    node_flips(template, directory / "data", seen, chance, report, max(4, rounds // 40))
+    node_flips(*templates[0], directory / "data", chance, report, max(4, rounds // 40))
     return report
+
+
+def copied(source: Path, data: Path) -> Path:
+    """A copy of a data directory in place of another."""
+    shutil.rmtree(data, ignore_errors=True)
+    shutil.copytree(source, data)
+    return data
+
+
+def kill(template: Path, killed: Path, places: list[tuple[str, int]], report: Report) -> None:
+    """Make a directory whose server was killed: some seconds after the last write, so that all is known as flushed."""
+    with Server(copied(template, killed), settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+        server.start()
+        with Peer(server.bootstrap) as peer:
+            producer_id = peer.producer_id()
+            for place in places:
+                stream = Stream("k", *place, producer_id, 60)
+                for _ in range(2):
+                    code, _ = peer.produce(*place, stream.batch(stream.next_values(5), now_ms()))
+                    stream.taken(5)
+                    if code != OK:
+                        report.wrong("refused", f"{place} answers {code}: {server.log_end()}")
+        time.sleep(CHECKPOINTED_S)
+        server.kill()
 
 
 def fill(data: Path, chance: random.Random, report: Report) -> list[tuple[str, int]]:
@@ -71,9 +98,9 @@ def fill(data: Path, chance: random.Random, report: Report) -> list[tuple[str, i
     return load.places
 
 
-def served(data: Path, places: list[tuple[str, int]]) -> Seen:
-    """What a server on this directory serves."""
-    with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+def served(source: Path, places: list[tuple[str, int]], data: Path) -> Seen:
+    """What a server on a copy of this directory serves."""
+    with Server(copied(source, data), settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
         server.start()
         with Peer(server.bootstrap) as peer:
             seen = {place: peer.batches(*place) for place in places}
@@ -165,11 +192,10 @@ def look(peer: Peer, place: tuple[str, int], before: dict[int, bytes], what: str
         report.wrong("lost", f"{name}: batches at {missing[:5]} are left out in silence")
 
 
-def node_flips(template: Path, data: Path, seen: Seen, chance: random.Random, report: Report, rounds: int) -> None:
+def node_flips(template: Path, seen: Seen, data: Path, chance: random.Random, report: Report, rounds: int) -> None:
     """Turn over bits of what belongs to the whole node: it refuses to start, or serves what it served."""
     for _ in range(rounds):
-        shutil.rmtree(data, ignore_errors=True)
-        shutil.copytree(template, data)
+        copied(template, data)
         found = [data / name for name in NODE_FILES if (data / name).exists() and (data / name).stat().st_size]
         path = chance.choice(found)
         what = f"{path.name} bit {flip(path, chance.randrange(path.stat().st_size), chance)}"

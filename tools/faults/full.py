@@ -143,9 +143,13 @@ def resume(server: Server, load: Load, freed: float, report: Report) -> None:
 
 def check_all(server: Server, load: Load, report: Report) -> None:
     """Read everything that is kept for ever."""
-    with Peer(server.bootstrap) as peer:
-        load.places = [one for one in load.places if one[0].startswith("full")]
-        load.read_all(peer)
+    load.places = [one for one in load.places if one[0].startswith("full")]
+    try:
+        with Peer(server.bootstrap) as peer:
+            load.read_all(peer)
+    except (Gone, Told) as error:
+        report.wrong("unreadable", f"{error!r} {server.log_end()}")
+        return
     kept = [one for one in load.events if getattr(one, "partition", "full").startswith("full")]
     load.events[:] = kept
     report.add(load.anomalies())
