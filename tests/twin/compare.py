@@ -23,6 +23,7 @@ _KEYS = (
     "topic",
     "topic_name",
     "topic_id",
+    "transactional_id",
     "partition_index",
     "index",
     "partition",
@@ -103,8 +104,10 @@ def _plain(symbols: Symbols, api: str, name: str, value: Any, api_keys: Sequence
         return symbols.of("id", value) if value.int else value
     if name == "session_id" and value:
         return symbols.of("session", value)
-    if name == "producer_id" and api == "InitProducerId" and value >= 0:
+    if name == "producer_id" and api in differences.GIVE_PRODUCER_IDS and value >= 0:
         return symbols.of("producer", value)
+    if name in ("pid", "producer_id") and isinstance(value, int):
+        return symbols.known("producer", value) or value
     if isinstance(value, str) and (member := _MEMBER.match(value)):
         return member[1].replace(symbols.slug, "~") + symbols.of("-member", value)
     if isinstance(value, str):

@@ -19,7 +19,7 @@ OWN_VALUES = {
     "usable_bytes": "the disk's, and it changes",
     "throttle_time_ms": "nobody throttles here; Kafka's quota code may round up",
     "finalized_features_epoch": "each server counts its own metadata changes",
-    "supported_features": "a feature only where it is served (transactions, share groups, ... are not yet)",
+    "supported_features": "a feature only where it is served (share groups, ... are not yet)",
     "finalized_features": "a level only where it is served",
     "documentation": "our own words",
 }
@@ -42,6 +42,9 @@ MESSAGES = {
 BESIDE_AN_ERROR = {
     "log_start_offset": "Produce: Kafka tells it or -1, by which of its layers refused; no client reads it",
 }
+
+GIVE_PRODUCER_IDS = ("InitProducerId", "EndTxn", "DescribeTransactions")
+"""Answers in which a producer id may be seen for the first time; elsewhere only those are named that are known."""
 
 NOW_MS_MIN = 1_780_000_000_000
 """A time from here on is 'now': every time that a test chooses lies before it, or far beyond the next."""

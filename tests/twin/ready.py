@@ -8,14 +8,17 @@ from .peer import Connection
 from .specs import Message
 
 TRIES = 20_000
+TRANSACTIONAL_ID_NOT_FOUND = 105
 SOME_GROUPS = [f"ready-{number}" for number in range(200)]
 """So many that every partition of the offsets topic coordinates one."""
 
 
 def make_ready(connection: Connection) -> None:
-    """Group coordinators loaded, producer ids at hand. Asks again until it is so."""
+    """Group and transaction coordinators loaded, producer ids at hand. Asks again until it is so."""
     _until(connection, "FindCoordinator", 4, _found, key_type=0, coordinator_keys=["ready"])
     _until(connection, "DescribeGroups", 5, _described, groups=SOME_GROUPS)
+    _until(connection, "FindCoordinator", 4, _found, key_type=1, coordinator_keys=["ready"])
+    _until(connection, "DescribeTransactions", 0, _looked_for, transactional_ids=SOME_GROUPS)
     _until(connection, "InitProducerId", 4, _fine, transactional_id=None, transaction_timeout_ms=1000)
 
 
@@ -32,6 +35,10 @@ def _found(answer: Message) -> bool:
 
 def _described(answer: Message) -> bool:
     return all(row["error_code"] == 0 for row in answer["groups"])
+
+
+def _looked_for(answer: Message) -> bool:
+    return all(row["error_code"] == TRANSACTIONAL_ID_NOT_FOUND for row in answer["transaction_states"])
 
 
 def _fine(answer: Message) -> bool:

@@ -84,6 +84,12 @@ VERSIONS: dict[str, range] = {
     "DescribeQuorum": range(0, 3),
     "UpdateFeatures": range(0, 3),
     "UnregisterBroker": range(0, 1),
+    "AddPartitionsToTxn": range(0, 6),
+    "AddOffsetsToTxn": range(0, 5),
+    "EndTxn": range(0, 6),
+    "TxnOffsetCommit": range(0, 6),
+    "DescribeTransactions": range(0, 1),
+    "ListTransactions": range(0, 3),
 }
 """The APIs and versions that logd serves: what Kafka 4.3.1 advertises (Produce 0-2 are advertised and refused)."""
 

@@ -1,5 +1,15 @@
 """The hand-written corpus: one module for each noun. Importing it fills `tale.CASES`."""
 
-from . import administration, consumer_groups, groups, malformed, metadata, produce, reading, topics
+from . import administration, consumer_groups, groups, malformed, metadata, produce, reading, topics, transactions
 
-__all__ = ["administration", "consumer_groups", "groups", "malformed", "metadata", "produce", "reading", "topics"]
+__all__ = [
+    "administration",
+    "consumer_groups",
+    "groups",
+    "malformed",
+    "metadata",
+    "produce",
+    "reading",
+    "topics",
+    "transactions",
+]
