@@ -99,9 +99,11 @@ def _reader_left() -> int:
     context_settings=HELP,
     lazy={
         "backup": "logd.cli.backup:backup",
+        "bench": "logd.cli.bench:bench",
         "cluster": "logd.cli.cluster:cluster",
         "config": "logd.cli.configs:config",
         "context": "logd.cli.context:context",
+        "compaction": "logd.cli.jobs:compaction",
         "completion": "logd.cli.completion:completion",
         "consume": "logd.cli.consume:consume",
         "doctor": "logd.cli.doctor:doctor",
@@ -109,8 +111,11 @@ def _reader_left() -> int:
         "log": "logd.cli.logs:log",
         "produce": "logd.cli.produce:produce",
         "reference": "logd.cli.reference:reference",
+        "retention": "logd.cli.jobs:retention",
         "tail": "logd.cli.tail:tail",
+        "top": "logd.cli.top:top",
         "topic": "logd.cli.topics:topic",
+        "why": "logd.cli.why:why",
     },
     no_args_is_help=True,
 )

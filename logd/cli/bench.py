@@ -1,0 +1,187 @@
+"""``logd-cli bench``: how fast a server takes and gives records, and how long a record waits; small and honest.
+
+Against any broker. The load is made by this one process and its Python client, which is the limit more often than the
+server: compare servers with it, do not take it for what a server can do.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from logd.cli.completion import topic_names
+from logd.cli.failures import NOT_FOUND, Failure
+from logd.cli.options import Settings, common_options
+from logd.cli.output import note, show_rows
+from logd.cli.places import bounds_of, chosen_partitions
+from logd.cli.produce import ACKS, CODECS
+from logd.cli.progress import Progress
+from logd.cli.session import client_settings, existing_topic, run_async
+
+if TYPE_CHECKING:
+    from logd.client import Delivery
+
+SENT_COLUMNS = ("records", "seconds", "records_s", "mb_s", "p50_ms", "p95_ms", "p99_ms", "max_ms")
+READ_COLUMNS = ("records", "seconds", "records_s", "mb_s", "first_ms")
+VALUES = 64
+"""Different values, so that nothing compresses to nothing; half of each is text."""
+
+
+@click.group()
+def bench() -> None:
+    """Measure a server from this machine: records and bytes per second, latencies."""
+
+
+@bench.command("produce")
+@click.argument("topic", shell_complete=topic_names)
+@click.option("-n", "--records", type=click.IntRange(min=1), default=100_000, show_default=True, help="How many.")
+@click.option("-s", "--size", type=click.IntRange(min=0), default=100, show_default=True, help="Bytes of a value.")
+@click.option("-r", "--rate", type=click.FloatRange(min=0, min_open=True), help="Records per second.  [default: all]")
+@click.option("-z", "--codec", type=click.Choice(CODECS), default="none", help="Compress batches.")
+@click.option("--acks", type=click.Choice(list(ACKS)), default="all", help="Who must have a record: all, leader, none.")
+@click.option("--create", is_flag=True, help="Make the topic with one partition when it does not exist.")
+@common_options()
+@click.pass_obj
+def produce(
+    settings: Settings, topic: str, records: int, size: int, rate: float | None, codec: str, acks: str, create: bool
+) -> None:
+    """Send records to a topic, where they stay.
+
+    A latency is the time from handing a record over to its acknowledgement. In a pipe: one line with records, seconds,
+    records per second, megabytes per second, and milliseconds: median, 95th and 99th percentile, longest.
+    """
+    row = run_async(settings, lambda: _Sender(settings, topic, records, size, rate).run(codec, ACKS[acks], create))
+    show_rows(settings.output, SENT_COLUMNS, [row])
+
+
+class _Sender:
+    """One run of `bench produce`."""
+
+    def __init__(self, settings: Settings, topic: str, records: int, size: int, rate: float | None) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._records = records
+        self._rate = rate
+        self._values = [values_of(size, number) for number in range(VALUES)]
+        self._size = size
+        self._waiting: deque[tuple[float, Delivery]] = deque()
+        self._times_ms: list[float] = []
+        self._progress = Progress("sending", records)
+
+    async def run(self, codec: str, acks: int, create: bool) -> tuple[Any, ...]:
+        import trio
+
+        from logd.client import Admin, NewTopic, Producer, ProducerSettings, Router
+
+        plan = ProducerSettings(acks=acks, codec=codec, delivery_timeout_ms=self._settings.timeout_ms)
+        async with Router(self._settings.bootstrap, client_settings(self._settings)) as router:
+            async with Admin(router) as admin:
+                if create and self._topic not in await admin.topics.list():
+                    await admin.topics.create_one(NewTopic(self._topic, partitions=1))
+                    note(f"topic {self._topic!r} created")
+                else:
+                    await existing_topic(admin, self._topic)
+            with self._progress:
+                async with Producer(router, plan) as producer, trio.open_nursery() as nursery:
+                    started = time.perf_counter()
+                    nursery.start_soon(self._watch)
+                    await self._send(producer, started)
+                    await producer.flush()
+                elapsed_s = time.perf_counter() - started
+        megabytes = self._records * self._size / 1e6
+        spread = [round(percentile(self._times_ms, part), 2) for part in (0.5, 0.95, 0.99, 1.0)]
+        rates = (round(self._records / elapsed_s), round(megabytes / elapsed_s, 2))
+        return (self._records, round(elapsed_s, 3), *rates, *spread)
+
+    async def _send(self, producer: Any, started: float) -> None:
+        import trio
+
+        for number in range(self._records):
+            if self._rate is not None:
+                wait_s = started + number / self._rate - time.perf_counter()
+                if wait_s > 0:
+                    await trio.sleep(wait_s)
+            elif number % 1000 == 0:
+                await trio.lowlevel.checkpoint()
+            value, now = self._values[number % VALUES], time.perf_counter()
+            try:
+                delivery = producer.send_nowait(self._topic, value)
+            except trio.WouldBlock:
+                delivery = await producer.send(self._topic, value)
+            self._waiting.append((now, delivery))
+
+    async def _watch(self) -> None:
+        """Note the time of each as soon as it is acknowledged. Raises what went wrong with the first that was not."""
+        import trio
+
+        while len(self._times_ms) < self._records:
+            if not self._waiting:
+                await trio.sleep(0.001)
+                continue
+            await self._waiting[0][1].wait()
+            now, done = time.perf_counter(), len(self._times_ms)
+            while self._waiting and self._waiting[0][1].done:
+                begun, delivery = self._waiting.popleft()
+                delivery.outcome()
+                self._times_ms.append((now - begun) * 1000)
+            self._progress.advance(len(self._times_ms) - done)
+
+
+@bench.command("consume")
+@click.argument("topic", shell_complete=topic_names)
+@click.option("-n", "--records", type=click.IntRange(min=1), help="How many.  [default: all that are there]")
+@common_options()
+@click.pass_obj
+def consume(settings: Settings, topic: str, records: int | None) -> None:
+    """Read a topic from its start, and count.
+
+    In a pipe: one line with records, seconds, records per second, megabytes per second, and milliseconds to the first
+    record.
+    """
+    row = run_async(settings, lambda: _read(settings, topic, records))
+    show_rows(settings.output, READ_COLUMNS, [row])
+
+
+async def _read(settings: Settings, topic: str, records: int | None) -> tuple[Any, ...]:
+    from logd.client import Admin, Consumer, Router
+
+    async with Router(settings.bootstrap, client_settings(settings)) as router:
+        async with Admin(router) as admin:
+            info = await existing_topic(admin, topic)
+            first, last = await bounds_of(admin, chosen_partitions(info, ()))
+        there = sum(last.values()) - sum(first.values())
+        if not there:
+            raise Failure(
+                f"topic {topic!r} is empty", "there is nothing to read", f"logd-cli bench produce {topic}", NOT_FOUND
+            )
+        total = there if records is None else min(records, there)
+        count = size = 0
+        started = time.perf_counter()
+        first_s = 0.0
+        with Progress("reading", total) as progress:
+            async with Consumer(router, positions=first, ends=last) as consumer:
+                while count < total and (batch := await consumer.read()):
+                    first_s = first_s or time.perf_counter() - started
+                    count += len(batch)
+                    size += sum(len(record.value or b"") + len(record.key or b"") for record in batch)
+                    progress.advance(len(batch))
+                elapsed_s = time.perf_counter() - started
+    rates = (round(count / elapsed_s), round(size / 1e6 / elapsed_s, 2))
+    return (count, round(elapsed_s, 3), *rates, round(first_s * 1000, 2))
+
+
+def values_of(size: int, number: int) -> bytes:
+    """A value of so many bytes: half text that repeats, half noise."""
+    text = f"record {number} of a benchmark, ".encode() * (size // 50 + 1)
+    return text[: size // 2] + os.urandom(size - size // 2)
+
+
+def percentile(times_ms: Sequence[float], part: float) -> float:
+    """The value below which this part of them lies."""
+    ordered = sorted(times_ms)
+    return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else 0.0

@@ -1,0 +1,224 @@
+"""``logd-cli top``: a live screen of a cluster: rates by topic, the slowest groups.
+
+Asks what any Kafka server answers: next offsets and sizes twice, and the rates are the difference. The lag in seconds
+comes from logd, or from the records at the committed offsets.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from logd.cli.lag import lags
+from logd.cli.options import Settings, common_options
+from logd.cli.output import Thing, chosen, show_things
+from logd.cli.places import bounds_of, chosen_partitions
+from logd.cli.progress import amount
+from logd.cli.session import with_admin
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from logd.client import Admin
+    from logd.client.own import GroupLag
+
+TOPIC_COLUMNS = ("topic", "partitions", "records_s", "bytes_s", "records", "bytes")
+GROUP_COLUMNS = ("group", "state", "members", "lag", "seconds", "records_s")
+ROWS_MAX = 200
+"""In the output that is not a screen."""
+
+
+class Sample(msgspec.Struct):
+    """What was seen at one moment (seconds of a clock that only goes on)."""
+
+    at_s: float
+    cluster: str
+    brokers: int
+    partitions: dict[str, int]
+    starts: dict[str, int]
+    ends: dict[str, int]
+    sizes: dict[str, int]
+    groups: dict[str, Any]
+
+
+@click.command()
+@click.option("--every", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
+@click.option("--once", is_flag=True, help="Two looks, one answer; what a pipe gets.")
+@click.option("-n", "--rows", type=click.IntRange(min=1), help="Topics and groups to show.  [default: what fits]")
+@common_options()
+@click.pass_obj
+def top(settings: Settings, every: float, once: bool, rows: int | None) -> None:
+    """Watch topics and groups: records and bytes per second, lag, the slowest groups first. Ctrl-C ends it.
+
+    In a pipe, or with --once: one line for each topic, with topic, partitions, records per second, bytes per second,
+    records, bytes; -o json has the groups too.
+    """
+    live = not once and chosen(settings.output) == "table" and sys.stdout.isatty()
+    if live:
+        with_admin(settings, lambda admin: _watch(admin, every, rows))
+        return
+    fields = with_admin(settings, lambda admin: _once(admin, every))
+    shown = rows or ROWS_MAX
+    topics = [tuple(item.values()) for item in fields["topics"][:shown]]
+    groups = [tuple(item.values()) for item in fields["groups"][:shown]]
+    tables = [("topics", TOPIC_COLUMNS, topics), ("groups", GROUP_COLUMNS, groups)]
+    show_things(settings.output, [Thing(fields, tables)])
+
+
+async def _once(admin: Admin, every_s: float) -> dict[str, Any]:
+    import trio
+
+    before = await look(admin)
+    await trio.sleep(every_s)
+    return compared(before, await look(admin))
+
+
+async def look(admin: Admin) -> Sample:
+    """One look at everything."""
+    from logd.client import NotSupported
+    from logd.errors import Refused
+
+    topics = await admin.topics.list(internal=True)
+    led = [
+        at
+        for info in topics.values()
+        if any(part.leader >= 0 for part in info.partitions.values())
+        for at in chosen_partitions(info, [index for index, part in info.partitions.items() if part.leader >= 0])
+    ]
+    first, last = await bounds_of(admin, led)
+    at_s = time.monotonic()
+    sizes: dict[str, int] = {}
+    try:
+        for at, size in (await admin.sizes_bytes()).items():
+            sizes[at.topic] = sizes.get(at.topic, 0) + size
+    except (NotSupported, Refused):
+        sizes = {}
+    groups = await lags(admin, None)
+    metadata = admin.router.metadata
+    starts, ends = dict.fromkeys(topics, 0), dict.fromkeys(topics, 0)
+    for at in led:
+        starts[at.topic] += first[at]
+        ends[at.topic] += last[at]
+    counts = {name: len(info.partitions) for name, info in topics.items()}
+    by_name: dict[str, Any] = {item.group: item for item in groups}
+    return Sample(at_s, metadata.cluster_id or "", len(metadata.brokers), counts, starts, ends, sizes, by_name)
+
+
+def compared(before: Sample, after: Sample) -> dict[str, Any]:
+    """The rates between two looks: busiest topics first, slowest groups first."""
+    elapsed_s = max(after.at_s - before.at_s, 0.001)
+
+    def rate(new: Mapping[str, int], old: Mapping[str, int], name: str) -> float:
+        return round(max(new.get(name, 0) - old.get(name, new.get(name, 0)), 0) / elapsed_s, 1)
+
+    topics: list[dict[str, Any]] = [
+        {
+            "topic": name,
+            "partitions": count,
+            "records_s": rate(after.ends, before.ends, name),
+            "bytes_s": rate(after.sizes, before.sizes, name),
+            "records": after.ends[name] - after.starts[name],
+            "bytes": after.sizes.get(name),
+        }
+        for name, count in after.partitions.items()
+    ]
+    topics.sort(key=lambda item: (-item["records_s"], -item["records"], item["topic"]))
+    groups: list[dict[str, Any]] = [
+        {
+            "group": name,
+            "state": item.state,
+            "members": item.members,
+            "lag": item.lag,
+            "seconds": None if item.lag_ms is None else item.lag_ms / 1000,
+            "records_s": round(_consumed(before.groups.get(name), item) / elapsed_s, 1),
+        }
+        for name, item in after.groups.items()
+    ]
+    groups.sort(key=lambda item: (-(item["seconds"] or 0), -(item["lag"] or 0), item["group"]))
+    return {
+        "cluster": after.cluster,
+        "brokers": after.brokers,
+        "records_s": round(sum(item["records_s"] for item in topics), 1),
+        "bytes_s": round(sum(item["bytes_s"] for item in topics), 1),
+        "topics": topics,
+        "groups": groups,
+    }
+
+
+def _consumed(before: GroupLag | None, after: GroupLag) -> int:
+    """By how much the committed offsets went on."""
+    if before is None:
+        return 0
+    old = {item.at: item.committed for item in before.partitions}
+    steps = [
+        item.committed - (old.get(item.at) or item.committed) for item in after.partitions if item.committed is not None
+    ]
+    return max(sum(steps), 0)
+
+
+async def _watch(admin: Admin, every_s: float, rows: int | None) -> None:
+    """The screen, until Ctrl-C."""
+    import trio
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(highlight=False)
+    before = await look(admin)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        live.update(screen(compared(before, before), console.height, rows), refresh=True)
+        while True:
+            await trio.sleep(every_s)
+            after = await look(admin)
+            live.update(screen(compared(before, after), console.height, rows), refresh=True)
+            before = after
+
+
+def screen(fields: Mapping[str, Any], height: int, rows: int | None) -> Group:
+    """One picture of it: what fits into so many lines."""
+    from rich.console import Group
+    from rich.text import Text
+
+    room = rows or max((height - 9) // 2, 3)
+    title = f"cluster {fields['cluster']}  {fields['brokers']} broker{'s' * (fields['brokers'] != 1)}  "
+    title += f"{amount(fields['records_s'], 'records')}/s  {amount(fields['bytes_s'], 'B')}/s"
+    topics = [
+        (
+            item["topic"],
+            f"{item['partitions']}",
+            f"{item['records_s']:,.0f}",
+            f"{amount(item['bytes_s'], 'B')}",
+            f"{item['records']:,}",
+            "" if item["bytes"] is None else amount(item["bytes"], "B"),
+        )
+        for item in fields["topics"][:room]
+    ]
+    groups = [
+        (
+            item["group"],
+            item["state"],
+            f"{item['members']}",
+            "" if item["lag"] is None else f"{item['lag']:,}",
+            "" if item["seconds"] is None else f"{item['seconds']:,.1f}",
+            f"{item['records_s']:,.0f}",
+        )
+        for item in fields["groups"][:room]
+    ]
+    return Group(Text(title), _table(TOPIC_COLUMNS, topics), _table(GROUP_COLUMNS, groups))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
+    for index, column in enumerate(columns):
+        table.add_column(column.replace("_s", "/s"), justify="left" if index == 0 else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

@@ -1,0 +1,126 @@
+"""`why`, `top` and `bench` against real brokers."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import time
+
+import pytest
+from confluent_kafka import Consumer as OtherConsumer
+
+from logd.cli.bench import percentile
+from logd.cli.progress import amount, clock
+from logd.cli.top import Sample, compared, screen
+from tests.cli.conftest import COMMAND, Cli, environment
+
+
+def is_kafka(request: pytest.FixtureRequest) -> bool:
+    return "kafka" in request.node.callspec.id
+
+
+def test_why_a_group_was_rebalanced(cli: Cli, topic: str, bootstrap: str, request: pytest.FixtureRequest) -> None:
+    """logd tells what happened to the group; Apache Kafka keeps no such memory, and the command says so."""
+    group = f"g-{topic}"
+    other = OtherConsumer({"bootstrap.servers": bootstrap, "group.id": group, "auto.offset.reset": "earliest"})
+    try:
+        cli("produce", topic, "--value", "a")
+        other.subscribe([topic])
+        assert len(other.consume(1, timeout=30)) == 1
+    finally:
+        other.close()
+    ran = cli("why", "group", group)
+    if is_kafka(request):
+        assert (ran.code, "keeps no memory" in ran.err) == (1, True)
+        return
+    assert ran.code == 0, ran.err
+    assert any(row[1] == f"group {group}" and len(row[3]) > 10 for row in ran.rows)
+    shown = json.loads(cli("why", "group", group, "-o", "json").out)
+    assert {"findings", "events", "forgotten"} == set(shown)
+    assert len(cli("why", "group", group, "-n", "1", "--since", "@-1h").rows) >= 1
+
+
+def test_why_of_what_is_not_there(cli: Cli, topic: str, request: pytest.FixtureRequest) -> None:
+    """A name that is nearly right is exit code 5; a time that is none 2."""
+    assert cli("why", "topic", topic, "--since", "yesterday").code == 2
+    if is_kafka(request):
+        return
+    ran = cli("why", "topic", topic[:-1])
+    assert (ran.code, f"did you mean '{topic}'" in ran.err) == (5, True)
+    assert cli("why", "connection").code == 0
+
+
+def test_a_look_at_everything(cli: Cli, topic: str) -> None:
+    """`top --once` has every topic and group; JSON has both and the sums."""
+    assert cli("produce", topic, "-p", "0", stdin=b"a\nb\n").code == 0
+    assert cli("group", "seek", f"g-{topic}", topic, "--offset", "start", "-y").code == 0
+    rows = {row[0]: row for row in cli("top", "--once", "--every", "0.1").rows}
+    assert (rows[topic][1], rows[topic][4]) == ("2", "2")
+    shown = json.loads(cli("top", "-o", "json", "--every", "0.1").out)
+    groups = {item["group"]: item for item in shown["groups"]}
+    assert (groups[f"g-{topic}"]["lag"], groups[f"g-{topic}"]["state"]) == (2, "Empty")
+    assert {"cluster", "brokers", "records_s", "bytes_s", "topics", "groups"} == set(shown)
+
+
+def test_rates_between_two_looks() -> None:
+    """What went on, divided by the time; a topic or group that is new or was made again has no rate."""
+    before = Sample(10.0, "c", 1, {"t": 1}, {"t": 0}, {"t": 100}, {"t": 1000}, {})
+    after = Sample(12.0, "c", 1, {"t": 1, "new": 1}, {"t": 50, "new": 0}, {"t": 300, "new": 7}, {"t": 5000}, {})
+    found = compared(before, after)
+    assert [(item["topic"], item["records_s"], item["bytes_s"], item["records"]) for item in found["topics"]] == [
+        ("t", 100.0, 2000.0, 250),
+        ("new", 0.0, 0.0, 7),
+    ]
+    assert compared(after, Sample(13.0, "c", 1, {"t": 1}, {"t": 0}, {"t": 0}, {}, {}))["records_s"] == 0
+    assert screen(found, 24, None) is not None
+
+
+def test_a_live_screen_ends_with_ctrl_c(topic: str, bootstrap: str) -> None:
+    """On a terminal it draws the topics, and Ctrl-C gives the terminal back."""
+    master, slave = pty.openpty()
+    variables = environment(bootstrap) | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+    arguments = [*COMMAND, "top", "--every", "0.2", "-n", "1000"]
+    with subprocess.Popen(arguments, stdin=slave, stdout=slave, stderr=slave, env=variables) as process:
+        os.close(slave)
+        seen, deadline = b"", time.monotonic() + 30
+        while topic[:12].encode() not in seen and time.monotonic() < deadline:
+            seen += os.read(master, 65536)
+        os.kill(process.pid, signal.SIGINT)
+        while True:
+            try:
+                seen += os.read(master, 65536)
+            except OSError:
+                break
+        assert process.wait(30) == 130
+    os.close(master)
+    assert topic[:12].encode() in seen
+    assert b"\x1b[?1049l" in seen  # the screen that was there before
+    assert b"Traceback" not in seen
+
+
+def test_a_small_benchmark(cli: Cli, topic: str) -> None:
+    """What was sent is counted when it is read; an empty or unknown topic is told."""
+    assert cli("bench", "consume", topic).code == 5
+    (sent,) = cli("bench", "produce", topic, "-n", "2000", "-s", "50", "-z", "lz4").rows
+    assert (sent[0], float(sent[2]) > 0, float(sent[7]) >= float(sent[4]) > 0) == ("2000", True, True)
+    (read,) = cli("bench", "consume", topic).rows
+    assert (read[0], float(read[3]) > 0) == ("2000", True)
+    assert cli("bench", "produce", f"{topic}-new", "-n", "10", "-r", "1000").code == 5
+    assert cli("bench", "produce", f"{topic}-new", "-n", "10", "-r", "1000", "--create").rows[0][0] == "10"
+
+
+def test_numbers_for_people() -> None:
+    """Amounts, times and percentiles."""
+    assert [amount(count, "B") for count in (999, 1500, 2_500_000, 3.2e9, 4e12)] == [
+        "999 B",
+        "1.5 kB",
+        "2.5 MB",
+        "3.2 GB",
+        "4.0 TB",
+    ]
+    assert (amount(1234, "records"), clock(59), clock(3661)) == ("1,234 records", "0:59", "1:01:01")
+    assert [percentile([1, 2, 3, 4], part) for part in (0.0, 0.5, 1.0)] == [1, 3, 4]
+    assert percentile([], 0.5) == 0
