@@ -65,6 +65,7 @@ NOT_ASKED = {
     "broker loggers (type 8)": "logd has no log levels that are set from outside",
     "local.retention.*, other than the default": "no tiered storage: logd refuses what it does not obey",
     "UnregisterBroker of the only broker": "Kafka does it, and serves nothing from then on; logd refuses",
+    "AddPartitionsToTxn 4 and later with no transactions": "Kafka 4.3.1 never answers",
     "null records in Produce; AlterConfigs of one resource twice": "Kafka 4.3.1 never answers",
     "a subscription that is rubbish": "Kafka 4.3.1 allocates what its bytes claim and never answers",
 }

@@ -90,6 +90,7 @@ VERSIONS: dict[str, range] = {
     "TxnOffsetCommit": range(0, 6),
     "DescribeTransactions": range(0, 1),
     "ListTransactions": range(0, 3),
+    "WriteTxnMarkers": range(1, 3),
 }
 """The APIs and versions that logd serves: what Kafka 4.3.1 advertises (Produce 0-2 are advertised and refused)."""
 

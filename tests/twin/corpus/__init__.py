@@ -1,6 +1,17 @@
 """The hand-written corpus: one module for each noun. Importing it fills `tale.CASES`."""
 
-from . import administration, consumer_groups, groups, malformed, metadata, produce, reading, topics, transactions
+from . import (
+    administration,
+    consumer_groups,
+    groups,
+    malformed,
+    metadata,
+    produce,
+    reading,
+    topics,
+    transactional_records,
+    transactions,
+)
 
 __all__ = [
     "administration",
@@ -11,5 +22,6 @@ __all__ = [
     "produce",
     "reading",
     "topics",
+    "transactional_records",
     "transactions",
 ]

@@ -317,7 +317,6 @@ def add_batched(t: Tale, version: int) -> None:
         ]
         t.ask("AddPartitionsToTxn", version, transactions=asked)
 
-    ask()
     ask((one.tid, one.producer, True, ((a, 0),)))
     ask((one.tid, one.producer, False, ((a, 0),)), (two.tid, two.producer, False, ((a, 0), (a, 1))))
     one.where()
