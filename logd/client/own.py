@@ -6,18 +6,18 @@ tells before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from logd.client.calls import GROUP_LAG, SEEK_GROUP, WHY
+from logd.client.calls import GROUP_LAG, RUN_JOB, SEEK_GROUP, WHY
 from logd.client.errors import check, refused
 from logd.client.group_offsets import Commit
 from logd.client.groups import Groups
 from logd.client.metadata import TopicPartition
 from logd.client.routing import Router
 from logd.errors import Refused
-from logd.wire.schemas import group_lag, seek_group, why
+from logd.wire.schemas import group_lag, run_job, seek_group, why
 
 SUBJECTS = {"all": 0, "group": 1, "topic": 2, "connection": 3}
 
@@ -77,6 +77,23 @@ class Why(msgspec.Struct, frozen=True):
     findings: tuple[Event, ...]
     events: tuple[Event, ...]
     forgotten: int
+
+
+class JobResult(msgspec.Struct, frozen=True):
+    """What a job took from a partition, or would take: the offsets from `first_offset` on and before `next_offset`.
+
+    Times are those of the oldest and newest record in it, -1 where not known. With `refused` nothing was done.
+    """
+
+    partition: str
+    first_offset: int
+    next_offset: int
+    segments: int
+    size_bytes: int
+    bytes_after: int
+    oldest_ms: int
+    newest_ms: int
+    refused: str | None = None
 
 
 class Own:
@@ -143,6 +160,34 @@ class Own:
             tuple(events[-events_max:]),
             sum(one.forgotten for one in found),
         )
+
+    async def run_job(self, job: str, topics: Sequence[str] | None, *, dry_run: bool = False) -> list[JobResult]:
+        """Have every broker run retention or compaction now, over some topics (None: all); what each took.
+
+        :raises Refused: an unknown job or topic.
+        """
+        metadata = await self._router.refresh([])
+        request = run_job.RunJobRequest(job, None if topics is None else list(topics), dry_run)
+        done: list[JobResult] = []
+        for node in metadata.brokers:
+            answer = await self._router.ask(RUN_JOB, request, run_job.RunJobResponse, node=node)
+            check(answer.error_code, answer.error_message, job)
+            done += [_job_result(item) for item in answer.partitions]
+        return done
+
+
+def _job_result(item: run_job.JobPartition) -> JobResult:
+    return JobResult(
+        f"{item.topic}-{item.partition_index}",
+        item.first_offset,
+        item.next_offset,
+        item.segments,
+        item.bytes,
+        item.bytes_after,
+        item.oldest_ms,
+        item.newest_ms,
+        (item.error_message or f"error {item.error_code}") if item.error_code else None,
+    )
 
 
 def _known(number: int) -> int | None:

@@ -1,0 +1,138 @@
+"""``logd-cli retention run`` and ``compaction run``: housekeeping now, by hand or from cron.
+
+A running server is asked (RunJob, which only logd answers); with ``--data-dir`` the directory of a stopped server is
+worked on here, under its lock. What goes is printed by partition: offsets, segments, bytes, how old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from logd.cli.failures import PARTLY_FAILED, Failure
+from logd.cli.options import Settings, common_options
+from logd.cli.output import note, show_rows
+
+if TYPE_CHECKING:
+    from logd.client.own import JobResult
+
+RETENTION, COMPACTION = "retention", "compaction"
+RETENTION_COLUMNS = ("partition", "first_offset", "next_offset", "segments", "bytes", "oldest", "newest")
+COMPACTION_COLUMNS = ("partition", "first_offset", "next_offset", "segments", "bytes", "bytes_after")
+
+
+@click.group()
+def retention() -> None:
+    """Delete what is older, or more, than the topics' settings keep."""
+
+
+@click.group()
+def compaction() -> None:
+    """Keep the last record of each key, in topics whose cleanup.policy says compact."""
+
+
+def _options(function: Any) -> Any:
+    """The options of both commands."""
+    choices = [
+        click.option("--topic", "topics", multiple=True, metavar="TOPIC", help="Only this one; may be given again."),
+        click.option("--dry-run", is_flag=True, help="Change nothing, print what would go."),
+        click.option(
+            "--data-dir",
+            metavar="DIR",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            help="Work on the data directory of a server that is stopped.",
+        ),
+        click.option(
+            "--config",
+            "config_file",
+            metavar="FILE",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            help="With --data-dir: the stopped server's configuration file.",
+        ),
+        common_options(),
+        click.pass_obj,
+    ]
+    for choice in reversed(choices):
+        function = choice(function)
+    return function
+
+
+@retention.command("run")
+@_options
+def run_retention(
+    settings: Settings, topics: tuple[str, ...], dry_run: bool, data_dir: Path | None, config_file: Path | None
+) -> int:
+    """Delete old segments now, by retention.ms, retention.bytes and the log start offset, as the server does."""
+    done = _run(settings, RETENTION, topics, dry_run, data_dir, config_file)
+    rows = [
+        (*_place(one), one.segments, one.size_bytes, _time(one.oldest_ms), _time(one.newest_ms))
+        for one in done
+        if one.refused is None
+    ]
+    show_rows(settings.output, RETENTION_COLUMNS, rows)
+    size = sum(one.size_bytes for one in done)
+    note(f"{'would go' if dry_run else 'gone'}: {size} bytes of {len(rows)} partitions")
+    return _failures(done)
+
+
+@compaction.command("run")
+@_options
+def run_compaction(
+    settings: Settings, topics: tuple[str, ...], dry_run: bool, data_dir: Path | None, config_file: Path | None
+) -> int:
+    """Compact sealed segments now, however dirty. The segment that is written to is left alone, as in the server."""
+    done = _run(settings, COMPACTION, topics, dry_run, data_dir, config_file)
+    rows = [
+        (*_place(one), one.segments, one.size_bytes, None if dry_run else one.bytes_after)
+        for one in done
+        if one.refused is None
+    ]
+    show_rows(settings.output, COMPACTION_COLUMNS, rows)
+    before, after = sum(one.size_bytes for one in done), sum(one.bytes_after for one in done)
+    told = (
+        f"dirty: {len(rows)} partitions" if dry_run else f"{len(rows)} partitions compacted, {before} to {after} bytes"
+    )
+    note(told)
+    return _failures(done)
+
+
+def _run(
+    settings: Settings,
+    job: str,
+    topics: Sequence[str],
+    dry_run: bool,
+    data_dir: Path | None,
+    config_file: Path | None,
+) -> list[JobResult]:
+    if data_dir is not None:
+        from logd.cli.stopped import run_stopped
+
+        return run_stopped(job, list(topics) or None, data_dir, config_file, dry_run=dry_run)
+    if config_file is not None:
+        raise click.UsageError("--config goes with --data-dir: a running server has its own")
+    from logd.cli.session import with_admin
+
+    return with_admin(settings, lambda admin: admin.own.run_job(job, list(topics) or None, dry_run=dry_run))
+
+
+def _place(one: JobResult) -> tuple[str, int, int]:
+    return one.partition, one.first_offset, one.next_offset
+
+
+def _failures(done: list[JobResult]) -> int:
+    failed = [one for one in done if one.refused is not None]
+    for one in failed:
+        note(f"{one.partition}: {one.refused}")
+    if failed:
+        what = f"{len(failed)} of {len(done)} partitions were left alone"
+        raise Failure(what, failed[0].refused or "", "look into the server's log", PARTLY_FAILED)
+    return 0
+
+
+def _time(time_ms: int) -> str | None:
+    from datetime import UTC, datetime
+
+    return None if time_ms < 0 else datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
