@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         CommitFailed,
         ConnectionLost,
         NotSupported,
+        ProducerFenced,
         TimedOut,
     )
     from logd.client.metadata import TopicPartition
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from logd.client.routing import Router
     from logd.client.settings import ClientSettings, ConsumerSettings, GroupSettings, ProducerSettings
     from logd.client.topics import NewTopic
+    from logd.client.transactions import Transaction
 
 _OWNERS = {
     "Acknowledged": "accumulator",
@@ -46,11 +48,13 @@ _OWNERS = {
     "NewTopic": "topics",
     "NotSupported": "errors",
     "Producer": "producer",
+    "ProducerFenced": "errors",
     "ProducerSettings": "settings",
     "Received": "decoding",
     "Router": "routing",
     "TimedOut": "errors",
     "TopicPartition": "metadata",
+    "Transaction": "transactions",
 }
 
 __all__ = [
@@ -70,11 +74,13 @@ __all__ = [
     "NewTopic",
     "NotSupported",
     "Producer",
+    "ProducerFenced",
     "ProducerSettings",
     "Received",
     "Router",
     "TimedOut",
     "TopicPartition",
+    "Transaction",
 ]
 
 

@@ -209,8 +209,16 @@ class Accumulator:
 
     def finished(self, batch: Batch) -> None:
         """The outcome of a batch is known: its partition may send the next one."""
-        self.pending_bytes -= batch.size_bytes
-        self._under_way.pop(batch.at, None)
+        if self._under_way.get(batch.at) is batch:
+            self.pending_bytes -= batch.size_bytes
+            del self._under_way[batch.at]
+
+    def drop_waiting(self) -> list[Batch]:
+        """Everything that is not under way, given up."""
+        dropped = [batch for queue in self._queues.values() for batch in queue]
+        self._queues.clear()
+        self.pending_bytes -= sum(batch.size_bytes for batch in dropped)
+        return dropped
 
     def drop_all(self) -> list[Batch]:
         """Everything that is not finished, given up."""

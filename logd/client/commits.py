@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from logd.client.calls import OFFSET_COMMIT, OFFSET_FETCH
 from logd.client.errors import ClientError, CommitFailed, check, error_code, refused
 from logd.client.metadata import TopicPartition
-from logd.client.routing import Router
+from logd.client.routing import GROUP, Router
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.offset_commit import (
     OffsetCommitRequest,
@@ -52,14 +52,14 @@ class Identity(NamedTuple):
     instance: str | None = None
 
 
-async def at_coordinator(router: Router, group: str, action: Callable[[int], Awaitable[T]]) -> T:
-    """Do it at the group's coordinator, and again at the new one when it has moved."""
+async def at_coordinator(router: Router, name: str, action: Callable[[int], Awaitable[T]], kind: int = GROUP) -> T:
+    """Do it at the coordinator of a group (or transactional id), and again at the new one when it has moved."""
 
     async def attempt() -> T:
         try:
-            return await action(await router.coordinator(group))
+            return await action(await router.coordinator(name, kind))
         except (Refused, ClientError):
-            router.forget_coordinator(group)
+            router.forget_coordinator(name, kind)
             raise
 
     return await router.retry(attempt)
@@ -91,12 +91,13 @@ async def commit_offsets(router: Router, who: Identity, offsets: Mapping[TopicPa
         for item in answer.topics:
             for part in item.partitions:
                 if part.error_code:
-                    raise _not_committed(who, part.error_code, f"{item.name}/{part.partition_index}")
+                    raise not_committed(who, part.error_code, f"{item.name}/{part.partition_index}")
 
     await at_coordinator(router, who.group, attempt)
 
 
-def _not_committed(who: Identity, number: int, partition: str) -> Exception:
+def not_committed(who: Identity, number: int, partition: str) -> Exception:
+    """Why the offset of a partition was not committed."""
     code = error_code(number)
     if code not in FENCED:
         return refused(number, None, f"commit of {partition} in group {who.group!r}")

@@ -84,6 +84,8 @@ class Consumer(Lifetime):
         self._being_member = trio.CancelScope()
         self._patience = trio.CancelScope()
         self._committed: dict[TopicPartition, int] = {}
+        self._base: dict[TopicPartition, int] = {}
+        self._taken_away: set[TopicPartition] = set()
         self._check()
 
     def _check(self) -> None:
@@ -122,6 +124,7 @@ class Consumer(Lifetime):
         positions = dict(self._positions)
         if self._topics:
             positions |= await self._places(await partitions_of(self._router, self._topics))
+        self._base = dict(positions)
         for at, start in positions.items():
             self._fetcher.add(at, start, self._ends.get(at, NO_END))
 
@@ -240,7 +243,32 @@ class Consumer(Lifetime):
             if error.code not in STALE or not await self._is_renewed(who):
                 raise
             await commit_offsets(router, self.identity, news)
-        self._committed |= {at: offset for at, offset in news.items() if at in self._fetcher.assigned}
+        self.committed_up_to(news)
+
+    def work(self) -> dict[TopicPartition, int]:
+        """What a transaction commits: where each partition stands of which the program was given records.
+
+        :raises CommitFailed: some of them were of partitions that are another member's now.
+        :raises ValueError: the consumer commits by itself too.
+        """
+        if self.membership.auto_commit_ms:
+            raise ValueError("a consumer in a transaction must not commit by itself: GroupSettings(auto_commit_ms=0)")
+        if self._taken_away:
+            raise _too_late(self.identity)
+        return {at: offset for at, offset in self.positions().items() if self._base.get(at) != offset}
+
+    def committed_up_to(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """These were committed for this consumer's group by itself or in a transaction."""
+        mine = {at: offset for at, offset in offsets.items() if at in self._fetcher.assigned}
+        self._committed |= mine
+        self._base |= mine
+
+    def rewind(self) -> None:
+        """Go back to what was committed last (or to where each partition was begun): all since is handed out again."""
+        self._taken_away.clear()
+        for at, one in self._fetcher.assigned.items():
+            if self._base.get(at, one.position) != self._reader.position(one):
+                self._reader.move(one, self._base[at])
 
     async def _is_renewed(self, who: Identity) -> bool:
         """Whether the member gets another epoch soon, which a commit can be made with."""
@@ -360,6 +388,7 @@ class Consumer(Lifetime):
             starts = await self._starts(partitions)
         if scope.cancelled_caught:
             return
+        self._base |= starts
         added = [
             self._fetcher.add(at, start) for at, start in sorted(starts.items()) if at not in self._fetcher.assigned
         ]
@@ -409,7 +438,10 @@ class Consumer(Lifetime):
     def _drop(self, partitions: Iterable[TopicPartition]) -> None:
         for at in list(partitions):
             self._committed.pop(at, None)
-            if at in self._fetcher.assigned:
+            one = self._fetcher.assigned.get(at)
+            if one is not None:
+                if self._base.pop(at, one.position) != self._reader.position(one):
+                    self._taken_away.add(at)
                 self._fetcher.drop(at)
 
     async def _tell(self, which: int, partitions: list[TopicPartition]) -> None:

@@ -65,6 +65,10 @@ class CommitFailed(ClientError):
         return again
 
 
+class ProducerFenced(ClientError):
+    """The transactional id belongs to another producer now: this one can do nothing more with it."""
+
+
 # Kafka calls these retriable: the same request can succeed later, after a look at fresh metadata.
 RETRIABLE = frozenset(
     {

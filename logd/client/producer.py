@@ -2,14 +2,14 @@
 
 ``async with Producer("127.0.0.1:9092") as producer`` opens one; leaving the block delivers what is left. The decisions
 (what is sent when, sequences, partitions) are in ``accumulator``, ``sequences`` and ``partitioning``; here they are
-asked and waited for. Transactions come with a later issue.
+asked and waited for, and so are ``transactions``.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import trio
 
@@ -17,13 +17,14 @@ from logd.client.accumulator import Accumulator, Acknowledged, Batch, Delivery, 
 from logd.client.calls import INIT_PRODUCER_ID, PRODUCE
 from logd.client.clock import WallClock
 from logd.client.connection import Connection
-from logd.client.errors import ClientError, ConnectionLost, TimedOut, check, is_retriable, refused
+from logd.client.errors import CannotConnect, ClientError, ConnectionLost, TimedOut, check, is_retriable, refused
 from logd.client.lifetime import Lifetime
 from logd.client.metadata import TopicPartition
 from logd.client.partitioning import Partitioner
 from logd.client.routing import Router
 from logd.client.sequences import Sequences
 from logd.client.settings import CODECS, ClientSettings, ProducerSettings
+from logd.client.transactions import PRODUCE_HIGHEST_BEFORE, Source, Transaction, Transactions
 from logd.clock import Clock
 from logd.errors import ErrorCode, Refused
 from logd.wire.batches import build_batch
@@ -65,10 +66,19 @@ class Producer(Lifetime):
         )
         self._partitioner = Partitioner(random.randrange)
         self._sequences = Sequences() if self.settings.idempotent and self.settings.acks == -1 else None
+        self._transactions = self._transactional()
         self._identifying = trio.Lock()
         self._wake = trio.Event()
         self._progress = trio.Event()
         self._nursery: trio.Nursery | None = None
+
+    def _transactional(self) -> Transactions | None:
+        name = self.settings.transactional_id
+        if name is None:
+            return None
+        if self._sequences is None:
+            raise ValueError("transactions need acks -1 and idempotent true")
+        return Transactions(self._router, name, self.settings.transaction_timeout_ms, self._sequences)
 
     async def _wind_up(self) -> None:
         await self.flush()
@@ -81,6 +91,8 @@ class Producer(Lifetime):
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._send_batches)
+                if self._transactions is not None:
+                    await self._transactions.open()
                 yield
                 nursery.cancel_scope.cancel()
             for batch in self._accumulator.drop_all():
@@ -125,6 +137,8 @@ class Producer(Lifetime):
         timestamp_ms: int | None = None,
     ) -> Delivery:
         """As :meth:`send`; :class:`trio.WouldBlock` when the buffer is full or the topic not known yet."""
+        if self._transactions is not None:
+            self._check_transaction(self._transactions)
         found = self._router.metadata.topics.get(topic)
         if found is None or not found.partitions or not self._has_room():
             raise trio.WouldBlock
@@ -138,6 +152,65 @@ class Producer(Lifetime):
         delivery = self._accumulator.append(at, stamp_ms, key, value, list(headers), trio.current_time())
         self._wake.set()
         return delivery
+
+    @asynccontextmanager
+    async def transaction(self, *consumers: Source) -> AsyncIterator[Transaction]:
+        """Within the block, all that is sent, and the offsets committed, are one: all of it or nothing of it is seen
+        by readers of committed records. Committed at the end of the block; aborted when that ends by an exception or
+        is cancelled, and then `consumers` (and those whose offsets were committed) go back to where they were before.
+
+        :raises ProducerFenced: another producer has the transactional id now.
+        :raises ValueError: the producer has no transactional id.
+        """
+        transactions = self._transactions
+        if transactions is None:
+            raise ValueError("transactions need a name: ProducerSettings(transactional_id=...)")
+        async with transactions.lock:
+            await transactions.begin()
+            transaction = Transaction(self, transactions, list(consumers))
+            is_over = False
+            try:
+                yield transaction
+                if not transaction.is_aborted:
+                    await self._commit(transactions)
+                    is_over = True
+                    transaction.committed()
+            finally:
+                if not is_over:
+                    await self._abort(transactions)
+                    transaction.undone()
+
+    async def _commit(self, transactions: Transactions) -> None:
+        """Once the commit is asked for it is not taken back: it is waited for, in a cancelled task too."""
+        await self.flush()
+        if transactions.error is not None:
+            raise transactions.error
+        limit_ms = self._router.settings.request_timeout_ms
+        with trio.move_on_after(limit_ms / 1000) as scope:
+            scope.shield = True
+            try:
+                async with self._router.last_word() as router:
+                    await transactions.end(router, committed=True)
+                return
+            except (ConnectionLost, TimedOut, CannotConnect) as error:
+                raise transactions.unknown_outcome(error.why) from error
+        raise transactions.unknown_outcome(f"no answer within {limit_ms} ms")
+
+    async def _abort(self, transactions: Transactions) -> None:
+        aborted = ClientError("record not delivered", "its transaction was aborted")
+        with trio.move_on_after(self.settings.abort_timeout_ms / 1000) as scope:
+            scope.shield = True
+            transactions.failed(aborted, sent=False)
+            for batch in self._accumulator.drop_waiting():
+                batch.fail(aborted)
+            async with self._router.last_word() as router:
+                while router is self._router and not self._accumulator.is_empty:
+                    await self._progressed()
+                for batch in self._accumulator.drop_all():
+                    transactions.failed(aborted, sent=batch.producer is not None)
+                    batch.fail(aborted)
+                with suppress(ClientError, Refused):  # else the server does it, at the next beginning or by its timeout
+                    await transactions.end(router, committed=False)
 
     async def publish(
         self,
@@ -169,6 +242,12 @@ class Producer(Lifetime):
     def pending_bytes(self) -> int:
         """About how much is accepted and not acknowledged yet."""
         return self._accumulator.pending_bytes
+
+    def _check_transaction(self, transactions: Transactions) -> None:
+        if transactions.error is not None:
+            raise transactions.error
+        if not transactions.is_open:
+            raise ValueError("a producer with a transactional id sends within `async with producer.transaction()`")
 
     def _has_room(self) -> bool:
         return self._accumulator.pending_bytes < self.settings.buffer_bytes_max
@@ -235,6 +314,10 @@ class Producer(Lifetime):
         try:
             if node < 0:
                 raise Refused(ErrorCode.LEADER_NOT_AVAILABLE, f"partition {batches[0].at} has no leader now")
+            if self._transactions is not None:
+                if self._transactions.error is not None:
+                    raise ClientError("record not delivered", "its transaction has failed already")
+                await self._transactions.enlist([batch.at for batch in batches])
             connection = await self._router.connection(node, "produce")
             for batch in batches:
                 await self._identify(batch)
@@ -252,7 +335,7 @@ class Producer(Lifetime):
         if self._sequences is None or batch.producer is not None:
             return
         async with self._identifying:
-            if self._sequences.needs_identity(batch.at):
+            if self._transactions is None and self._sequences.needs_identity(batch.at):
                 request = InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=0)
                 answer = await self._router.ask(INIT_PRODUCER_ID, request, InitProducerIdResponse)
                 check(answer.error_code, None, "producer id")
@@ -263,7 +346,10 @@ class Producer(Lifetime):
         self, connection: Connection, batches: list[Batch]
     ) -> dict[TopicPartition, PartitionProduceResponse] | None:
         request, has_ids = self._request(batches)
-        version = connection.version_for(PRODUCE, None if has_ids else VERSION_BEFORE_IDS)
+        highest = None if has_ids else VERSION_BEFORE_IDS
+        if self._transactions is not None and not self._transactions.is_implicit:
+            highest = PRODUCE_HIGHEST_BEFORE
+        version = connection.version_for(PRODUCE, highest)
         if self.settings.acks == 0:
             await connection.tell(PRODUCE, request, version=version)
             return None
@@ -287,7 +373,8 @@ class Producer(Lifetime):
             topic = topics.setdefault(name, TopicProduceData(name=name, topic_id=self._topic_id(batch)))
             topic.partition_data.append(PartitionProduceData(index=batch.at.partition, records=self._encode(batch)))
         limit_ms = self._router.settings.request_timeout_ms
-        request = ProduceRequest(acks=self.settings.acks, timeout_ms=limit_ms, topic_data=list(topics.values()))
+        name = self.settings.transactional_id
+        request = ProduceRequest(name, self.settings.acks, limit_ms, list(topics.values()))
         return request, all(topic.topic_id != ZERO_UUID for topic in topics.values())
 
     def _encode(self, batch: Batch) -> bytearray:
@@ -299,6 +386,7 @@ class Producer(Lifetime):
             producer_id=producer_id,
             producer_epoch=epoch,
             base_sequence=sequence,
+            transactional=self._transactions is not None,
         )
 
     # -- outcomes
@@ -336,13 +424,17 @@ class Producer(Lifetime):
         assert self._nursery is not None
         pause_s = self._router.backoff_s(batch.tries)
         batch.tries += 1
-        if is_retriable(error) and trio.current_time() + pause_s < batch.deadline_s:
+        may_retry = self._transactions is None or self._transactions.error is None
+        if may_retry and is_retriable(error) and trio.current_time() + pause_s < batch.deadline_s:
             self._nursery.start_soon(self._put_back_later, batch, pause_s)
             return
-        if self._sequences is not None and batch.producer is not None:
+        reason: Exception = error
+        if self._transactions is not None:
+            reason = self._transactions.failed(error, sent=batch.producer is not None)
+        elif self._sequences is not None and batch.producer is not None:
             self._sequences.spoil(batch.at)
         self._accumulator.finished(batch)
-        batch.fail(error)
+        batch.fail(reason)
         self._progress.set()
         self._wake.set()
 

@@ -28,6 +28,9 @@ from logd.wire.schemas.metadata import MetadataRequest, MetadataRequestTopic, Me
 T = TypeVar("T")
 
 ANY_NODE = -1
+GROUP, TRANSACTION = 0, 1
+KINDS = ("group", "transactional id")
+"""What has a coordinator, by its number on the wire."""
 
 
 class Router(Lifetime):
@@ -42,7 +45,7 @@ class Router(Lifetime):
         self.metadata = Metadata()
         self._connections: dict[tuple[int, str], Connection] = {}
         self._opening: dict[tuple[int, str], trio.Lock] = {}
-        self._coordinators: dict[str, int] = {}
+        self._coordinators: dict[tuple[int, str], int] = {}
         self._refreshing = trio.Lock()
         self._nursery: trio.Nursery | None = None
         self._has_ended = False
@@ -233,30 +236,32 @@ class Router(Lifetime):
 
     # -- coordinators
 
-    async def coordinator(self, group: str) -> int:
-        """The node that coordinates a group; asked once and remembered until :meth:`forget_coordinator`."""
+    async def coordinator(self, name: str, kind: int = GROUP) -> int:
+        """The node that coordinates a group or a transactional id; asked once and remembered until
+        :meth:`forget_coordinator`."""
         from logd.wire.schemas.find_coordinator import FindCoordinatorRequest, FindCoordinatorResponse
 
-        known = self._coordinators.get(group)
+        known = self._coordinators.get((kind, name))
         if known is not None and known in self.metadata.brokers:
             return known
-        request = FindCoordinatorRequest(key=group, key_type=0, coordinator_keys=[group])
+        what = f"coordinator of {KINDS[kind]} {name!r}"
+        request = FindCoordinatorRequest(key=name, key_type=kind, coordinator_keys=[name])
         answer = await self.ask(FIND_COORDINATOR, request, FindCoordinatorResponse)
         if answer.coordinators:
             found = answer.coordinators[0]
-            check(found.error_code, found.error_message, f"coordinator of group {group!r}")
+            check(found.error_code, found.error_message, what)
             node = found.node_id
         else:
-            check(answer.error_code, answer.error_message, f"coordinator of group {group!r}")
+            check(answer.error_code, answer.error_message, what)
             node = answer.node_id
         if node not in self.metadata.brokers:
             await self.refresh([])
-        self._coordinators[group] = node
+        self._coordinators[kind, name] = node
         return node
 
-    def forget_coordinator(self, group: str) -> None:
+    def forget_coordinator(self, name: str, kind: int = GROUP) -> None:
         """The node answered that it is not the coordinator, or went away."""
-        self._coordinators.pop(group, None)
+        self._coordinators.pop((kind, name), None)
 
 
 def _none_reachable(errors: list[CannotConnect]) -> CannotConnect:

@@ -38,6 +38,13 @@ class Sequences:
         self._next[at] = 0
         self._spoilt.discard(at)
 
+    def restart(self, identity: Identity) -> None:
+        """Every partition begins anew under this identity: a transactional producer has a new epoch."""
+        self.shared = identity
+        self._own.clear()
+        self._next.clear()
+        self._spoilt.clear()
+
     def assign(self, at: TopicPartition, count: int) -> tuple[int, int, int]:
         """The identity and the first of `count` sequence numbers of a batch."""
         identity = self._own.get(at) or self.shared

@@ -55,6 +55,12 @@ class ProducerSettings(msgspec.Struct, frozen=True):
     """From accepting a record to its acknowledgement, retries included."""
     idempotent: bool = True
     """Retries never make duplicates (KIP-98); has effect with acks -1 only."""
+    transactional_id: str | None = None
+    """The name under which transactions are made: one running producer for each. Needs acks -1."""
+    transaction_timeout_ms: int = 60_000
+    """The server aborts a transaction that is open for longer, and fences its producer."""
+    abort_timeout_ms: int = 10_000
+    """How long the end of a cancelled or failed transaction may wait for the server, which else aborts it later."""
 
 
 class ConsumerSettings(msgspec.Struct, frozen=True):

@@ -1,0 +1,174 @@
+"""Transactions of the client against logd and Apache Kafka: all or nothing, for records and for offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+import trio
+
+from logd.client import (
+    Admin,
+    CommitFailed,
+    Consumer,
+    ConsumerSettings,
+    GroupSettings,
+    Producer,
+    ProducerFenced,
+    ProducerSettings,
+    TopicPartition,
+)
+from tests.client.test_groups import filled
+from tests.client.test_producer import new_topic
+
+Unique = Callable[[str], str]
+BY_HAND = GroupSettings(auto_commit_ms=0)
+
+
+def transactional(bootstrap: str, name: str, timeout_ms: int = 60_000) -> Producer:
+    return Producer(bootstrap, ProducerSettings(transactional_id=name, transaction_timeout_ms=timeout_ms))
+
+
+async def committed(bootstrap: str, topic: str, count: int) -> list[bytes | None]:
+    """The first committed records of a topic."""
+    async with Consumer(bootstrap, topic, settings=ConsumerSettings(committed_only=True)) as consumer:
+        return [(await anext(consumer)).value for _ in range(count)]
+
+
+@pytest.mark.trio
+async def test_all_or_nothing(bootstrap: str, unique: Unique) -> None:
+    """What is sent in a block is seen when it ends, and never when an exception ends it."""
+    topic = await new_topic(bootstrap, unique("txn"), 2)
+    async with transactional(bootstrap, unique("id")) as producer:
+        for number in range(3):
+            async with producer.transaction() as txn:
+                await txn.send(topic, b"a%d" % number, partition=0)
+                await txn.send(topic, b"b%d" % number, partition=1)
+            with suppress(ZeroDivisionError):
+                async with producer.transaction() as txn:
+                    await txn.publish(topic, b"never", partition=0)
+                    await txn.send(topic, b"never", partition=1)
+                    _ = 1 // 0
+        async with producer.transaction() as txn:
+            await txn.send(topic, b"never")
+            txn.abort()
+        async with producer.transaction():
+            pass
+        async with producer.transaction() as txn:
+            await txn.send(topic, b"end", partition=0)
+    found = await committed(bootstrap, topic, 7)
+    assert [value for value in found if value and value[:1] != b"b"] == [b"a0", b"a1", b"a2", b"end"]
+    assert [value for value in found if value and value[:1] == b"b"] == [b"b0", b"b1", b"b2"]
+
+
+@pytest.mark.trio
+async def test_a_cancelled_transaction_is_aborted(bootstrap: str, unique: Unique) -> None:
+    """Wherever the cancellation strikes, readers are not kept waiting: the transaction is over."""
+    topic = await new_topic(bootstrap, unique("cancel"))
+    name = unique("id")
+    with trio.CancelScope() as outside:
+        async with transactional(bootstrap, name) as producer:
+            with trio.CancelScope() as inside:
+                async with producer.transaction() as txn:
+                    await txn.publish(topic, b"never")
+                    inside.cancel()
+                    await trio.lowlevel.checkpoint()
+            async with producer.transaction() as txn:
+                await txn.send(topic, b"first")
+            async with producer.transaction() as txn:
+                await txn.publish(topic, b"never")
+                outside.cancel()
+                await trio.lowlevel.checkpoint()
+    async with Producer(bootstrap) as producer:
+        await producer.publish(topic, b"second")
+    assert await committed(bootstrap, topic, 2) == [b"first", b"second"]
+
+
+@pytest.mark.trio
+async def test_a_later_producer_fences_the_earlier(bootstrap: str, unique: Unique) -> None:
+    """The id belongs to who took it last; the other one is told so, and what it had open is aborted."""
+    topic, name = await new_topic(bootstrap, unique("fence")), unique("id")
+    async with transactional(bootstrap, name) as old:
+
+        async def overtaken() -> None:
+            async with old.transaction() as txn:
+                await txn.publish(topic, b"never")
+                async with transactional(bootstrap, name) as new, new.transaction() as other:
+                    await other.send(topic, b"new")
+
+        with pytest.raises(ProducerFenced, match="another producer has taken the id"):
+            await overtaken()
+        with pytest.raises(ProducerFenced):
+            async with old.transaction():
+                pass
+    assert await committed(bootstrap, topic, 1) == [b"new"]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_read_process_write(bootstrap: str, unique: Unique, protocol: str) -> None:
+    """Offsets count with the records that came of them: after an abort the input is processed again, once."""
+    source, target = await filled(bootstrap, unique("in"), 10), await new_topic(bootstrap, unique("out"))
+    group, at = unique("g"), TopicPartition(source, 0)
+    settings = GroupSettings(auto_commit_ms=0, protocol=protocol)
+    failures = [3, 7]
+    async with (
+        transactional(bootstrap, unique("id")) as producer,
+        Consumer(bootstrap, source, group=group, membership=settings) as consumer,
+    ):
+        while not await consumer.committed(at) or consumer.position(at) < 10:
+            with suppress(ZeroDivisionError):
+                async with producer.transaction(consumer) as txn:
+                    record = await anext(consumer)
+                    await txn.send(target, b"%b!" % record.value)
+                    if failures and record.offset == failures[0]:
+                        _ = 1 // (failures.pop(0) * 0)
+                    await txn.commit_offsets(consumer)
+        assert await consumer.committed() == {at: 10}
+    assert await committed(bootstrap, target, 10) == [b"%d!" % number for number in range(10)]
+
+
+@pytest.mark.trio
+async def test_offsets_of_one_who_is_out(bootstrap: str, unique: Unique) -> None:
+    """A consumer that was put out of its group can't commit: its work is aborted and others do it."""
+    source, target = await filled(bootstrap, unique("in"), 2), await new_topic(bootstrap, unique("out"))
+    settings = GroupSettings(auto_commit_ms=0, max_poll_interval_ms=200)
+    lost = trio.Event()
+    async with (
+        transactional(bootstrap, unique("id")) as producer,
+        Consumer(
+            bootstrap, source, group=unique("g"), membership=settings, on_lost=lambda _partitions: lost.set()
+        ) as consumer,
+    ):
+
+        async def too_slow() -> None:
+            async with producer.transaction() as txn:
+                await txn.send(target, (await anext(consumer)).value)
+                await lost.wait()
+                await txn.commit_offsets(consumer)
+
+        with pytest.raises(CommitFailed):
+            await too_slow()
+        async with producer.transaction() as txn:
+            await txn.send(target, b"%b, again" % (await anext(consumer)).value)
+            await txn.commit_offsets(consumer)
+    assert await committed(bootstrap, target, 1) == [b"0, again"]
+
+
+@pytest.mark.trio
+async def test_what_is_wrong_is_said(bootstrap: str, unique: Unique) -> None:
+    """Sending outside of a transaction, transactions without a name, and commits of both kinds are refused."""
+    topic = await filled(bootstrap, unique("wrong"), 1)
+    async with transactional(bootstrap, unique("id")) as producer, Producer(bootstrap) as plain:
+        with pytest.raises(ValueError, match="within `async with"):
+            await producer.send(topic, b"")
+        with pytest.raises(ValueError, match="need a name"):
+            async with plain.transaction():
+                pass
+        async with Consumer(bootstrap, topic, group=unique("g")) as consumer, producer.transaction() as txn:
+            await anext(consumer)
+            with pytest.raises(ValueError, match="auto_commit_ms=0"):
+                await txn.commit_offsets(consumer)
+    async with Admin(bootstrap) as admin:
+        assert (await admin.topics.list())[topic]
