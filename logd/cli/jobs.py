@@ -6,7 +6,7 @@ worked on here, under its lock. What goes is printed by partition: offsets, segm
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def compaction() -> None:
 
 def _options(function: Any) -> Any:
     """The options of both commands."""
-    choices = [
+    choices: list[Callable[[Any], Any]] = [
         click.option("--topic", "topics", multiple=True, metavar="TOPIC", help="Only this one; may be given again."),
         click.option("--dry-run", is_flag=True, help="Change nothing, print what would go."),
         click.option(

@@ -49,8 +49,8 @@ def run_stopped(
     except (DirectoryUnusable, StoreUnusable, StorageFailed) as error:
         raise _unusable(error) from None
     except BaseExceptionGroup as group:
-        error = only(group)
-        raise (_unusable(error) if isinstance(error, StoreUnusable | StorageFailed) else error) from None
+        one = only(group)
+        raise (_unusable(one) if isinstance(one, (StoreUnusable, StorageFailed)) else one) from None
 
 
 def _unusable(error: BaseException) -> Failure:
