@@ -128,6 +128,13 @@ class MemberExpired(msgspec.Struct, frozen=True):
     member_id: str
 
 
+class RejoinExpired(msgspec.Struct, frozen=True):
+    """A classic member of a group of the consumer protocol had its time to join again, or to ask what it may read."""
+
+    group_id: str
+    member_id: str
+
+
 class RevocationExpired(msgspec.Struct, frozen=True):
     """A member of the consumer protocol had its rebalance timeout to give up partitions at `epoch`."""
 

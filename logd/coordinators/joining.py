@@ -94,8 +94,8 @@ def _add(
         member_id,
         request.group_instance_id,
         (event.client_id, event.client_host),
-        _timeouts_ms(request),
-        _protocols(request),
+        timeouts_of(request),
+        protocols_of(request),
     )
     member.new = True
     if group.phase is Phase.PREPARING and group.before is Phase.EMPTY:
@@ -120,14 +120,14 @@ def _join_known(
         yield _refusal(event, refused.code, member_id)
         return
     member = group.members[member_id]
-    same = member.protocols == _protocols(request)
+    same = member.protocols == protocols_of(request)
     settled = group.phase is Phase.COMPLETING or (group.phase is Phase.STABLE and group.leader != member_id)
     if settled and same:
         yield Reply(event.to, joined(group, member))
     elif group.phase is Phase.EMPTY:
         yield _refusal(event, ErrorCode.UNKNOWN_MEMBER_ID, member_id)
     else:
-        group.update(member, _protocols(request), _timeouts_ms(request))
+        group.update(member, protocols_of(request), timeouts_of(request))
         if group.can_rebalance():
             yield member_note(group, member, "rebalance-asked", "asked for a rebalance: it joined again")
         yield from _park(group, member, event)
@@ -146,7 +146,7 @@ def _join_static(
         return
     leader_before = group.leader
     member = yield from _take_place(group, group.members[holder_id], member_id)
-    group.update(member, _protocols(request), _timeouts_ms(request))
+    group.update(member, protocols_of(request), timeouts_of(request))
     if group.phase is Phase.STABLE and group.vote() == group.protocol:
         yield from _resume(group, member, event, leader_before or "")
         return
@@ -189,12 +189,12 @@ def _park(group: Group, member: Member, event: Asked) -> Iterator[Effect]:
         yield Reply(older, not_joined(ErrorCode.REBALANCE_IN_PROGRESS, member.member_id))
 
 
-def _protocols(request: JoinGroupRequest) -> Protocols:
+def protocols_of(request: JoinGroupRequest) -> Protocols:
     """A protocol that is named twice counts once, or no vote could ever find it shared by all."""
     named = {protocol.name: protocol.metadata for protocol in reversed(request.protocols)}
     return tuple((name, named[name]) for name in dict.fromkeys(protocol.name for protocol in request.protocols))
 
 
-def _timeouts_ms(request: JoinGroupRequest) -> tuple[int, int]:
+def timeouts_of(request: JoinGroupRequest) -> tuple[int, int]:
     rebalance_ms = request.rebalance_timeout_ms
     return request.session_timeout_ms, request.session_timeout_ms if rebalance_ms == -1 else rebalance_ms

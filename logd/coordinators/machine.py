@@ -11,11 +11,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from logd.chronicle import Note, group_note
-from logd.coordinators import findings, modern_groups, modern_listing, positions, rebalance, seeking
+from logd.coordinators import findings, migration, modern_groups, modern_listing, positions, rebalance, seeking
 from logd.coordinators.effects import Append, Effect, Record, Reply
-from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, SettingsSeen, SweepElapsed
+from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, RejoinExpired, SettingsSeen, SweepElapsed
 from logd.coordinators.group import Group, Phase
 from logd.coordinators.groups import GroupMachine
+from logd.coordinators.modern_classic import ClassicMembers
 from logd.coordinators.modern_fencing import check_commit, check_fetch, check_pending
 from logd.coordinators.modern_group import RECORD_KEYS, ModernGroup
 from logd.coordinators.modern_groups import ModernGroups, ModernLimits
@@ -32,11 +33,14 @@ from logd.wire.schemas.delete_groups import DeletableGroupResult, DeleteGroupsRe
 from logd.wire.schemas.describe_groups import DescribeGroupsRequest, DescribeGroupsResponse
 from logd.wire.schemas.group_lag import GroupLagRequest, GroupLagResponse, LaggingGroup
 from logd.wire.schemas.group_records import OffsetCommitKey
+from logd.wire.schemas.heartbeat import HeartbeatRequest
 from logd.wire.schemas.join_group import JoinGroupRequest
+from logd.wire.schemas.leave_group import LeaveGroupRequest
 from logd.wire.schemas.list_groups import ListGroupsRequest, ListGroupsResponse
 from logd.wire.schemas.offset_commit import OffsetCommitRequest
 from logd.wire.schemas.offset_delete import OffsetDeleteRequest
 from logd.wire.schemas.seek_group import SeekGroupRequest, SeekGroupResponse
+from logd.wire.schemas.sync_group import SyncGroupRequest
 from logd.wire.schemas.why import Finding, WhyRequest, WhyResponse
 
 
@@ -46,6 +50,11 @@ class ShardMachine:
     def __init__(self, limits: GroupLimits, modern_limits: ModernLimits) -> None:
         self.classic = GroupMachine(limits)
         self.modern = ModernGroups(modern_limits)
+        self.members = ClassicMembers(self.modern)
+        self._see_policy()
+
+    def _see_policy(self) -> None:
+        self.modern.give_back = self._give_back if self.modern.limits.downgrades else None
 
     # The runtime's side
 
@@ -121,24 +130,75 @@ class ShardMachine:
         yield from effects
 
     def _change_over(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        """The classic group goes up with the first member that speaks the consumer protocol (KIP-848)."""
         request = event.request
         assert isinstance(request, ConsumerGroupHeartbeatRequest)
-        group = self.classic.groups[request.group_id]
-        if request.member_epoch != 0 or group.phase is not Phase.EMPTY or group.pending:
+        group, limits = self.classic.groups[request.group_id], self.modern.limits
+        if request.member_epoch == 0 and group.phase is Phase.EMPTY:
+            yield from self.modern.heartbeat(event, now_ms)
+            return
+        fits = limits.upgrades and group.is_consumer() and len(group.members) <= limits.size_max
+        if request.member_epoch != 0 or not fits:
             raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {request.group_id} is not a consumer group.")
-        return self.modern.heartbeat(event, now_ms)
+        risen = migration.to_modern(group, self.modern.topics.by_name, now_ms)
+        sessions = [self.modern.heard_of(risen.group, member_id) for member_id in group.members]
+        effects = list(self.modern.heartbeat(event, now_ms, risen))
+        yield from migration.dismissed(group)
+        text = f"it moved up to the consumer protocol with its classic members ({len(group.members)})"
+        yield group_note(group.group_id, "moved-up", text, members=len(group.members))
+        yield from sessions
+        yield from effects
+
+    def _give_back(self, left: ModernGroup, now_ms: int) -> Iterator[Effect]:
+        """Only classic members are left: the group goes down, and they share the partitions out among themselves."""
+        group = yield from self._descend(left, now_ms)
+        yield from rebalance.prepare(group, self.classic.limits, now_ms)
+
+    def _keep_going(self, left: ModernGroup, now_ms: int) -> Iterator[Effect]:
+        """The same, when a classic member took the last place of another: all is shared out already."""
+        yield from self._descend(left, now_ms)
+
+    def _descend(self, left: ModernGroup, now_ms: int) -> Generator[Effect, None, Group]:
+        known = self.modern.groups[left.group_id]
+        for member_id in known.members:
+            yield from self.modern.unwatch(known, member_id)
+        group = migration.to_classic(left, self.modern.topics.by_id, now_ms)
+        self.classic.groups[group.group_id] = group
+        given = {member.member_id: member.assignment for member in group.members.values()}
+        yield Append((*self.modern.drop(known), rebalance.group_record(group, given)))
+        text = f"it moved down to the classic protocol: only classic members are left ({len(group.members)})"
+        yield group_note(group.group_id, "moved-down", text, members=len(group.members))
+        for member in group.members.values():
+            yield rebalance.heard_of(group, member)
+        return group
 
     def _join(self, event: Asked, now_ms: int) -> Iterator[Effect]:
         request = event.request
         assert isinstance(request, JoinGroupRequest)
         group = self.modern.groups.get(request.group_id)
         if group is not None and group.members:
-            yield Reply(event.to, rebalance.not_joined(ErrorCode.INCONSISTENT_GROUP_PROTOCOL, request.member_id))
+            give_back = self._keep_going if self.modern.limits.downgrades else None
+            yield from self.members.join(group, event, now_ms, give_back)
             return
         effects = self.classic.handle(event, now_ms)
         if group is not None and any(isinstance(effect, Append) for effect in effects):
             yield Append(self.modern.drop(group))
         yield from effects
+
+    def _classic_request(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        """SyncGroup, Heartbeat and LeaveGroup, to a group of either protocol."""
+        request: Any = event.request
+        group = self.modern.groups.get(request.group_id)
+        if group is None:
+            return iter(self.classic.handle(event, now_ms))
+        if type(request) is SyncGroupRequest:
+            return self.members.sync(group, event)
+        if type(request) is HeartbeatRequest:
+            return self.members.heartbeat(group, event)
+        return self.members.leave(group, event, now_ms)
+
+    def _expire_rejoin(self, event: RejoinExpired, now_ms: int) -> Iterator[Effect]:
+        return self.members.expire(event, now_ms)
 
     # Offsets
 
@@ -218,17 +278,17 @@ class ShardMachine:
         elif modern is not None:
             yield Append(records)
             yield seeking.sought(modern.group_id, len(modern.members), records)
-            epoch = yield from self._fence_modern(modern)
+            epoch = yield from self._fence_modern(modern, now_ms)
         else:
             classic = self.classic.groups.setdefault(request.group_id, Group(request.group_id, now_ms))
             yield from seeking.fence(classic, records, now_ms)
             epoch = classic.generation
         yield Reply(event.to, SeekGroupResponse(group_type=kind, epoch=epoch, members_fenced=fenced, topics=topics))
 
-    def _fence_modern(self, group: ModernGroup) -> Generator[Effect, None, int]:
+    def _fence_modern(self, group: ModernGroup, now_ms: int) -> Generator[Effect, None, int]:
         if not group.members:
             return group.epoch
-        yield from self.modern.expel(group, tuple(group.members))
+        yield from self.modern.expel(group, tuple(group.members), now_ms)
         return max(group.epoch, modern_groups.FIRST_EPOCH) + 1
 
     # Groups
@@ -311,7 +371,8 @@ class ShardMachine:
 
     def _see_settings(self, event: SettingsSeen, now_ms: int) -> Iterator[Effect]:
         self.classic.limits = event.classic
-        return self.modern.see_settings(event, now_ms)
+        yield from self.modern.see_settings(event, now_ms)
+        self._see_policy()
 
     def _modern_event(self, event: Any, now_ms: int) -> Iterator[Effect]:
         return modern_groups.EVENTS[type(event)](self.modern, event, now_ms)
@@ -332,6 +393,10 @@ _HANDLERS: dict[type, Callable[[ShardMachine, Any, int], Iterator[Effect]]] = {
     ConsumerGroupHeartbeatRequest: ShardMachine._heartbeat,
     ConsumerGroupDescribeRequest: ShardMachine._describe,
     JoinGroupRequest: ShardMachine._join,
+    SyncGroupRequest: ShardMachine._classic_request,
+    HeartbeatRequest: ShardMachine._classic_request,
+    LeaveGroupRequest: ShardMachine._classic_request,
+    RejoinExpired: ShardMachine._expire_rejoin,
     OffsetCommitRequest: ShardMachine._commit,
     OffsetsAsked: ShardMachine._fetch,
     PendingAsked: ShardMachine._commit_pending,

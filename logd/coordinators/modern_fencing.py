@@ -104,13 +104,13 @@ def check_commit(group: ModernGroup, request: OffsetCommitRequest, version: int)
 
     A member whose epoch has moved on may still commit what it has had since the epoch that it names (KIP-1251).
 
-    :raises Refused: UNKNOWN_MEMBER_ID, STALE_MEMBER_EPOCH, UNSUPPORTED_VERSION.
+    :raises Refused: UNKNOWN_MEMBER_ID, STALE_MEMBER_EPOCH, ILLEGAL_GENERATION (classic members), UNSUPPORTED_VERSION.
     """
     epoch = request.generation_id_or_member_epoch
     if epoch < 0 and not group.members:
         return
-    group.find(request.member_id)
-    if version < EPOCH_IN_COMMIT_VERSION:
+    classic = group.find(request.member_id).classic is not None
+    if not classic and version < EPOCH_IN_COMMIT_VERSION:
         raise Refused(
             ErrorCode.UNSUPPORTED_VERSION,
             "members of a consumer group commit with version 9 of OffsetCommit or a later one",
@@ -118,6 +118,11 @@ def check_commit(group: ModernGroup, request: OffsetCommitRequest, version: int)
     current = group.has(request.member_id)
     if epoch == current.epoch:
         return
+    if classic:
+        raise Refused(
+            ErrorCode.ILLEGAL_GENERATION,
+            f"generation {epoch} is not the member's epoch {current.epoch} in group {group.group_id!r}: join again",
+        )
     if not 0 <= epoch < current.epoch:
         raise _stale(epoch, current)
     for topic in request.topics:

@@ -60,6 +60,10 @@ class ModernLimits(msgspec.Struct, frozen=True):
     assignors: tuple[str, ...] = ("uniform", "range")
 
 
+GiveBack = Callable[[ModernGroup, int], Iterator[Effect]]
+"""Given the group as it is to be, and the time in ms."""
+
+
 class ModernGroups:
     """Groups by id. `groups` is hard state; `topics`, and how far groups have seen them, is soft."""
 
@@ -69,6 +73,10 @@ class ModernGroups:
         self.groups: dict[str, ModernGroup] = {}
         self.topics = TopicsView()
         self._checked: dict[str, int] = {}
+        self.awaited: set[tuple[str, str]] = set()
+        """Soft: (group, member) of classic members that were told to join again."""
+        self.give_back: GiveBack | None = None
+        """Makes a group classic again when only classic members are left, where that is allowed."""
 
     # Hard state
 
@@ -100,7 +108,7 @@ class ModernGroups:
 
     def _arm_all(self, group: ModernGroup) -> Iterator[Effect]:
         for member_id, member in group.members.items():
-            yield self._heard_of(group.group_id, member_id)
+            yield self.heard_of(group, member_id)
             yield from _watch_revocation(group.group_id, member_id, group.has(member_id), member.rebalance_timeout_ms)
 
     def limits_of(self, group_id: str) -> ModernLimits:
@@ -116,23 +124,25 @@ class ModernGroups:
 
     # Heartbeats
 
-    def heartbeat(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+    def heartbeat(self, event: Asked, now_ms: int, risen: Draft | None = None) -> Iterator[Effect]:
         """Join, stay or leave.
 
+        :param risen: the group as it comes from the classic protocol with this heartbeat.
         :raises Refused: every error of ConsumerGroupHeartbeat; then nothing is changed.
         """
         request = event.request
         assert isinstance(request, ConsumerGroupHeartbeatRequest)
         check_request(request, event.version, self.limits.assignors)
         if leaves(request):
-            yield from self._leave(event, request)
+            yield from self._leave(event, request, now_ms)
             return
         joins = request.member_epoch == JOIN_EPOCH
-        group = ModernGroup(request.group_id) if joins else None
-        group = self.groups.get(request.group_id) or group or self.find(request.group_id)
+        if risen is None:
+            group = ModernGroup(request.group_id) if joins else None
+            risen = Draft(self.groups.get(request.group_id) or group or self.find(request.group_id))
         if joins:
-            check_room(group, request, self.limits.size_max)
-        yield from self._go_on(Draft(group), event, request, now_ms)
+            check_room(risen.group, request, self.limits.size_max)
+        yield from self._go_on(risen, event, request, now_ms)
 
     def _go_on(
         self, draft: Draft, event: Asked, request: ConsumerGroupHeartbeatRequest, now_ms: int
@@ -144,17 +154,17 @@ class ModernGroups:
         new = member_id not in draft.group.members
         enter(draft, request, member_id, reported)
         changed = update(draft, member_id, event, self.topics, now_ms)
-        self._renew_epoch(draft, changed, now_ms)
-        self._renew_target(draft, now_ms)
-        current = self._step(draft, member_id, reported)
+        self.renew_epoch(draft, changed, now_ms)
+        self.renew_target(draft, now_ms)
+        current = self.step(draft, member_id, reported)
         if draft.records:
             yield Append(tuple(draft.records))
         group_id = request.group_id
         if new:
             yield member_note(draft.group, member_id, "member-joined", "joined")
         if draft.group.epoch != epoch:
-            yield self._raised(draft.group, member_id, changed)
-        yield self._heard_of(group_id, member_id)
+            yield self.raised(draft.group, member_id, changed)
+        yield self.heard_of(draft.group, member_id)
         if current != was:
             member = draft.group.members[member_id]
             yield from _watch_revocation(group_id, member_id, current, member.rebalance_timeout_ms)
@@ -162,13 +172,13 @@ class ModernGroups:
         told = current.owned if _is_full(request) or lost or current.owned != was.owned else None
         yield Reply(event.to, self._answer(group_id, member_id, current.epoch, told))
 
-    def _raised(self, group: ModernGroup, member_id: str, changed: bool) -> Note:
+    def raised(self, group: ModernGroup, member_id: str, changed: bool) -> Note:
         """Who or what caused the rebalance."""
         cause = f"member {member_id} subscribes anew" if changed else "its topics changed"
         text = f"group epoch {group.epoch} began, since {cause}: its partitions are shared out anew"
         return group_note(group.group_id, "rebalance-began", text, epoch=group.epoch, member=member_id)
 
-    def _renew_epoch(self, draft: Draft, changed: bool, now_ms: int) -> None:
+    def renew_epoch(self, draft: Draft, changed: bool, now_ms: int) -> None:
         """Raise the group epoch when a member subscribes to something else, or its topics are not what they were."""
         group_id, version = draft.group.group_id, self.topics.version
         if not changed and self._checked.get(group_id) == version:
@@ -192,7 +202,7 @@ class ModernGroups:
             digest.update(topic.id + len(topic.partitions).to_bytes(4, "big"))
         return int.from_bytes(digest.digest(), "big", signed=True)
 
-    def _renew_target(self, draft: Draft, now_ms: int) -> None:
+    def renew_target(self, draft: Draft, now_ms: int) -> None:
         """Compute who is to have what, when the group epoch has gone ahead of the last answer."""
         group, topics = draft.group, self.topics.by_name
         if group.epoch <= group.target_epoch:
@@ -220,15 +230,23 @@ class ModernGroups:
         chosen = group.assignor(self.limits.assignors[0])
         return chosen if chosen in self.limits.assignors else self.limits.assignors[0]
 
-    def _step(self, draft: Draft, member_id: str, reported: Reported | None) -> Current:
+    def step(self, draft: Draft, member_id: str, reported: Reported | None) -> Current:
         current = reconcile(draft.group, member_id, reported)
         if current != draft.group.has(member_id) or member_id not in draft.group.current:
             draft.put_current(member_id, current)
         return current
 
-    def _heard_of(self, group_id: str, member_id: str) -> Effect:
-        session_ms = self.limits_of(group_id).session_ms
-        return Arm(_session_key(group_id, member_id), session_ms, MemberExpired(group_id, member_id))
+    def heard_of(self, group: ModernGroup, member_id: str) -> Effect:
+        """The member lives: its session begins anew."""
+        group_id = group.group_id
+        return Arm(
+            _session_key(group_id, member_id), self._session_ms(group, member_id), MemberExpired(group_id, member_id)
+        )
+
+    def _session_ms(self, group: ModernGroup, member_id: str) -> int:
+        """A classic member chose its own."""
+        classic = group.members[member_id].classic
+        return self.limits_of(group.group_id).session_ms if classic is None else classic.session_ms
 
     def _answer(self, group_id: str, member_id: str, epoch: int, told: Owned | None) -> ConsumerGroupHeartbeatResponse:
         assignment = None
@@ -247,7 +265,7 @@ class ModernGroups:
 
     # Leaving
 
-    def _leave(self, event: Asked, request: ConsumerGroupHeartbeatRequest) -> Iterator[Effect]:
+    def _leave(self, event: Asked, request: ConsumerGroupHeartbeatRequest, now_ms: int) -> Iterator[Effect]:
         group = self.find(request.group_id)
         member_id = request.member_id
         if request.instance_id is None:
@@ -263,24 +281,34 @@ class ModernGroups:
             yield Disarm(_revocation_key(group.group_id, member_id))
         else:
             yield member_note(group, member_id, "member-left", "left")
-            yield from self.expel(group, [member_id])
+            yield from self.expel(group, [member_id], now_ms)
         answer = ConsumerGroupHeartbeatResponse(member_id=member_id, member_epoch=request.member_epoch)
         yield Reply(event.to, answer)
 
-    def expel(self, group: ModernGroup, member_ids: Iterable[str]) -> Iterator[Effect]:
+    def expel(self, group: ModernGroup, member_ids: Iterable[str], now_ms: int) -> Iterator[Effect]:
         """Take members out of the group; what they had is free for the others."""
         draft = Draft(group)
         for member_id in member_ids:
+            yield from self.unwatch(group, member_id)
             draft.drop_member(member_id)
-            yield Disarm(_session_key(group.group_id, member_id))
-            yield Disarm(_revocation_key(group.group_id, member_id))
+        if self.give_back is not None and only_classic(draft.group) and not only_classic(group):
+            yield from self.give_back(draft.group, now_ms)
+            return
         drop_unused(draft)
         draft.put_epoch(max(draft.group.epoch, FIRST_EPOCH) + 1, self._hash(draft.group))
         yield Append(tuple(draft.records))
 
+    def unwatch(self, group: ModernGroup, member_id: str) -> Iterator[Effect]:
+        """Forget the deadlines of a member."""
+        yield Disarm(_session_key(group.group_id, member_id))
+        yield Disarm(_revocation_key(group.group_id, member_id))
+        if group.members[member_id].classic is not None:
+            self.awaited.discard((group.group_id, member_id))
+            yield Disarm(rejoin_key(group.group_id, member_id))
+            yield Disarm(sync_key(group.group_id, member_id))
+
     def drop(self, group: ModernGroup) -> tuple[Record, ...]:
-        """Tombstones of an empty group."""
-        assert not group.members, "members must leave first"
+        """Tombstones of all of a group."""
         draft = Draft(group)
         draft.drop_group()
         return tuple(draft.records)
@@ -291,7 +319,7 @@ class ModernGroups:
         """Nothing was heard of a member for the session timeout."""
         group = self.groups.get(event.group_id)
         if group is not None and event.member_id in group.members:
-            silent_ms = self.limits_of(event.group_id).session_ms
+            silent_ms = self._session_ms(group, event.member_id)
             yield member_note(
                 group,
                 event.member_id,
@@ -300,7 +328,7 @@ class ModernGroups:
                 "can't reach the broker",
                 after_ms=silent_ms,
             )
-            yield from self.expel(group, [event.member_id])
+            yield from self.expel(group, [event.member_id], now_ms)
 
     def expire_revocation(self, event: RevocationExpired, now_ms: int) -> Iterator[Effect]:
         """A member did not give up its partitions in its rebalance timeout."""
@@ -318,7 +346,7 @@ class ModernGroups:
                 "polls too seldom, or is stuck",
                 after_ms=waited_ms,
             )
-            yield from self.expel(group, [event.member_id])
+            yield from self.expel(group, [event.member_id], now_ms)
 
     def see_settings(self, event: SettingsSeen, now_ms: int) -> Iterator[Effect]:
         """Settings changed; each member hears of them with its next heartbeat."""
@@ -362,6 +390,19 @@ def _session_key(group_id: str, member_id: str) -> tuple[str, str, str]:
 
 def _revocation_key(group_id: str, member_id: str) -> tuple[str, str, str]:
     return ("revocation", group_id, member_id)
+
+
+def rejoin_key(group_id: str, member_id: str) -> tuple[str, str, str]:
+    return ("rejoin", group_id, member_id)
+
+
+def sync_key(group_id: str, member_id: str) -> tuple[str, str, str]:
+    return ("resync", group_id, member_id)
+
+
+def only_classic(group: ModernGroup) -> bool:
+    """Whether it has members, and all of them speak the classic protocol."""
+    return bool(group.members) and all(member.classic is not None for member in group.members.values())
 
 
 def _watch_revocation(group_id: str, member_id: str, current: Current, timeout_ms: int) -> Iterator[Effect]:

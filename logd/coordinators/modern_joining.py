@@ -57,9 +57,17 @@ def check_room(group: ModernGroup, request: ConsumerGroupHeartbeatRequest, size_
     )
 
 
-def enter(draft: Draft, request: ConsumerGroupHeartbeatRequest, member_id: str, reported: Reported | None) -> None:
+def enter(
+    draft: Draft,
+    request: ConsumerGroupHeartbeatRequest,
+    member_id: str,
+    reported: Reported | None,
+    *,
+    classic: bool = False,
+) -> None:
     """Find the member that a heartbeat comes from, let a new one in, or let an instance take its place again.
 
+    :param classic: the member speaks the classic protocol, in which an instance takes its place without asking.
     :raises Refused: UNKNOWN_MEMBER_ID, FENCED_MEMBER_EPOCH, FENCED_INSTANCE_ID, UNRELEASED_INSTANCE_ID.
     """
     group, epoch, instance_id = draft.group, request.member_epoch, request.instance_id
@@ -72,7 +80,8 @@ def enter(draft: Draft, request: ConsumerGroupHeartbeatRequest, member_id: str, 
         return
     holder = group.instance(instance_id) if instance_id is not None else None
     if holder is not None:
-        if holder != member_id and group.has(holder).epoch != LEAVE_STATIC_EPOCH:
+        both_modern = not classic and group.members[holder].classic is None
+        if holder != member_id and both_modern and group.has(holder).epoch != LEAVE_STATIC_EPOCH:
             raise Refused(
                 ErrorCode.UNRELEASED_INSTANCE_ID,
                 f"group.instance.id {instance_id!r} is still held by member {holder!r}: stop that one first, "
@@ -104,7 +113,14 @@ def update(draft: Draft, member_id: str, event: Asked, topics: TopicsView, now_m
     request = event.request
     assert isinstance(request, ConsumerGroupHeartbeatRequest)
     old = draft.group.members.get(member_id, Member())
-    new = _updated(old, event, request)
+    return put_wishes(draft, member_id, old, _updated(old, event, request), topics, now_ms)
+
+
+def put_wishes(draft: Draft, member_id: str, old: Member, new: Member, topics: TopicsView, now_ms: int) -> bool:
+    """Take down what a member is now; True when it subscribes to something else than before.
+
+    :raises Refused: INVALID_REGULAR_EXPRESSION.
+    """
     if new == old and member_id in draft.group.members:
         return False
     if new.regex is not None and new.regex not in draft.group.regexes:

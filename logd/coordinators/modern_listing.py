@@ -13,8 +13,8 @@ from logd.wire.schemas.list_groups import ListedGroup, ListGroupsRequest
 CONSUMER = "consumer"
 """The name of the group type, and of the protocol type."""
 
-MEMBER_TYPE_CONSUMER = 1
-"""In ConsumerGroupDescribe 1: 0 is a member that still speaks the classic protocol."""
+MEMBER_TYPE_CLASSIC, MEMBER_TYPE_CONSUMER = 0, 1
+"""In ConsumerGroupDescribe 1: which protocol a member speaks."""
 
 
 def list_groups(groups: Iterable[ModernGroup], request: ListGroupsRequest) -> list[ListedGroup]:
@@ -55,7 +55,7 @@ def _member(group: ModernGroup, member_id: str, topics: Mapping[bytes, Topic]) -
         subscribed_topic_regex=member.regex or "",
         assignment=_assignment(_held(current), topics),
         target_assignment=_assignment(group.target.get(member_id, {}), topics),
-        member_type=MEMBER_TYPE_CONSUMER,
+        member_type=MEMBER_TYPE_CONSUMER if member.classic is None else MEMBER_TYPE_CLASSIC,
     )
 
 

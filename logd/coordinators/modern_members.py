@@ -15,6 +15,8 @@ import msgspec
 from logd.coordinators.effects import Record
 from logd.coordinators.modern_assignors import Share
 from logd.wire.schemas.group_records import (
+    ClassicMemberMetadata,
+    ClassicProtocol,
     ConsumerGroupCurrentMemberAssignmentKey,
     ConsumerGroupCurrentMemberAssignmentValue,
     ConsumerGroupCurrentMemberAssignmentValueTopicPartitions,
@@ -41,6 +43,16 @@ class Phase(IntEnum):
     UNRELEASED_PARTITIONS = 2
 
 
+class Classic(msgspec.Struct, frozen=True):
+    """What a member that still speaks the classic protocol told beside the rest.
+
+    :param protocols: (name, metadata) in order of its preference, at least one.
+    """
+
+    session_ms: int
+    protocols: tuple[tuple[str, bytes], ...]
+
+
 class Member(msgspec.Struct, frozen=True):
     """What a member told of itself."""
 
@@ -52,6 +64,7 @@ class Member(msgspec.Struct, frozen=True):
     regex: str | None = None
     rebalance_timeout_ms: int = -1
     assignor: str | None = None
+    classic: Classic | None = None
 
 
 class Current(msgspec.Struct, frozen=True):
@@ -83,7 +96,7 @@ def member_record(group_id: str, member_id: str, member: Member | None) -> Recor
         member.regex,
         member.rebalance_timeout_ms,
         member.assignor,
-        None,
+        _written(member.classic),
     )
     return Record(key, value)
 
@@ -98,7 +111,21 @@ def read_member(value: ConsumerGroupMemberMetadataValue) -> Member:
         value.subscribed_topic_regex or None,
         value.rebalance_timeout_ms,
         value.server_assignor,
+        _read_classic(value.classic_member_metadata),
     )
+
+
+def _written(classic: Classic | None) -> ClassicMemberMetadata | None:
+    if classic is None:
+        return None
+    return ClassicMemberMetadata(classic.session_ms, [ClassicProtocol(*protocol) for protocol in classic.protocols])
+
+
+def _read_classic(value: ClassicMemberMetadata | None) -> Classic | None:
+    if value is None or not value.supported_protocols:
+        return None
+    protocols = tuple((protocol.name, protocol.metadata) for protocol in value.supported_protocols)
+    return Classic(value.session_timeout_ms, protocols)
 
 
 def target_record(group_id: str, member_id: str, share: Share | None) -> Record:

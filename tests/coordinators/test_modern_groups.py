@@ -275,16 +275,6 @@ def test_both_protocols_are_listed() -> None:
     assert shard.request(DescribeGroupsRequest(["g"]), 6).groups[0].error_code == ErrorCode.GROUP_ID_NOT_FOUND
 
 
-def test_a_group_with_members_keeps_its_protocol() -> None:
-    """A member of the other protocol is refused while there are members."""
-    shard = ModernShard(t=1)
-    shard.beat("m1", 0)
-    shard.join("j")
-    assert shard.answers["j"].error_code == ErrorCode.INCONSISTENT_GROUP_PROTOCOL  # type: ignore[union-attr]
-    shard.join("k", "old", version=3)
-    assert shard.code("m1", 0, "old") is ErrorCode.GROUP_ID_NOT_FOUND
-
-
 def test_an_empty_group_changes_its_protocol() -> None:
     """With nobody in it a group goes over with its offsets, there and back."""
     shard = ModernShard(t=1)
