@@ -10,6 +10,7 @@ from .compare import differences_of, served_keys
 from .servers import Twins
 from .story import Story
 from .tale import Case, Tale
+from .transaction_story import TransactionStory
 
 SEEDS = range(int(os.environ.get("LOGD_TWIN_SEEDS", "8")))
 """More of them by hand: LOGD_TWIN_SEEDS=500 pytest tests/twin/test_story.py."""
@@ -17,16 +18,18 @@ LENGTH = 60
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_same_story(seed: int, both: Twins) -> None:
+@pytest.mark.parametrize("teller", [Story, TransactionStory])
+def test_same_story(teller: type[Story] | type[TransactionStory], seed: int, both: Twins) -> None:
     """From one seed, every answer is the same."""
     told = []
+    name = f"{'story' if teller is Story else 'transactions'}-{seed}"
     for address in (both.kafka, both.logd):
-        tale = Tale(both.specs, lambda address=address: both.connection(address), f"story-{seed}")  # type: ignore[misc]
+        tale = Tale(both.specs, lambda address=address: both.connection(address), name)  # type: ignore[misc]
         try:
-            Story(tale, seed).tell(LENGTH)
+            teller(tale, seed).tell(LENGTH)
         finally:
             tale.close()
         told.append(tale)
-    case = Case(f"story-{seed}", lambda tale: None)
+    case = Case(name, lambda tale: None)
     lines = differences_of(case, *told, served_keys(both.specs.key))
     assert not lines, f"{len(lines)} differences\n" + "\n".join(lines[:10])
