@@ -227,7 +227,8 @@ class Consumer(Lifetime):
 
     async def committed(self, *partitions: TopicPartition) -> dict[TopicPartition, int]:
         """The group's committed offsets of these partitions (or of those read here); one without is left out."""
-        return await fetch_offsets(self._router, self.identity, partitions or list(self._fetcher.assigned))
+        who = Identity(self.identity.group)
+        return await fetch_offsets(self._router, who, partitions or list(self._fetcher.assigned))
 
     async def _commit(self, offsets: Mapping[TopicPartition, int], router: Router) -> None:
         """Only what is news; in a rebalance once more under the identity that comes of it."""

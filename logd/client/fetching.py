@@ -27,6 +27,8 @@ NO_END = (1 << 63) - 1
 VERSION_BEFORE_IDS = 12
 """From the version after this one on, Fetch names topics by id."""
 DROPPED = -1
+HURRY_S = 0.02
+"""How long a fetch goes on that does not know of a partition which was added or moved meanwhile."""
 
 
 class Assigned:
@@ -74,6 +76,7 @@ class Fetcher:
         self._router = router
         self._settings = settings
         self._fetching: set[int] = set()
+        self._polls: dict[int, trio.CancelScope] = {}
         self._send, self._receive = trio.open_memory_channel[list[Arrival] | Exception](settings.chunks_max)
         self._nursery: trio.Nursery | None = None
 
@@ -141,6 +144,13 @@ class Fetcher:
             return
         if one.node is None or one.node not in self._fetching:
             self._nursery.start_soon(self._locate, one)
+        else:
+            self._hurry(one.node)
+
+    def _hurry(self, node: int) -> None:
+        """A fetch that is under way does not know of what is wanted now: it is given up if it finds nothing soon."""
+        if node in self._polls:
+            self._polls[node].deadline = trio.current_time() + HURRY_S
 
     async def _locate(self, one: Assigned) -> None:
         """Find the leader and see that its fetching task runs."""
@@ -156,6 +166,7 @@ class Fetcher:
         if one.epoch == DROPPED:
             return
         one.node = info.leader
+        self._hurry(info.leader)
         if info.leader not in self._fetching:
             self._fetching.add(info.leader)
             self._nursery.start_soon(self._fetch_from, info.leader)
@@ -165,7 +176,7 @@ class Fetcher:
         try:
             while wanted := self._wanted(node):
                 try:
-                    answer = await self._exchange(node, wanted)
+                    answer = await self._poll(node, wanted)
                 except ClientError as error:
                     await self._moved(wanted, error)
                     continue
@@ -177,6 +188,16 @@ class Fetcher:
 
     def _wanted(self, node: int) -> list[Assigned]:
         return [one for one in self.assigned.values() if one.node == node and one.fetched < one.end and not one.paused]
+
+    async def _poll(self, node: int, wanted: list[Assigned]) -> FetchResponse:
+        """One fetch; an empty answer when it was given up. Then its connection is too: answers come in order."""
+        try:
+            with trio.CancelScope() as self._polls[node]:
+                return await self._exchange(node, wanted)
+        finally:
+            del self._polls[node]
+        (await self._router.connection(node, "fetch")).close()
+        return FetchResponse()
 
     async def _exchange(self, node: int, wanted: list[Assigned]) -> FetchResponse:
         settings = self._settings

@@ -88,11 +88,11 @@ class Producer(Lifetime):
         async with AsyncExitStack() as stack:
             if not self._shared:
                 await stack.enter_async_context(self._router)
+            if self._transactions is not None:
+                await self._transactions.open()
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._send_batches)
-                if self._transactions is not None:
-                    await self._transactions.open()
                 yield
                 nursery.cancel_scope.cancel()
             for batch in self._accumulator.drop_all():
@@ -373,8 +373,7 @@ class Producer(Lifetime):
             topic = topics.setdefault(name, TopicProduceData(name=name, topic_id=self._topic_id(batch)))
             topic.partition_data.append(PartitionProduceData(index=batch.at.partition, records=self._encode(batch)))
         limit_ms = self._router.settings.request_timeout_ms
-        name = self.settings.transactional_id
-        request = ProduceRequest(name, self.settings.acks, limit_ms, list(topics.values()))
+        request = ProduceRequest(self.settings.transactional_id, self.settings.acks, limit_ms, list(topics.values()))
         return request, all(topic.topic_id != ZERO_UUID for topic in topics.values())
 
     def _encode(self, batch: Batch) -> bytearray:

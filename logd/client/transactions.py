@@ -250,13 +250,20 @@ class Transactions:
             )
             raise Refused(ErrorCode.INVALID_TRANSACTION_TIMEOUT, message)
 
-    def _fenced(self, code: ErrorCode) -> ProducerFenced:
+    def _fenced(self, code: ErrorCode) -> ClientError:
         if self.fatal is None:
             why = (
                 f"another producer has taken the id since, or it was open for over {self._timeout_ms} ms ({code.name})"
             )
             remedy = "one producer for each transactional id; shorter transactions or a longer transaction_timeout_ms"
-            self.fatal = ProducerFenced(f"transaction of {self.name!r} was aborted by the server", why, remedy)
+            self.fatal = ProducerFenced(f"the transaction of {self.name!r} was aborted by the server", why, remedy)
+        return self.fatal.copy()
+
+    def unknown_outcome(self, why: str) -> ClientError:
+        """The commit was asked for and not answered: the error, and the end of this producer."""
+        what = f"whether the transaction of {self.name!r} was committed is not known"
+        remedy = "open producer and consumer anew: the group's committed offsets tell where to go on"
+        self.fatal = ClientError(what, why, remedy)
         return self.fatal.copy()
 
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 import trio
 
-from logd.client import Admin, CommitFailed, Consumer, GroupSettings, Producer, TopicPartition
+from logd.client import Admin, ClientSettings, CommitFailed, Consumer, GroupSettings, Producer, TopicPartition
 from logd.errors import ErrorCode, Refused
 from tests.client.test_producer import new_topic
 
@@ -236,7 +236,64 @@ async def read_on(consumer: Consumer) -> None:
 @pytest.mark.trio
 async def test_a_topic_that_is_not_there(bootstrap: str, unique: Unique) -> None:
     """It is refused when the consumer is opened."""
+    client = ClientSettings(unknown_topic_timeout_ms=100)
     with pytest.raises(Refused) as caught:
-        async with Consumer(bootstrap, unique("absent"), group=unique("g")):
+        async with Consumer(bootstrap, unique("absent"), group=unique("g"), client=client):
             pass
     assert caught.value.code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+@pytest.mark.trio
+@PROTOCOLS
+async def test_a_static_member_comes_back(bootstrap: str, unique: Unique, protocol: str) -> None:
+    """A member with an instance id keeps its share while it is away for a moment: the other notices nothing."""
+    topic, group = await filled(bootstrap, unique("static"), 0, 2), unique("g")
+    settings = [GroupSettings(protocol=protocol, heartbeat_ms=50, instance=name) for name in ("one", "two")]
+    revoked: list[TopicPartition] = []
+    async with (
+        Consumer(bootstrap, topic, group=group, membership=settings[0], on_revoked=revoked.extend) as one,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(read_on, one)
+        share = await share_beside(one, Consumer(bootstrap, topic, group=group, membership=settings[1]))
+        revoked.clear()
+        assert await share_beside(one, Consumer(bootstrap, topic, group=group, membership=settings[1])) == share
+        assert revoked == []
+        nursery.cancel_scope.cancel()
+
+
+async def share_beside(one: Consumer, other: Consumer) -> list[TopicPartition]:
+    """What the other of two consumers reads when each has a partition."""
+    async with other, trio.open_nursery() as nursery:
+        nursery.start_soon(read_on, other)
+        while not len(one.assignment) == len(other.assignment) == 1:
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+        return other.assignment
+
+
+@pytest.mark.trio
+@PROTOCOLS
+async def test_an_instance_id_belongs_to_one(bootstrap: str, unique: Unique, protocol: str) -> None:
+    """Of two running consumers with one instance id one is told what to do: the earlier by the classic protocol, the
+    later by the other."""
+    topic, group = await filled(bootstrap, unique("static"), 0), unique("g")
+    ready = trio.Event()
+    settings = GroupSettings(protocol=protocol, heartbeat_ms=50, instance="one")
+    async with Consumer(
+        bootstrap, topic, group=group, membership=settings, on_assigned=lambda _partitions: ready.set()
+    ) as earlier:
+        await ready.wait()
+        async with Consumer(bootstrap, topic, group=group, membership=settings) as later:
+            with pytest.raises(Refused, match="another"):
+                await (earlier if protocol == "classic" else later).read()
+
+
+@pytest.mark.trio
+async def test_a_callback_that_fails_ends_the_consumer(bootstrap: str, unique: Unique) -> None:
+    """Its exception comes out of the block."""
+    topic = await filled(bootstrap, unique("callback"), 1)
+    with pytest.raises(ExceptionGroup) as caught:
+        async with Consumer(bootstrap, topic, group=unique("g"), on_assigned=lambda _partitions: {}["x"]) as consumer:
+            await anext(consumer)
+    assert caught.group_contains(KeyError)

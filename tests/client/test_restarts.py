@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 import trio
 
-from logd.client import Consumer, Producer, ProducerSettings, TopicPartition
+from logd.client import (
+    Admin,
+    ClientError,
+    ClientSettings,
+    Consumer,
+    ConsumerSettings,
+    GroupSettings,
+    Producer,
+    ProducerSettings,
+    TopicPartition,
+)
+from logd.client.offsets import LATEST
 from logd.testing import Broker
 from tests.client.test_producer import everything, new_topic
 
@@ -51,3 +64,70 @@ async def test_a_consumer_outlives_the_server(logd_broker: Broker) -> None:
             if half == 0:
                 await restart_often(logd_broker, 1)
     assert values == [b"%d" % number for number in range(COUNT)]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
+async def test_a_group_outlives_the_server(logd_broker: Broker, protocol: str) -> None:
+    """A member goes on in its group where it was after the server was killed: in order, nothing left out."""
+    topic = await new_topic(logd_broker.bootstrap, f"outlives-{protocol}", 2)
+    settings = GroupSettings(protocol=protocol, heartbeat_ms=50, auto_commit_ms=50)
+    seen: dict[int, list[int]] = {0: [], 1: []}
+    async with (
+        Consumer(logd_broker.bootstrap, topic, group="g", membership=settings) as consumer,
+        Producer(logd_broker.bootstrap) as producer,
+    ):
+        for half in range(2):
+            for number in range(COUNT // 2):
+                await producer.send(topic, b"%d" % (half * COUNT // 2 + number), partition=number % 2)
+            await producer.flush()
+            while sum(len(set(values)) for values in seen.values()) < (half + 1) * COUNT // 2:
+                record = await anext(consumer)
+                seen[record.partition].append(int(record.value or b""))
+            if half == 0:
+                await restart_often(logd_broker, 1)
+    for index, values in seen.items():
+        first_time = list(dict.fromkeys(values))
+        assert first_time == [number for number in range(COUNT) if number % (COUNT // 2) % 2 == index]
+
+
+@pytest.mark.trio
+async def test_transactions_outlive_the_server(logd_broker: Broker) -> None:
+    """Each record is processed once although the server is killed in the middle, whatever was under way then."""
+    source = await new_topic(logd_broker.bootstrap, "source")
+    target = await new_topic(logd_broker.bootstrap, "target")
+    async with Producer(logd_broker.bootstrap) as producer:
+        for number in range(COUNT // 4):
+            await producer.send(source, b"%d" % number)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(restart_often, logd_broker, 2)
+        done = 0
+        while done < COUNT // 4:
+            with suppress(ClientError):
+                done = await process(logd_broker.bootstrap, source, target, COUNT // 4)
+    at = TopicPartition(target, 0)
+    async with Admin(logd_broker.bootstrap) as admin:
+        ends = {at: (await admin.offsets({at: LATEST}, committed_only=True))[at].offset}
+    settings = ConsumerSettings(committed_only=True)
+    async with Consumer(logd_broker.bootstrap, target, ends=ends, settings=settings) as consumer:
+        values = [record.value async for record in consumer]
+    assert values == [b"%d" % number for number in range(COUNT // 4)]
+
+
+async def process(bootstrap: str, source: str, target: str, end: int) -> int:
+    """Copy the topic from where the group is, in transactions of up to ten records; where it is then."""
+    at = TopicPartition(source, 0)
+    client = ClientSettings(request_timeout_ms=2_000, retry_timeout_ms=5_000)
+    async with (
+        Producer(bootstrap, ProducerSettings(transactional_id="copy"), client=client) as producer,
+        Consumer(
+            bootstrap, source, group="copy", membership=GroupSettings(auto_commit_ms=0), client=client
+        ) as consumer,
+    ):
+        while (await consumer.committed(at)).get(at, 0) < end:
+            async with producer.transaction(consumer) as txn:
+                for record in (await consumer.read())[:10]:
+                    await txn.send(target, record.value)
+                    await consumer.seek(at, record.offset + 1)
+                await txn.commit_offsets(consumer)
+        return end

@@ -18,6 +18,7 @@ from logd.client import (
     ProducerFenced,
     ProducerSettings,
     TopicPartition,
+    transactions,
 )
 from tests.client.test_groups import filled
 from tests.client.test_producer import new_topic
@@ -34,6 +35,13 @@ async def committed(bootstrap: str, topic: str, count: int) -> list[bytes | None
     """The first committed records of a topic."""
     async with Consumer(bootstrap, topic, settings=ConsumerSettings(committed_only=True)) as consumer:
         return [(await anext(consumer)).value for _ in range(count)]
+
+
+@pytest.fixture(params=["transaction version 2", "before"], autouse=True)
+def version(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test is done with implicit partitions and epochs that rise, and as with older servers."""
+    if request.param == "before":
+        monkeypatch.setattr(transactions, "IMPLICIT_LEVEL", 99)
 
 
 @pytest.mark.trio
