@@ -284,6 +284,7 @@ def partition_table(data: DataDirectory, cluster: Cluster, flusher: Flusher, clo
         producer_id_expiration_ms=settings.producer_id_expiration_ms,
         flusher=flusher,
         clock=clock,
+        free_bytes_min=settings.log_dir_free_bytes_min,
     )
 
 

@@ -96,6 +96,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_dirs: Annotated[tuple[str, ...], _list("The directory of all data; logd takes one.", _one_directory)] = (
         "./logd-data",
     )
+    log_dir_free_bytes_min: Annotated[
+        int,
+        _long(
+            "What logs leave free of the disk, at most a fortieth of it: appends that need more are refused until "
+            "there is space. As much again is held in a file, given up when others fill the disk. 0: neither.",
+            "bytes",
+            at_least(0),
+        ),
+    ] = 64 * 1024 * 1024
     listeners: Annotated[
         tuple[str, ...], _list("Addresses to listen on, NAME://HOST:PORT; an empty host means every interface.")
     ] = ("PLAINTEXT://127.0.0.1:9092",)

@@ -19,6 +19,7 @@ from typing import Final, NamedTuple, Protocol, cast
 import numpy as np
 
 from logd.errors import StorageFailed
+from logd.log.reserve import Room
 
 PAGE_BYTES: Final = 4096
 DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -148,10 +149,12 @@ class RealDisk:
 
     :param durable: False leaves out the syncs of small files and directories, for data that nobody will miss.
     :param spare_descriptors: so many are put by for the time when there are no others.
+    :param room: refuses growth before the file system is full.
     """
 
-    def __init__(self, *, durable: bool = True, spare_descriptors: int = 0) -> None:
+    def __init__(self, *, durable: bool = True, spare_descriptors: int = 0, room: Room | None = None) -> None:
         self._durable = durable
+        self._room = room
         self._tells_cached = True
         self._spare_max = spare_descriptors
         self._spare: list[File] = []
@@ -228,6 +231,8 @@ class RealDisk:
 
     def allocate(self, file: File, start: int, size: int) -> None:
         """See :meth:`Disk.allocate`."""
+        if self._room is not None and not self._room.admits(size):
+            raise StorageFailed(file.path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.path))
         try:
             os.posix_fallocate(file.fd, start, size)
         except OSError as cause:
@@ -252,6 +257,8 @@ class RealDisk:
 
     def sync(self, file: File) -> None:
         """See :meth:`Disk.sync`."""
+        if self._room is not None:
+            self._room.ease()
         try:
             os.fdatasync(file.fd)
         except OSError as cause:

@@ -22,6 +22,7 @@ from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log.disk import PASSING, RealDisk
 from logd.log.log import Log, LogConfig
 from logd.log.recovery import empty
+from logd.log.reserve import Room
 from logd.log.state import META_NAME, State, parse_meta
 from logd.partitions.partition import Partition
 
@@ -97,6 +98,7 @@ class PartitionTable:
         producer_id_expiration_ms: int,
         flusher: Flusher,
         clock: Clock,
+        free_bytes_min: int = 0,
     ) -> None:
         self.directory = directory
         self.some_open_batches = False
@@ -108,7 +110,8 @@ class PartitionTable:
         self._producer_id_expiration_ms = producer_id_expiration_ms
         self._flusher = flusher
         self._clock = clock
-        self._disk = RealDisk(spare_descriptors=SPARE_DESCRIPTORS)
+        self._room = Room(str(directory), free_bytes_min)
+        self._disk = RealDisk(spare_descriptors=SPARE_DESCRIPTORS, room=self._room)
         self._by_name: dict[tuple[str, int], Partition] = {}
         self._by_id: dict[tuple[bytes, int], Partition] = {}
         self._ids: set[bytes] = set()
@@ -238,6 +241,11 @@ class PartitionTable:
                 f"partition {partition!r} is offline, its log cannot be opened ({why}); repair its files or the disk",
             )
         )
+
+    async def keep_room(self) -> None:
+        """Fill the reserve again that was given away when the disk was full."""
+        if self._room.wants():
+            await trio.to_thread.run_sync(self._room.hold)
 
     async def open_missing(self) -> None:
         """Try those again that could not be opened since the disk was full or no file descriptor was left."""

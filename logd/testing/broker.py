@@ -110,6 +110,7 @@ class Broker:
         assert not self.running, "the broker runs already"
         port = self.port if self.bootstrap else 0
         own = {"listeners": f"PLAINTEXT://{HOST}:{port}", "log.dirs": str(self.data_dir), "log.flush.mode": "os"}
+        own["log.dir.free.bytes.min"] = "0"
         self._thread = NodeThread(load(sets=own | self._given))
         self.bootstrap = self._thread.start().bootstrap[0]
 

@@ -20,7 +20,18 @@ from tools.faults.server import NotReady, Server
 
 PARTITIONS = 40
 TOPIC, COMPACTED = "flips", "flipped-keys"
-KINDS = (".log", "uncovered", ".index", ".timeindex", ".snapshot", "partition.state", "partition.meta", "compaction")
+BATCHES = (".log", "recent", "uncovered")
+KINDS = (
+    ".log",
+    "recent",
+    "uncovered",
+    ".index",
+    ".timeindex",
+    ".snapshot",
+    "partition.state",
+    "partition.meta",
+    "compaction",
+)
 NODE_FILES = ("format.json", ".clean-shutdown", ".lock", "metadata.db")
 CHECKPOINTED_S = 3.5
 SETTINGS = {
@@ -69,7 +80,7 @@ def kill(template: Path, killed: Path, places: list[tuple[str, int]], report: Re
             producer_id = peer.producer_id()
             for place in places:
                 stream = Stream("k", *place, producer_id, 60)
-                for _ in range(2):
+                for _ in range(4):
                     code, _ = peer.produce(*place, stream.batch(stream.next_values(5), now_ms()))
                     stream.taken(5)
                     if code != OK:
@@ -116,30 +127,45 @@ def flip_partitions(
     for topic, partition in chance.sample(places, count):
         kind = chance.choice(KINDS)
         log = data / f"{topic}-{partition}"
-        found = sorted(path for path in log.iterdir() if belongs(path, kind) and path.stat().st_size)
+        found = sorted(path for path in log.iterdir() if belongs(path, kind) and has_data(path))
+        if kind == "recent":
+            found = found[-1:]
         if not found:
-            kind, found = ".log", sorted(path for path in log.glob("*.log") if path.stat().st_size)
+            kind, found = ".log", sorted(path for path in log.glob("*.log") if has_data(path))
         path = chance.choice(found)
-        at = outside_the_checksum(path, chance) if kind == "uncovered" else chance.randrange(path.stat().st_size)
+        size = path.stat().st_size if kind != "recent" else sum(map(len, batches_of(path)))
+        at = outside_the_checksum(path, chance) if kind == "uncovered" else chance.randrange(size)
         done[topic, partition] = f"{path.name} bit {flip(path, at, chance)}"
         report.faults += 1
         report.count(kind.strip("."))
     return done
 
 
+def has_data(path: Path) -> bool:
+    """Whether there is anything in a file; batches, in a segment."""
+    return path.stat().st_size > 0 and (path.suffix != ".log" or bool(batches_of(path)))
+
+
 def belongs(path: Path, kind: str) -> bool:
     """Whether a file is of a kind."""
-    return path.name.endswith(".log" if kind == "uncovered" else kind)
+    return path.name.endswith(".log" if kind in BATCHES else kind)
 
 
 def outside_the_checksum(path: Path, chance: random.Random) -> int:
     """A byte of a random batch's base offset, length, epoch, magic or checksum."""
+    sizes = [len(one) for one in batches_of(path)]
+    return sum(sizes[: chance.randrange(len(sizes))]) + chance.randrange(21)
+
+
+def batches_of(path: Path) -> list[bytes]:
+    """The batches of a segment, without the zeros behind them."""
     data = path.read_bytes()
-    starts, at = [], 0
+    found, at = [], 0
     while at + 61 <= len(data) and data[at : at + 12] != bytes(12):
-        starts.append(at)
-        at += 12 + int.from_bytes(data[at + 8 : at + 12], "big")
-    return chance.choice(starts) + chance.randrange(21)
+        size = 12 + int.from_bytes(data[at + 8 : at + 12], "big")
+        found.append(data[at : at + size])
+        at += size
+    return found
 
 
 def flip(path: Path, at: int, chance: random.Random) -> int:

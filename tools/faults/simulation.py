@@ -54,6 +54,7 @@ SETTINGS = {
     "log.flush.offset.checkpoint.interval.ms": "700",
     "offsets.topic.num.partitions": "1",
     "num.partitions": "1",
+    "log.dir.free.bytes.min": "0",
 }
 FAULTS = ("sync", "write", "allocate", "replace", "sync_directory", "open", "remove", "resize", "rename")
 

@@ -1,0 +1,84 @@
+"""Room on a disk for what must not fail: logs stop growing before it is full, and a file holds some against others.
+
+Appends ask :meth:`Room.admits` before a file grows, so they are refused while flushes, indexes and metadata still find
+space. When another program fills the disk, :meth:`Room.ease` gives the file ``.reserve`` away: a flush for which a file
+system has no block left would be final. Used by :class:`~logd.log.disk.RealDisk` for one data directory; filled again
+by upkeep. It never touches anything but its file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Final
+
+RESERVE_NAME: Final = ".reserve"
+SHARE_MAX: Final = 40
+"""At most this part of the disk, as its inverse, is kept free, and as much held: small disks are for data too."""
+
+
+class Room:
+    """The room of the file system below a directory. ``free_bytes_min``: what logs leave free, 0 for nothing."""
+
+    def __init__(self, directory: str, free_bytes_min: int) -> None:
+        self._directory = directory
+        self._path = f"{directory}/{RESERVE_NAME}"
+        self.free_bytes_min = 0
+        if free_bytes_min:
+            with contextlib.suppress(OSError):
+                found = os.statvfs(directory)
+                self.free_bytes_min = min(free_bytes_min, found.f_blocks * found.f_frsize // SHARE_MAX)
+        self.held = os.path.exists(self._path)
+
+    def free_bytes(self) -> int:
+        """What the file system has left for us."""
+        found = os.statvfs(self._directory)
+        return found.f_bavail * found.f_frsize
+
+    def admits(self, size: int) -> bool:
+        """Say whether a log may grow by ``size`` bytes; gives the reserve away when the disk is all but full."""
+        if not self.free_bytes_min:
+            return True
+        try:
+            free = self.free_bytes()
+        except OSError:
+            return True  # the disk says what is wrong when it is written to
+        if free - size >= self.free_bytes_min:
+            return True
+        self._ease(free)
+        return False
+
+    def ease(self) -> None:
+        """Give the reserve away when the disk is all but full; before a flush, which needs some room."""
+        if self.held and self.free_bytes_min:
+            with contextlib.suppress(OSError):
+                self._ease(self.free_bytes())
+
+    def _ease(self, free: int) -> None:
+        if self.held and free < self.free_bytes_min // 2:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+            self.held = False
+
+    def wants(self) -> bool:
+        """Say whether the reserve is to be made and there is plenty of space for it."""
+        if self.held or not self.free_bytes_min:
+            return False
+        with contextlib.suppress(OSError):
+            return self.free_bytes() >= 3 * self.free_bytes_min
+        return False
+
+    def hold(self) -> None:
+        """Make the reserve; waits for the disk. What fails is left for later."""
+        try:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return
+        try:
+            os.posix_fallocate(fd, 0, self.free_bytes_min)
+            self.held = True
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+        finally:
+            os.close(fd)
