@@ -23,7 +23,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "B12-producers-forgotten": (*KIT, "simulation", "--seed", "1", "--rounds", "5"),
     "B18-read-before-it-is-safe": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),
     "B19-tombstones-too-early": (*TEST, "tests/log/test_compaction.py", "tests/log/test_compaction_model.py"),
-    "B19-exchange-not-remembered": (*TEST, "tests/log/test_compaction_crash.py"),
+    "B19-removed-too-early": (*TEST, "tests/log/test_compaction_crash.py"),
     "B20-full-disk-is-final": (*KIT, "full", "--seed", "1", "--rounds", "2"),
     "B21-no-descriptors-kept": (*TEST, "tests/process/test_descriptors.py"),
     "B22-answers-in-memory": (*TEST, "tests/process/test_slow_readers.py"),
