@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from inspect import isawaitable
-from typing import Self
 
 import trio
 
@@ -141,14 +140,12 @@ class Consumer(Lifetime):
 
     # -- reading
 
-    def __aiter__(self) -> Self:
-        return self
+    def __aiter__(self) -> AsyncIterator[Received]:
+        return self._reader
 
     async def __anext__(self) -> Received:
-        record = await self._reader.one()
-        if record is None:
-            raise StopAsyncIteration
-        return record
+        """The next record. :raises StopAsyncIteration: every partition has an end and it is reached."""
+        return await anext(self._reader)
 
     async def read(self) -> list[Received]:
         """The next records of one partition, as many as came together; empty when every end is reached.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Self
 
 import trio
 
@@ -36,14 +37,17 @@ class Reader:
 
     # -- records
 
-    async def one(self) -> Received | None:
-        """The next record; None when every partition's end is reached."""
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Received:
+        """The next record; the iteration ends when every partition's end is reached."""
         number = self._next
         if number < self._count:
             self._next = number + 1
             return self._records[number]
         if not await self._fill():
-            return None
+            raise StopAsyncIteration
         self._next = 1
         self._first_in_work = -1
         return self._records[0]
