@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
+
 from logd.coordinators.deadlines import Deadlines
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers
 from logd.coordinators.transaction import NAMES, Transaction
@@ -115,6 +117,13 @@ class Story:
         self.deadlines = Deadlines()
         self.machine = self.replayed()
         return self._carry_out(self.machine.loaded(self.now_ms))
+
+    def wear_out(self, transactional_id: str, epoch: int) -> None:
+        """Write a record by which an idle producer has come to a late epoch."""
+        found = msgspec.structs.replace(self.machine.transactions[transactional_id], epoch=epoch)
+        record = Record(TransactionLogKey(transactional_id), found.stored(), 1)
+        self.machine.replay(len(self.log), None, record)
+        self.log.append(to_bytes(record))
 
     # Requests
 
