@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from logd.cli.archive import ArchiveReader, Contents, verify
 from logd.cli.failures import NOT_FOUND, Failure
 from logd.cli.lazy import LazyGroup
 from logd.cli.options import Settings, common_options
 from logd.cli.output import Thing, show_things
 from logd.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from logd.cli.archive import Contents
 
 
 @click.group(
@@ -29,6 +31,8 @@ def checked(file: str) -> Contents:
 
     :raises Corrupt: it is damaged. :raises Failure: there is no such file.
     """
+    from logd.cli.archive import ArchiveReader, verify
+
     path = Path(file)
     if not path.is_file():
         remedy = "give a file: a backup is read twice, so that it can't come from a pipe"

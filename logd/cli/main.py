@@ -115,6 +115,7 @@ def _reader_left() -> int:
         "tail": "logd.cli.tail:tail",
         "top": "logd.cli.top:top",
         "topic": "logd.cli.topics:topic",
+        "transaction": "logd.cli.transactions:transaction",
         "why": "logd.cli.why:why",
     },
     no_args_is_help=True,

@@ -1,7 +1,7 @@
 """Administer a cluster: ``async with Admin("127.0.0.1:9092") as admin: await admin.topics.list()``.
 
-The parts are nouns: ``topics``, ``configs``, ``groups``, and ``own`` for what only logd offers. Here are
-only those that concern the cluster as a whole.
+The parts are nouns: ``topics``, ``configs``, ``groups``, ``transactions``, and ``own`` for what only logd offers.
+Here are only those that concern the cluster as a whole.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from logd.client.own import Own
 from logd.client.routing import Router
 from logd.client.settings import ClientSettings
 from logd.client.topics import Topics
+from logd.client.transaction_admin import Transactions
 from logd.wire.schemas.describe_cluster import DescribeClusterRequest, DescribeClusterResponse
 from logd.wire.schemas.describe_log_dirs import DescribeLogDirsRequest, DescribeLogDirsResponse
 
@@ -48,6 +49,7 @@ class Admin(Lifetime):
         self.topics = Topics(self.router)
         self.configs = Configs(self.router)
         self.groups = Groups(self.router)
+        self.transactions = Transactions(self.router)
         self.own = Own(self.router, self.groups)
 
     @asynccontextmanager

@@ -26,7 +26,7 @@ def test_an_unknown_command_names_the_nearest() -> None:
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.splitlines() == [
         "error: logd-cli has no command 'topc'",
-        "why:   did you mean topic?",
+        "why:   did you mean topic or top?",
         "try:   logd-cli topic --help",
     ]
 
