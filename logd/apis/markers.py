@@ -38,7 +38,8 @@ async def write_txn_markers(call: Call, request: WriteTxnMarkersRequest) -> Writ
         )
         places = [(topic.name, index) for topic in asked.topics for index in topic.partition_indexes]
         codes = await call.services.markers.write_all(marker, places)
-        results.setdefault(asked.producer_id, {}).update(codes)
+        if codes:
+            results.setdefault(asked.producer_id, {}).update(codes)
     return WriteTxnMarkersResponse([_told(producer_id, codes) for producer_id, codes in results.items()])
 
 

@@ -76,7 +76,7 @@ def _append_transactional(
         codes = question.ask(call, transactional_id)
     except Refused as refused:
         question.close()
-        return _all_refused(request, refused.code)
+        return _none_appended(call, request, refused)
     if codes is not None:
         return _append_verified(call, request, question, codes)
     answer, waiting = _append_asked(call, request, question)
@@ -213,6 +213,11 @@ def _all_refused(request: ProduceRequest, code: ErrorCode) -> ProduceResponse:
     )
 
 
+def _none_appended(call: Call, request: ProduceRequest, refused: Refused) -> ProduceResponse | object | None:
+    answer = _all_refused(request, refused.code)
+    return _unanswered(call, answer) if request.acks == 0 else answer
+
+
 def _unanswered(call: Call, answer: ProduceResponse) -> object | None:
     for topic in answer.responses:
         for row in topic.partition_responses:
@@ -270,35 +275,21 @@ def _level(config: TopicConfig) -> int | None:
     return levels.get(config.compression_type)
 
 
-async def _append_prepared(call: Call, request: ProduceRequest) -> tuple[ProduceResponse, Waiting]:
-    if request.transactional_id is None:
-        return _append_all(call, request, None)
-    question = Question(call.version)
-    try:
-        question.put(_partitions(call, request))
-        codes = question.ask(call, request.transactional_id)
-        if codes is not None:
-            question.answered(await codes)
-        return _append_all(call, request, question)
-    except Refused as refused:
-        return _all_refused(request, refused.code), []
-    finally:
-        question.close()
-
-
 async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | None:
     """For topics whose rules need the records: check or recompress in a thread, then append as always."""
-    refusals: dict[tuple[int, int], Refused] = {}
-    for partition, data in _partitions(call, request):
-        if partition is None or data.records is None or not partition.opens_batches:
-            continue
-        config = partition.config
-        try:
-            data.records = await trio.to_thread.run_sync(_prepared, one_buffer(data.records), config)
-        except Refused as refused:
-            data.records = None
-            refusals[id(data), data.index] = refused
-    answer, waiting = await _append_prepared(call, request)
+    question = Question(call.version)
+    try:
+        if request.transactional_id is not None:
+            question.put(_partitions(call, request))
+            codes = question.ask(call, request.transactional_id)
+            if codes is not None:
+                question.answered(await codes)
+        refusals = await _prepare(call, request, question)
+        answer, waiting = _append_all(call, request, question)
+    except Refused as refused:
+        return _none_appended(call, request, refused)
+    finally:
+        question.close()
     named = [topic for topic in request.topic_data if topic.partition_data]
     told = [topic for topic in answer.responses if topic.partition_responses]
     for topic, topic_answer in zip(named, told, strict=True):
@@ -308,3 +299,18 @@ async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | 
     if request.acks == 0:
         return _unanswered(call, answer)
     return await _settle(request, answer, waiting)
+
+
+async def _prepare(call: Call, request: ProduceRequest, question: Question) -> dict[tuple[int, int], Refused]:
+    """Check or recompress what has to be; what is refused has no records any more."""
+    refusals: dict[tuple[int, int], Refused] = {}
+    for partition, data in _partitions(call, request):
+        if partition is None or data.records is None or not partition.opens_batches or question.refuses(data):
+            continue
+        config = partition.config
+        try:
+            data.records = await trio.to_thread.run_sync(_prepared, one_buffer(data.records), config)
+        except Refused as refused:
+            data.records = None
+            refusals[id(data), data.index] = refused
+    return refusals

@@ -128,6 +128,10 @@ class Question:
         asked = self._asked.get(id(data))
         return asked[1] if asked is not None else None
 
+    def refuses(self, data: PartitionProduceData) -> bool:
+        """Whether the batch is refused already."""
+        return id(data) in self._refused
+
     def close(self) -> None:
         """All has been appended, or will not be."""
         producer_id = self.producer[0] if self.producer is not None else -1

@@ -232,8 +232,12 @@ class Producers:
     def check_marker(self, producer_id: int, epoch: int, coordinator_epoch: int, transaction_version: int) -> None:
         """Judge the marker that is to end a producer's transaction (KIP-890, KAFKA-19999).
 
-        :raises Refused: INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED.
+        :raises Refused: INVALID_PRODUCER_EPOCH, TRANSACTION_COORDINATOR_FENCED, INVALID_REQUEST.
         """
+        if producer_id < 0 or epoch < 0:
+            raise Refused(
+                ErrorCode.INVALID_REQUEST, f"There is no producer {producer_id} with epoch {epoch}: neither is negative"
+            )
         producer = self._by_id.get(producer_id)
         if producer is None:
             return
