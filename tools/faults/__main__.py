@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools.faults.report import Report, Skipped
+from tools.faults.report import Report, Skipped, end_after
 
 KINDS = ("kill", "calls", "flips", "full", "power", "clock", "simulation")
 SKIPPED = 3
@@ -24,7 +24,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--directory", type=Path, help="where files may go, and stay; a temporary one is removed")
     parser.add_argument("--on", default="", help="what the kind offers: a file system, a system call, a flush mode")
+    parser.add_argument("--seconds", type=float, help="begin no round after so many, however many --rounds say")
     chosen = parser.parse_args()
+    if chosen.seconds is not None:
+        end_after(chosen.seconds)
     module = importlib.import_module(f"tools.faults.{chosen.kind}")
     more = {"on": chosen.on} if "on" in inspect.signature(module.run).parameters and chosen.on else {}
     begun = time.monotonic()

@@ -17,7 +17,7 @@ from pathlib import Path
 from tools.faults.conversation import OK, STORAGE, Gone, Told
 from tools.faults.load import Load, Writer
 from tools.faults.peer import Peer
-from tools.faults.report import Report, Skipped
+from tools.faults.report import Report, Skipped, late
 from tools.faults.server import NotReady, Server
 
 CALLS = ("fdatasync", "fsync", "pwrite64", "fallocate", "rename", "unlink", "ftruncate", "write", "openat")
@@ -45,9 +45,9 @@ def run(seed: int, rounds: int, directory: Path, on: str = "") -> Report:
         numbers = {kind: iter(sorted(chance.sample(range(1, 40), 30))) for kind in kinds}
     else:
         numbers = {on: iter(range(seed, N_MAX))}
-    while kinds and report.faults < rounds:
+    while kinds and report.faults < rounds and not late():
         for kind in list(kinds):
-            if report.faults >= rounds:
+            if report.faults >= rounds or late():
                 break
             number = next(numbers[kind], 0)
             if not number or not one_fault(directory, kind, number, chance, report):

@@ -13,7 +13,7 @@ from pathlib import Path
 from tools.faults.conversation import OK, Gone, Told
 from tools.faults.load import Load
 from tools.faults.peer import Peer, now_ms
-from tools.faults.report import Report, Skipped
+from tools.faults.report import Report, Skipped, late
 from tools.faults.server import Server
 
 LIBRARIES = ("/usr/lib/*/faketime/libfaketimeMT.so.1", "/usr/lib64/faketime/libfaketimeMT.so.1")
@@ -57,6 +57,8 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
             load.begin(peer, "stamped", 1, message_timestamp_type="LogAppendTime", retention_ms="-1")
             write(peer, load, report)
             for _ in range(rounds):
+                if late():
+                    break
                 offset_s = chance.choice((1, -1)) * chance.choice(JUMPS_S)
                 jump(rate, offset_s)
                 write(peer, load, report)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tools.faults.conversation import OK, Gone, Told
 from tools.faults.load import Load
 from tools.faults.peer import Peer, Stream, now_ms
-from tools.faults.report import Report
+from tools.faults.report import Report, late
 from tools.faults.server import NotReady, Server
 
 PARTITIONS = 40
@@ -54,7 +54,7 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
     killed = directory / "killed"
     kill(template, killed, places, report)
     templates = [(one, served(one, places, directory / "data")) for one in (template, killed)]
-    while report.faults < rounds:
+    while report.faults < rounds and not late():
         source, seen = chance.choice(templates)
         data = copied(source, directory / "data")
         if chance.random() < 0.5:

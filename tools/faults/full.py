@@ -17,7 +17,7 @@ from tools.faults.blocks import Mounted, make, needed, said
 from tools.faults.conversation import OK, STORAGE, Gone, Told
 from tools.faults.load import Load
 from tools.faults.peer import Peer
-from tools.faults.report import Report
+from tools.faults.report import Report, late
 from tools.faults.server import NotReady, Server
 
 SIZES = {"tmpfs": 24 << 20, "ext4": 40 << 20, "xfs": 64 << 20}
@@ -64,6 +64,8 @@ def run(seed: int, rounds: int, directory: Path, on: str = "tmpfs") -> Report:
             load.begin(peer, "spill", 2)
             load.commit(peer)
         for number in range(rounds):
+            if late():
+                break
             try:
                 cycle(place, server, load, report)
             except (Gone, Told, NotReady) as error:

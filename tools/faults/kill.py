@@ -15,7 +15,7 @@ from typing import Any
 from tools.faults import history
 from tools.faults.history import Acknowledged, Event, OffsetCommitted, OffsetFetched, OffsetTried, Polled, Read, Sent
 from tools.faults.peer import Peer
-from tools.faults.report import Report, Skipped
+from tools.faults.report import Report, Skipped, late
 from tools.faults.server import Server
 
 TOPIC, PARTITIONS = "kills", 3
@@ -137,6 +137,8 @@ def run(seed: int, rounds: int, directory: Path, on: str = "os") -> Report:
         consumer = Consumer(server.bootstrap, events)
         try:
             for _ in range(rounds):
+                if late():
+                    break
                 one_kill(server, producer, chance, report)
         finally:
             left = producer.finish()

@@ -17,7 +17,7 @@ from tools.faults.conversation import Gone, Told
 from tools.faults.history import Acknowledged, Event, OffsetCommitted, OffsetFetched, Read, Sent, check
 from tools.faults.load import Load
 from tools.faults.peer import Peer
-from tools.faults.report import Report
+from tools.faults.report import Report, late
 from tools.faults.server import NotReady, Server
 
 IMAGE_BYTES = {"ext4": 40 << 20, "xfs": 64 << 20}
@@ -67,6 +67,8 @@ def run(seed: int, rounds: int, directory: Path, on: str = "ext4") -> Report:
         report.figures["writes"] = sum(one is not None for one in disk.writes)
         report.figures["flushes"] = sum(one is None for one in disk.writes)
     for number in range(rounds):
+        if late():
+            break
         moment = chance.randrange(began, moments)
         (directory / "cut").write_bytes(disk.image(moment, chance))
         with Mounted(directory / "cut", directory / "after", on) as mounted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +11,17 @@ from typing import Any
 from tools.faults.history import Anomaly
 
 SHOWN_MAX = 12
+_END: list[float] = []
+
+
+def end_after(seconds: float) -> None:
+    """Have every kind stop after the round in which so many seconds have passed."""
+    _END[:] = [time.monotonic() + seconds]
+
+
+def late() -> bool:
+    """Whether no other round is to begin."""
+    return bool(_END) and time.monotonic() > _END[0]
 
 
 class Skipped(Exception):

@@ -40,7 +40,7 @@ from tools.faults.conversation import OK, OUT_OF_ORDER, STORAGE, Gone, Talk, Tol
 from tools.faults.history import Polled
 from tools.faults.load import Load, Writer
 from tools.faults.peer import key_of
-from tools.faults.report import Report
+from tools.faults.report import Report, late
 
 DATA = "/data"
 EPOCH_MS = 1_790_000_000_000
@@ -321,6 +321,8 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
     digest = hashlib.sha256()
     begun, operations = time.monotonic(), 0
     for number in range(seed, seed + rounds):
+        if late():
+            break
         found = len(report.found)
         story = Story(number, report, 5)
         deterministic(story.run, number)
