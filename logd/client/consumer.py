@@ -371,9 +371,10 @@ class Consumer(Lifetime):
         """Wait until the program asks for records."""
         await self._reader.returned()
 
-    async def report(self, error: Exception) -> None:
-        """Let the program raise this when it asks for records."""
-        await self._fetcher.report(error)
+    def fail(self, error: Exception) -> None:
+        """Let the program raise this whenever it asks for records."""
+        self._reader.failed = error
+        self._fetcher.nudge()
 
     def interrupt(self) -> None:
         """Let :meth:`revoke` and :meth:`assign` return although they are not done."""

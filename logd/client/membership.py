@@ -61,8 +61,8 @@ class Owner(Protocol):
     async def returned(self) -> None:
         """Wait until the program asks for records."""
 
-    async def report(self, error: Exception) -> None:
-        """Let the program raise this."""
+    def fail(self, error: Exception) -> None:
+        """Let the program raise this: the member has ended."""
 
 
 class Member:
@@ -83,7 +83,7 @@ class Member:
         self._topics = sorted(topics)
 
     async def run(self) -> None:
-        """Join, and stay until cancelled; what can't be mended is reported to the owner, then this returns."""
+        """Join, and stay until cancelled; when that can't be, the owner is told why and this returns."""
         raise NotImplementedError
 
     async def leave(self, router: Router) -> None:
@@ -134,7 +134,7 @@ class Member:
         """For good: nothing is owned any more, and the program is told why."""
         self._identify(self.identity.member_id, -1)
         await self._owner.lose()
-        await self._owner.report(error)
+        self._owner.fail(error)
 
 
 MOVING = frozenset(

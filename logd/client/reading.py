@@ -22,6 +22,8 @@ class Reader:
 
     def __init__(self, fetcher: Fetcher, *, endless: bool) -> None:
         self.waits = False
+        self.failed: Exception | None = None
+        """Why there is nothing more to come."""
         self._endless = endless
         self._fetcher = fetcher
         self._arrivals: deque[Arrival] = deque()
@@ -71,6 +73,8 @@ class Reader:
             while not self._decode():
                 if self.is_finished:
                     return False
+                if self.failed is not None:
+                    raise self.failed
                 self._arrivals.extend(await self._fetcher.receive())
             return True
         finally:

@@ -14,10 +14,11 @@ PRODUCE_KEY = 0
 
 
 class Proxy:
-    """Forwards frames. `loses(n)` decides over the answer to the n-th Produce request, counted from 0 over all
-    connections: when it is lost, so is the connection."""
+    """Forwards frames. `loses(n)` decides over the answer to the n-th request of one API (Produce, if not told),
+    counted from 0 over all connections: when it is lost, so is the connection."""
 
-    def __init__(self, server: Address, loses: Callable[[int], bool]) -> None:
+    def __init__(self, server: Address, loses: Callable[[int], bool], api_key: int = PRODUCE_KEY) -> None:
+        self._api_key = api_key
         self.address = Address("127.0.0.1", 0)
         self.lost = 0
         self._server = server
@@ -37,7 +38,7 @@ class Proxy:
                 while True:
                     request = await _frame(client)
                     lose = False
-                    if int.from_bytes(request[4:6], "big") == PRODUCE_KEY:
+                    if int.from_bytes(request[4:6], "big") == self._api_key:
                         lose = self._loses(self._produced)
                         self._produced += 1
                     await server.send_all(request)
@@ -77,10 +78,12 @@ class ProxiedRouter(Router):
 
 
 @asynccontextmanager
-async def behind_proxy(bootstrap: str, loses: Callable[[int], bool]) -> AsyncIterator[ProxiedRouter]:
+async def behind_proxy(
+    bootstrap: str, loses: Callable[[int], bool], api_key: int = PRODUCE_KEY
+) -> AsyncIterator[ProxiedRouter]:
     """A router behind a proxy in front of the broker at `bootstrap`."""
     async with trio.open_nursery() as nursery:
-        proxy = Proxy(parse_address(bootstrap), loses)
+        proxy = Proxy(parse_address(bootstrap), loses, api_key)
         await nursery.start(proxy.serve)
         router = ProxiedRouter(str(proxy.address))
         router.proxy = proxy

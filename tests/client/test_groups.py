@@ -7,9 +7,22 @@ from contextlib import suppress
 
 import pytest
 import trio
+import trio.testing
 
-from logd.client import Admin, ClientSettings, CommitFailed, Consumer, GroupSettings, Producer, TopicPartition
+from logd.client import (
+    Admin,
+    ClientSettings,
+    CommitFailed,
+    Consumer,
+    ConsumerSettings,
+    GroupSettings,
+    Producer,
+    TopicPartition,
+)
+from logd.client.group_offsets import Commit
 from logd.errors import ErrorCode, Refused
+from logd.testing import Broker
+from tests.client.test_consumer import filled as in_batches_of_one
 from tests.client.test_producer import new_topic
 
 Unique = Callable[[str], str]
@@ -198,7 +211,14 @@ async def test_where_nothing_is_committed(bootstrap: str, unique: Unique) -> Non
         assert await values(consumer, 1) == [0]
     with pytest.raises(Refused, match="no committed offset"):
         async with Consumer(bootstrap, topic, start="error", group=unique("g")) as consumer:
-            await anext(consumer)
+            await read_twice(consumer)
+
+
+async def read_twice(consumer: Consumer) -> None:
+    """What can't be mended is raised each time."""
+    with suppress(Refused):
+        await anext(consumer)
+    await anext(consumer)
 
 
 @pytest.mark.trio
@@ -290,10 +310,62 @@ async def test_an_instance_id_belongs_to_one(bootstrap: str, unique: Unique, pro
 
 
 @pytest.mark.trio
+@PROTOCOLS
+@pytest.mark.logd(
+    settings={
+        "group.min.session.timeout.ms": 100,
+        "group.consumer.min.session.timeout.ms": 100,
+        "group.consumer.session.timeout.ms": 500,
+    }
+)
+async def test_a_member_that_dies_is_replaced(logd_broker: Broker, unique: Unique, protocol: str) -> None:
+    """The partitions of one that ends without a word go to the others after the session timeout; what it had not
+    committed is done again."""
+    bootstrap = logd_broker.bootstrap
+    topic, group = await filled(bootstrap, unique("dies"), 4), unique("g")
+    settings = {"heartbeat_ms": 50, "session_timeout_ms": 500, "leave_timeout_ms": 0}
+    async with member(bootstrap, topic, group, protocol, **settings) as consumer:
+        assert await values(consumer, 2) == [0, 1]
+    async with Admin(bootstrap) as admin:
+        assert len((await admin.groups.describe(group)).members) == 1
+    async with member(bootstrap, topic, group, protocol, **settings) as consumer:
+        assert await values(consumer, 4) == [0, 1, 2, 3]
+
+
+@pytest.mark.trio
+@PROTOCOLS
+async def test_a_live_seek_is_followed(logd_broker: Broker, unique: Unique, protocol: str) -> None:
+    """When an administrator moves the offsets of the running group, its member goes on from there."""
+    bootstrap = logd_broker.bootstrap
+    topic, group = await filled(bootstrap, unique("sought"), 10), unique("g")
+    async with member(bootstrap, topic, group, protocol, heartbeat_ms=50) as consumer, Admin(bootstrap) as admin:
+        assert await values(consumer, 10) == list(range(10))
+        await admin.own.seek(group, {TopicPartition(topic, 0): Commit(4)})
+        assert await values(consumer, 2) == [4, 5]
+
+
+@pytest.mark.trio
+async def test_a_slow_reader_is_not_overrun(logd_broker: Broker, unique: Unique) -> None:
+    """No more is fetched ahead than the settings say, and nothing of it is lost."""
+    bootstrap = logd_broker.bootstrap
+    topic = await in_batches_of_one(bootstrap, unique("slow"), 50)
+    settings = ConsumerSettings(chunks_max=1, partition_bytes_max=1)
+    async with Consumer(bootstrap, topic, group=unique("g"), settings=settings) as consumer:
+        assert await values(consumer, 1) == [0]
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        assert consumer._fetcher.assigned[TopicPartition(topic, 0)].fetched < 50
+        assert await values(consumer, 49) == list(range(1, 50))
+
+
+@pytest.mark.trio
 async def test_a_callback_that_fails_ends_the_consumer(bootstrap: str, unique: Unique) -> None:
     """Its exception comes out of the block."""
+
+    def fails(_partitions: list[TopicPartition]) -> None:
+        raise KeyError
+
     topic = await filled(bootstrap, unique("callback"), 1)
     with pytest.raises(ExceptionGroup) as caught:
-        async with Consumer(bootstrap, topic, group=unique("g"), on_assigned=lambda _partitions: {}["x"]) as consumer:
+        async with Consumer(bootstrap, topic, group=unique("g"), on_assigned=fails) as consumer:
             await anext(consumer)
     assert caught.group_contains(KeyError)

@@ -9,7 +9,6 @@ import pytest
 import trio
 
 from logd.client import (
-    Admin,
     CommitFailed,
     Consumer,
     ConsumerSettings,
@@ -20,6 +19,7 @@ from logd.client import (
     TopicPartition,
     transactions,
 )
+from tests.client.proxy import behind_proxy
 from tests.client.test_groups import filled
 from tests.client.test_producer import new_topic
 
@@ -129,7 +129,7 @@ async def test_read_process_write(bootstrap: str, unique: Unique, protocol: str)
             with suppress(ZeroDivisionError):
                 async with producer.transaction(consumer) as txn:
                     record = await anext(consumer)
-                    await txn.send(target, b"%b!" % record.value)
+                    await txn.send(target, (record.value or b"") + b"!")
                     if failures and record.offset == failures[0]:
                         _ = 1 // (failures.pop(0) * 0)
                     await txn.commit_offsets(consumer)
@@ -159,9 +159,29 @@ async def test_offsets_of_one_who_is_out(bootstrap: str, unique: Unique) -> None
         with pytest.raises(CommitFailed):
             await too_slow()
         async with producer.transaction() as txn:
-            await txn.send(target, b"%b, again" % (await anext(consumer)).value)
+            await txn.send(target, ((await anext(consumer)).value or b"") + b", again")
             await txn.commit_offsets(consumer)
     assert await committed(bootstrap, target, 1) == [b"0, again"]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("api_key", [0, 24, 25, 26, 28])
+async def test_lost_answers(bootstrap: str, unique: Unique, api_key: int) -> None:
+    """Whichever request's answer is lost (Produce, AddPartitionsToTxn, AddOffsetsToTxn, EndTxn, TxnOffsetCommit), it
+    is asked again, and everything counts once."""
+    source, target = await filled(bootstrap, unique("in"), 4), await new_topic(bootstrap, unique("out"))
+    at = TopicPartition(source, 0)
+    async with (
+        behind_proxy(bootstrap, lambda number: number % 2 == 0, api_key) as router,
+        Producer(router, ProducerSettings(transactional_id=unique("id"))) as producer,
+        Consumer(bootstrap, source, group=unique("g"), membership=BY_HAND) as consumer,
+    ):
+        for _ in range(4):
+            async with producer.transaction(consumer) as txn:
+                await txn.send(target, (await anext(consumer)).value)
+                await txn.commit_offsets(consumer)
+        assert await consumer.committed() == {at: 4}
+    assert await committed(bootstrap, target, 4) == [b"0", b"1", b"2", b"3"]
 
 
 @pytest.mark.trio
@@ -178,5 +198,3 @@ async def test_what_is_wrong_is_said(bootstrap: str, unique: Unique) -> None:
             await anext(consumer)
             with pytest.raises(ValueError, match="auto_commit_ms=0"):
                 await txn.commit_offsets(consumer)
-    async with Admin(bootstrap) as admin:
-        assert (await admin.topics.list())[topic]
