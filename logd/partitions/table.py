@@ -24,6 +24,7 @@ from logd.log.log import Log, LogConfig
 from logd.log.recovery import empty
 from logd.log.reserve import Room
 from logd.log.state import META_NAME, State, parse_meta
+from logd.partitions.known import Known
 from logd.partitions.partition import Partition
 
 if TYPE_CHECKING:
@@ -41,6 +42,11 @@ DELETED_NAME = re.compile(r".*\.[0-9a-f]{32}" + DELETED_SUFFIX)
 
 STRAY_SUFFIX = "-stray"
 """A directory whose name ends so belongs to a topic that the metadata does not know; it is never removed."""
+
+VANISHED = (
+    "the partition's directory has vanished with all its records: put it back, or make an empty one of that name to "
+    "begin the partition anew, and restart logd"
+)
 
 SPARE_DESCRIPTORS = 4
 
@@ -112,6 +118,7 @@ class PartitionTable:
         self._clock = clock
         self._room = Room(str(directory), free_bytes_min)
         self._disk = RealDisk(spare_descriptors=SPARE_DESCRIPTORS, room=self._room)
+        self._known = Known(self._disk, str(directory))
         self._by_name: dict[tuple[str, int], Partition] = {}
         self._by_id: dict[tuple[bytes, int], Partition] = {}
         self._ids: set[bytes] = set()
@@ -208,7 +215,7 @@ class PartitionTable:
         path = str(self.directory / f"{topic.name}-{state.index}")
         failure: StorageFailed | Corrupt | None = None
         try:
-            log = self._open_log(path, topic.id, settings)
+            log = self._open_log(path, topic.id, state.index, settings)
         except (StorageFailed, Corrupt) as why:
             failure = why
             log = Log(self._disk, path, settings, empty(self._disk, path, topic.id, State(), self._clock.now_ms()))
@@ -265,7 +272,7 @@ class PartitionTable:
             for tell in self.opened:
                 tell()
 
-    def _open_log(self, path: str, topic_id: bytes, settings: LogConfig) -> Log:
+    def _open_log(self, path: str, topic_id: bytes, index: int, settings: LogConfig) -> Log:
         """Open the log of this very topic, or begin it; one of another topic of that name is put aside."""
         now_ms = self._clock.now_ms()
         meta = self._disk.load(f"{path}/{META_NAME}")
@@ -279,7 +286,14 @@ class PartitionTable:
             aside = f"{path}.{found.hex()}{STRAY_SUFFIX}"
             logger.warning("%s holds a topic that the metadata does not know: it is kept as %s", path, aside)
             self._disk.rename(path, aside)
+        elif (topic_id, index) in self._known and not self.directory_is_there(path):
+            raise Corrupt(path, 0, VANISHED)
         return Log.create(path, topic_id, settings, now_ms=now_ms, disk=self._disk)
+
+    def directory_is_there(self, path: str) -> bool:
+        """Whether there is such a directory. Raises StorageFailed."""
+        name = path.rpartition("/")[2]
+        return any(entry.name == name and entry.is_directory for entry in self._disk.entries(str(self.directory)))
 
     async def remove_leftovers(self) -> None:
         """Remove what a crash left of deleted topics; name what belongs to no topic."""
@@ -326,11 +340,27 @@ class PartitionTable:
             except StorageFailed as failure:
                 logger.error("the files of deleted %r can't be removed: %s", partition, failure)
 
+    async def remember_known(self) -> None:
+        """Write down which partitions there are, so that one that vanishes is told."""
+        places = self._known_places()
+        if self._known.differs(places):
+            try:
+                await trio.to_thread.run_sync(self._known.write, places)
+            except StorageFailed as failure:
+                logger.warning("which partitions there are cannot be written down: %s", failure)
+
+    def _known_places(self) -> frozenset[tuple[bytes, int]]:
+        """Those that are there, and those that vanished: they stay known until their topic is deleted."""
+        return frozenset(
+            place for place, partition in self._by_id.items() if partition.failure is None or place in self._known
+        )
+
     async def close(self) -> bool:
         """Flush and close every log. What fails is recovered at the next start.
 
         :returns: whether all went well, so that the next start may trust what it finds.
         """
+        await self.remember_known()
         return all(await in_threads([partial(self._close, partition) for partition in self]))
 
     def _close(self, partition: Partition) -> bool:

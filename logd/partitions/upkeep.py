@@ -61,6 +61,7 @@ class Upkeep:
             self._retained_ms = now_ms
         if checkpoint:
             self._checkpointed_ms = now_ms
+            await self._partitions.remember_known()
         await self._partitions.keep_room()
         await self._partitions.open_missing()
         for number, partition in enumerate(self._partitions):

@@ -72,6 +72,32 @@ def test_unusable_partitions(tmp_path: Path) -> None:
         assert server.stop()[0] == 0
 
 
+def test_vanished_directory(tmp_path: Path) -> None:
+    """A partition whose directory has vanished is not begun anew in silence, but when an empty one is put there."""
+    data = tmp_path / "data"
+    with Server(data) as server:
+        with Peer(server.bootstrap) as peer:
+            for topic in ("gone", "kept"):
+                peer.make_topic(topic)
+                assert produced(peer, topic) == 0
+        assert server.stop()[0] == 0
+        shutil.rmtree(data / "gone-0")
+        for _ in range(2):
+            server.start()
+            with Peer(server.bootstrap) as peer:
+                assert produced(peer, "gone") == ErrorCode.KAFKA_STORAGE_ERROR
+                assert produced(peer, "kept") == 0
+            server.kill()
+        assert "gone-0 is offline" in server.log.read_text()
+        assert "has vanished" in server.log.read_text()
+        assert not (data / "gone-0").exists()
+        (data / "gone-0").mkdir()
+        server.start()
+        with Peer(server.bootstrap) as peer:
+            assert produced(peer, "gone") == 0
+        assert server.stop()[0] == 0
+
+
 @pytest.mark.parametrize(
     ("name", "damage"),
     [

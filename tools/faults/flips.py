@@ -74,13 +74,14 @@ def copied(source: Path, data: Path) -> Path:
 
 def kill(template: Path, killed: Path, places: list[tuple[str, int]], report: Report) -> None:
     """Make a directory whose server was killed: some seconds after the last write, so that all is known as flushed."""
-    with Server(copied(template, killed), settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+    one_segment = {"log.cleaner.enable": "false", "log.roll.ms": "3600000"}
+    with Server(copied(template, killed), settings={**SETTINGS, **one_segment}) as server:
         server.start()
         with Peer(server.bootstrap) as peer:
             producer_id = peer.producer_id()
             for place in places:
                 stream = Stream("k", *place, producer_id, 60)
-                for _ in range(4):
+                for _ in range(8):
                     code, _ = peer.produce(*place, stream.batch(stream.next_values(5), now_ms()))
                     stream.taken(5)
                     if code != OK:
