@@ -12,9 +12,15 @@ from typing import Self
 
 import trio
 
+from logd.client.chunks import BYTES_PER_TAKE
 from logd.client.decoding import Received
 from logd.client.fetching import Arrival, Assigned, Fetcher
 from logd.client.metadata import TopicPartition
+
+BYTES_ONE_BY_ONE = 64 << 10
+"""About how much is decoded at a time for a program that asks for single records."""
+TURNS_PER_CHECKPOINT = 8
+"""After as many such portions other tasks have their turn."""
 
 
 class Reader:
@@ -48,7 +54,7 @@ class Reader:
         if number < self._count:
             self._next = number + 1
             return self._records[number]
-        if not await self._fill():
+        if not await self._fill(BYTES_ONE_BY_ONE):
             raise StopAsyncIteration
         self._next = 1
         self._first_in_work = -1
@@ -56,21 +62,24 @@ class Reader:
 
     async def several(self) -> list[Received]:
         """The next records of one partition, as many as came together; none when every end is reached."""
-        if self._next >= self._count and not await self._fill():
+        if self._next >= self._count and not await self._fill(BYTES_PER_TAKE):
             return []
         self._first_in_work, self._next = self._next, self._count
         self._turns += 1
         return self._records[self._first_in_work : self._count] if self._first_in_work else self._records
 
-    async def _fill(self) -> bool:
+    async def _fill(self, bytes_max: int) -> bool:
         """Wait until ``_records`` has some; False when there will never be any."""
         self.waits = True
         self._turns += 1
         self._records, self._next, self._count, self._of = [], 0, 0, None
         self._came_back.set()
         try:
-            await trio.lowlevel.checkpoint()
-            while not self._decode():
+            if bytes_max == BYTES_PER_TAKE or self._turns % TURNS_PER_CHECKPOINT == 0:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            while not self._decode(bytes_max):
                 if self.is_finished:
                     return False
                 if self.failed is not None:
@@ -80,7 +89,7 @@ class Reader:
         finally:
             self.waits = False
 
-    def _decode(self) -> bool:
+    def _decode(self, bytes_max: int) -> bool:
         while self._arrivals:
             arrival = self._arrivals[0]
             one = arrival.to
@@ -92,7 +101,7 @@ class Reader:
                 one.position = arrival.jump
                 self._arrivals.popleft()
             else:
-                records, one.position = arrival.chunk.take(one.position, one.end)
+                records, one.position = arrival.chunk.take(one.position, one.end, bytes_max)
                 if arrival.chunk.is_empty:
                     self._arrivals.popleft()
                 if records:
