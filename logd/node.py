@@ -37,6 +37,7 @@ from logd.log.directory import DataDirectory, DirectoryUnusable
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import Housekeeping
+from logd.partitions.scrubber import Scrubber
 from logd.partitions.steady import SteadyClock
 from logd.partitions.table import PartitionTable
 from logd.partitions.upkeep import Upkeep
@@ -270,6 +271,7 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     background.start_soon(cluster.watch)
     background.start_soon(Upkeep(node.partitions, cluster, steady, retain).run)
     background.start_soon(compactor.run)
+    background.start_soon(Scrubber(node.partitions, cluster, steady).run)
 
 
 def partition_table(data: DataDirectory, cluster: Cluster, flusher: Flusher, clock: Clock) -> PartitionTable:

@@ -219,6 +219,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int | None,
         _long("A segment of this age is closed; unset: log.roll.hours.", "ms", at_least(1), CLUSTER_WIDE, null=True),
     ] = None
+    log_scrub_interval_ms: Annotated[
+        int,
+        _long(
+            "How often all that is stored is read and checked, -1 for never. What is damaged is named in the log.",
+            "ms",
+            at_least(-1),
+            CLUSTER_WIDE,
+        ),
+    ] = 24 * 3600 * 1000
+    log_scrub_bytes_per_second: Annotated[
+        int, _long("How fast that reads, at most.", "bytes", at_least(1024), CLUSTER_WIDE)
+    ] = 8 * 1024 * 1024
     log_roll_hours: Annotated[int, _int("A segment of this age is closed.", "hours", at_least(1))] = 168
     log_roll_jitter_ms: Annotated[
         int | None,
@@ -427,6 +439,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     group_consumer_max_size: Annotated[
         int, _int("Members of one group of the consumer protocol at most.", "", at_least(1))
     ] = INT_MAX
+    telemetry_max_bytes: Annotated[
+        int, _int("The largest push of metrics by a client, as compressed.", "bytes", at_least(1))
+    ] = 1_048_576
     why_events_max_bytes: Annotated[
         int,
         _int("Memory for what happened to groups, topics and connections, for `why`.", "bytes", at_least(0)),
