@@ -16,7 +16,7 @@ import trio
 from logd.client.commits import FENCED, Identity, commit_offsets, fetch_offsets
 from logd.client.decoding import Received
 from logd.client.errors import ClientError, CommitFailed, is_retriable
-from logd.client.fetching import NO_END, Fetcher
+from logd.client.fetching import NO_END, Assigned, Fetcher
 from logd.client.lifetime import Lifetime
 from logd.client.membership import Member
 from logd.client.metadata import TopicPartition
@@ -29,6 +29,7 @@ from logd.errors import ErrorCode, Refused
 Callback = Callable[[list[TopicPartition]], Awaitable[None] | None]
 """Told of partitions that come or go; may be async."""
 PLACES = {"start": EARLIEST, "end": LATEST}
+NO_PATTERN = 'a pattern needs the protocol "consumer", which this server or group does not speak: name the topics'
 STALE = (ErrorCode.STALE_MEMBER_EPOCH, ErrorCode.REBALANCE_IN_PROGRESS)
 """The commit crossed a rebalance that the member takes part in: it is made again as soon as the member knows."""
 
@@ -167,7 +168,7 @@ class Consumer(Lifetime):
 
     def position(self, at: TopicPartition) -> int:
         """The offset of the next record of this partition. :raises KeyError: it is not read here (now)."""
-        return self._reader.position(self._fetcher.assigned[at])
+        return self._reader.position(self._one(at))
 
     def positions(self) -> dict[TopicPartition, int]:
         """The offset of the next record of each partition."""
@@ -178,7 +179,7 @@ class Consumer(Lifetime):
 
         :raises KeyError: it is not read here (now).
         """
-        one = self._fetcher.assigned[at]
+        one = self._one(at)
         if isinstance(to, str):
             to = (await list_offsets(self._router, {at: PLACES[to]}))[at].offset
         else:
@@ -189,12 +190,18 @@ class Consumer(Lifetime):
     def pause(self, *partitions: TopicPartition) -> None:
         """Hand out no records of these (or of any) until :meth:`resume`, and fetch none. They stay this member's."""
         for at in partitions or self._fetcher.assigned:
-            self._reader.pause(self._fetcher.assigned[at])
+            self._reader.pause(self._one(at))
 
     def resume(self, *partitions: TopicPartition) -> None:
         """Go on with these (or with all) where they were paused."""
         for at in partitions or self._fetcher.assigned:
-            self._reader.resume(self._fetcher.assigned[at])
+            self._reader.resume(self._one(at))
+
+    def _one(self, at: TopicPartition) -> Assigned:
+        one = self._fetcher.assigned.get(at)
+        if one is None:
+            raise KeyError(f"partition {at} is not read by this consumer now: see `assignment` and `on_assigned`")
+        return one
 
     @property
     def paused(self) -> list[TopicPartition]:
@@ -340,7 +347,7 @@ class Consumer(Lifetime):
 
         assert self._group is not None
         if self._pattern is not None:
-            raise ValueError('a pattern needs the protocol "consumer", which this server or group does not speak')
+            raise ValueError(NO_PATTERN)
         return ClassicMember(self._router, self, self._group, self._topics, self.membership)
 
     def _modern(self) -> Member:
@@ -353,9 +360,13 @@ class Consumer(Lifetime):
         assert self._member is not None
         with self._being_member:
             await self._member.run()
-            if self._member.declined:
-                self._member = self._classic()
-                await self._member.run()
+            if not self._member.declined:
+                return
+            if self._pattern is not None:
+                self.fail(ValueError(NO_PATTERN))
+                return
+            self._member = self._classic()
+            await self._member.run()
 
     # what a member asks for: see membership.Owner
 
@@ -401,7 +412,7 @@ class Consumer(Lifetime):
                 found = await fetch_offsets(self._router, self.identity, partitions)
                 break
             except Refused as error:
-                if error.code not in FENCED:
+                if error.code not in FENCED and not is_retriable(error):
                     raise
             await trio.sleep(self._router.backoff_s(tries))  # the member's next heartbeat tells it the news
             tries += 1

@@ -194,12 +194,12 @@ class ModernMember(Member):
                 if target is None:
                     continue
                 wanted = await self._partitions(target)
+                if self._target is not target:
+                    continue
                 owned = self._owner.owned()
                 if (gone := owned - wanted) and not await self._owner.revoke(gone):
                     continue
-                if self._target is not None and self._target is not target:
-                    continue  # it wants something else by now
-                if self._target is not None and (new := wanted - owned):
+                if self._target is target and (new := wanted - owned):
                     await self._owner.assign(new)
                 self._confirm = True
                 self._wake.set()

@@ -415,7 +415,8 @@ class Producer(Lifetime):
         self._put_back(*batch.halves())
 
     def _put_back(self, *batches: Batch) -> None:
-        self._accumulator.put_back(*batches)
+        if not batches[0].done.is_set():  # else it was given up meanwhile
+            self._accumulator.put_back(*batches)
         self._wake.set()
 
     def _try_again(self, batch: Batch, error: ClientError | Refused) -> None:

@@ -95,6 +95,7 @@ class Transactions:
         """The coordinator may have heard of the present transaction."""
         self._must_begin_anew = True
         self._has_gaps = False
+        self._is_forgotten = False
         self._added: set[TopicPartition] = set()
         self._groups: set[str] = set()
         self._adding = trio.Lock()
@@ -113,11 +114,12 @@ class Transactions:
         """Take the id: whoever had it is fenced, what it left open is aborted."""
         await self._choose_version()
         before = self._sequences.shared
-        producer_id, epoch = before if before is not None and self._has_gaps else (-1, -1)
-        request = InitProducerIdRequest(self.name, self._timeout_ms, producer_id, epoch)
+        # who was fenced meanwhile must not take the id back: so the identity is told when there is one (KIP-360)
+        identity = (-1, -1) if before is None or self._is_forgotten else before
+        request = InitProducerIdRequest(self.name, self._timeout_ms, *identity)
         answer = await self._ask(self._router, INIT_PRODUCER_ID, request, InitProducerIdResponse)
         self._sequences.restart((answer.producer_id, answer.producer_epoch))
-        self._must_begin_anew = self._has_gaps = False
+        self._must_begin_anew = self._has_gaps = self._is_forgotten = False
 
     async def _choose_version(self) -> None:
         connection = await self._router.connection()
@@ -243,7 +245,7 @@ class Transactions:
         if number in FENCED:
             raise self._fenced(ErrorCode(number))
         if number in FORGOTTEN:
-            self._must_begin_anew, self._has_gaps = True, False
+            self._must_begin_anew = self._is_forgotten = True
         if number == ErrorCode.INVALID_TRANSACTION_TIMEOUT:
             message = (
                 f"transaction_timeout_ms is {self._timeout_ms}: more than transaction.max.timeout.ms of the server"
