@@ -23,6 +23,7 @@ MODULES = (
     "produce",
     "producers",
     "replicas",
+    "telemetry",
     "topics",
     "transaction_offsets",
     "transactions",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import trio
 
+from logd.apis.client_metrics import ClientMetrics
 from logd.apis.fetch_sessions import Sessions
 from logd.chronicle import connection_note, topic_note
 from logd.errors import Refused
@@ -58,6 +59,7 @@ class Services:
         "_cold_reads",
         "advertised",
         "chronicle",
+        "client_metrics",
         "clock",
         "cluster",
         "fetch_sessions",
@@ -92,6 +94,7 @@ class Services:
         self.chronicle = groups.chronicle
         self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
         self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots)
+        self.client_metrics = ClientMetrics()
         self.record_times = RecordTimes(partial(trio.to_thread.run_sync, limiter=self._cold_reads))
 
     @property
