@@ -21,7 +21,7 @@ ABORT = b"\x00\x00\x00\x00"
 MARKER_BYTES_MAX = 1 << 20
 RECORDS_PER_TAKE = 1000
 """Batches are opened until there are as many records as this."""
-BYTES_PER_TAKE = 1 << 20
+BYTES_PER_TAKE = 256 << 10
 """Or until they were as large as this. Records that are looked at one by one come in smaller portions: what is still
 in the processor's cache is made, read and thrown away for half of the time."""
 
