@@ -255,6 +255,9 @@ class Log:
             raise Refused(
                 ErrorCode.OFFSET_OUT_OF_RANGE, f"The leader sent offset {base} where {self.end_offset} comes next"
             )
+        if base != self.end_offset and not self.has_gaps:
+            self.has_gaps = True
+            remember_cleaned(self._disk, self.path, self.cleaned_offset)  # so that recovery expects gaps
         self._write(batch, base, header.last_offset, header.max_timestamp, now_ms)
         if header.producer_id >= 0:
             if header.attributes & CONTROL:
@@ -349,10 +352,10 @@ class Log:
             )
         if offset >= end:
             return []
-        dense = not (self.config.compacted or self.has_gaps)
         at = bisect_right(self._bases, offset) - 1
         while at < len(self.segments) and self._bases[at] < end:
             segment = self.segments[at]
+            dense = not self.has_gaps or 0 < self.cleaned_offset <= segment.base_offset
             piece = Slice(self._disk, segment, Wanted(offset, end, bytes_max, at_least_one, dense), self.epochs)
             self._touch(segment)
             try:

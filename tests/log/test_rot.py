@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 
 from logd.errors import Corrupt
@@ -24,8 +25,13 @@ def filled(disk: MemoryDisk) -> Log:
     return Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk)
 
 
-def test_every_flipped_bit_is_seen(disk: MemoryDisk) -> None:
-    """With any one bit of a sealed segment turned over, its readers get an error or what was appended."""
+@pytest.mark.parametrize("compacted", [False, True])
+def test_every_flipped_bit_is_seen(disk: MemoryDisk, compacted: bool) -> None:
+    """With any one bit of a sealed segment turned over, its readers get an error or what was appended.
+
+    So too in a log that is to be compacted and has not been: there is no gap yet that would hide a wrong offset.
+    """
+    config = msgspec.structs.replace(CONFIG, compacted=compacted)
     expected = content(filled(disk))
     rnd = random.Random(1)
     found = 0
@@ -35,7 +41,7 @@ def test_every_flipped_bit_is_seen(disk: MemoryDisk) -> None:
         assert file is not None
         at, bit = rnd.randrange(len(file.data)), 1 << rnd.randrange(8)
         file.data[at] ^= bit
-        log = Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk)
+        log = Log.open(PATH, config, clean=True, now_ms=0, disk=disk)
         try:
             assert content(log) == expected
         except Corrupt:
