@@ -59,7 +59,9 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
         data = copied(source, directory / "data")
         if chance.random() < 0.5:
             (data / ".clean-shutdown").unlink(missing_ok=True)
-        flipped = flip_partitions(data, places, chance, min(rounds - report.faults, len(places)), report)
+        # what a recovery reads is what came after its recovery point
+        kinds = KINDS if source == template else (*KINDS, *["recent"] * len(KINDS))
+        flipped = flip_partitions(data, kinds, places, chance, min(rounds - report.faults, len(places)), report)
         compare(data, seen, flipped, report)
     node_flips(*templates[0], directory / "data", chance, report, max(4, rounds // 40))
     return report
@@ -121,12 +123,12 @@ def served(source: Path, places: list[tuple[str, int]], data: Path) -> Seen:
 
 
 def flip_partitions(
-    data: Path, places: list[tuple[str, int]], chance: random.Random, count: int, report: Report
+    data: Path, kinds: tuple[str, ...], places: list[tuple[str, int]], chance: random.Random, count: int, report: Report
 ) -> dict[tuple[str, int], str]:
     """Turn over one bit for each of so many partitions; what was done to which."""
     done = {}
     for topic, partition in chance.sample(places, count):
-        kind = chance.choice(KINDS)
+        kind = chance.choice(kinds)
         log = data / f"{topic}-{partition}"
         found = sorted(path for path in log.iterdir() if belongs(path, kind) and has_data(path))
         if kind == "recent":
