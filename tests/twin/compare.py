@@ -88,6 +88,7 @@ def _rank(symbols: Symbols, item: Mapping[str, Any]) -> str:
 
 def _plain(symbols: Symbols, api: str, name: str, value: Any, api_keys: Sequence[int]) -> Any:
     if isinstance(value, Mapping):
+        value = _readable(value)
         fields = {key: _plain(symbols, api, key, inner, api_keys) for key, inner in value.items()}
         if fields.get("error_code", 0) != 0:
             for own in (*differences.MESSAGES, *differences.BESIDE_AN_ERROR):
@@ -117,6 +118,15 @@ def _plain(symbols: Symbols, api: str, name: str, value: Any, api_keys: Sequence
     if isinstance(value, int) and differences.NOW_MS_MIN < value < differences.NOW_MS_MAX:
         return "now"
     return value
+
+
+def _readable(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A partition of a Fetch answer without the aborted transactions that lie beyond the last stable offset."""
+    aborted = value.get("aborted_transactions")
+    if not aborted:
+        return value
+    stable = value["last_stable_offset"]
+    return {**value, "aborted_transactions": [one for one in aborted if one["first_offset"] < stable]}
 
 
 def _kind_of(value: Any) -> Any:

@@ -52,6 +52,11 @@ NOW_MS_MAX = 2_500_000_000_000
 
 UNORDERED = "lists of things with a name, an id or an index are compared in the order of that key: Kafka's is a hash's"
 
+ABORTED_BEYOND = (
+    "Kafka tells of aborted transactions up to the next entry of its index, also beyond the last stable offset: those "
+    "are left out"
+)
+
 CUT_TAIL = "Kafka may cut the last batch of a Fetch in the middle; what is cut is no batch and is not compared"
 
 KAFKA_FELL_OVER = (

@@ -42,6 +42,7 @@ class Actor:
         )
         if answer.get("error_code") == 0:
             self.take(answer)
+        self.settle()
         return answer
 
     def take(self, answer: Message) -> None:
