@@ -108,22 +108,26 @@ def _owners(claims: Claims) -> dict[TopicPartition, str]:
 
 
 def _level(members: Sequence[Subscriber], shares: Shares) -> None:
-    """Move partitions from those who have more to those who have at least two less, until nobody does."""
+    """Move partitions, one at a time, from whoever has most to whoever has at least two less, until nobody does."""
     topics = {member.member_id: member.topics for member in members}
-    moved = True
-    while moved:
-        moved = False
-        for giver in sorted(shares, key=lambda one: -len(shares[one])):
-            for at in reversed(shares[giver][:]):
-                readers = [one for one in shares if at.topic in topics[one]]
-                taker = min(readers, key=lambda one: (len(shares[one]), one))
-                if len(shares[giver]) - len(shares[taker]) < 2:
-                    if len(readers) == len(shares):
-                        break
-                    continue
-                shares[giver].remove(at)
-                shares[taker].append(at)
-                moved = True
+    while any(_give_one(giver, topics, shares) for giver in sorted(shares, key=lambda one: -len(shares[one]))):
+        pass
+
+
+def _give_one(giver: str, topics: Mapping[str, frozenset[str]], shares: Shares) -> bool:
+    """Let a member give away the last of its partitions that somebody with two less wants; False if nobody does."""
+    seen = set()
+    for at in reversed(shares[giver]):
+        if at.topic in seen:
+            continue
+        seen.add(at.topic)
+        readers = [one for one in shares if at.topic in topics[one]]
+        taker = min(readers, key=lambda one: (len(shares[one]), one))
+        if len(shares[giver]) - len(shares[taker]) >= 2:
+            shares[giver].remove(at)
+            shares[taker].append(at)
+            return True
+    return False
 
 
 ASSIGNORS: dict[str, Callable[[Sequence[Subscriber], Mapping[str, int]], Shares]] = {

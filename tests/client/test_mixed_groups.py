@@ -9,6 +9,7 @@ import trio
 from confluent_kafka import Consumer as Other
 
 from logd.client import Consumer, GroupSettings, TopicPartition
+from logd.testing import Broker
 from tests.client.test_groups import filled, pytestmark, read_on
 
 Unique = Callable[[str], str]
@@ -30,9 +31,10 @@ def share_of(other: Other) -> set[TopicPartition]:
 @pytest.mark.parametrize(("protocol", "strategy"), KINDS)
 @pytest.mark.parametrize("we_come_first", [True, False])
 async def test_a_group_of_two_libraries(
-    bootstrap: str, unique: Unique, protocol: str, strategy: str, we_come_first: bool
+    logd_broker: Broker, unique: Unique, protocol: str, strategy: str, we_come_first: bool
 ) -> None:
     """Each has half of the partitions, and the one that is left has them all."""
+    bootstrap = logd_broker.bootstrap
     topic = await filled(bootstrap, unique("mixed"), 0, 4)
     every = {TopicPartition(topic, index) for index in range(4)}
     config = {"bootstrap.servers": bootstrap, "group.id": unique("g"), "group.protocol": protocol}
