@@ -29,7 +29,10 @@ class Held(msgspec.Struct):
 
     @property
     def last_stable_offset(self) -> int:
-        return self.log.end_offset if self.stable_offset < 0 else self.stable_offset
+        if self.stable_offset >= 0:
+            return self.stable_offset
+        self.log.transactions.committed(self.log.end_offset)
+        return min(self.log.transactions.first_unstable, self.log.end_offset)
 
 
 class Direct:
