@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Any
 
-from logd.apis.registry import HANGUP, Call, Connection, Endpoint, Parked, Services, endpoint
+from logd.apis.registry import HANGUP, Call, Connection, Endpoint, Parked, Services, endpoint, shortcuts
 from logd.apis.versions import unsupported_version
 from logd.errors import DecodeError, Refused
 from logd.wire import schemas
@@ -105,6 +105,9 @@ def start(frame: memoryview, connection: Connection, services: Services) -> Part
         if key == API_VERSIONS:
             return response_parts(key, 0, head.correlation_id, unsupported_version())
         raise Hangup(f"{found.name} v{version} is not served here (v{found.low} to v{found.high} are)")
+    short = shortcuts.get(key)
+    if short is not None and (parts := short(frame, head, connection, services)) is not None:
+        return parts
     try:
         request, _ = decode(schemas.request_class(key), version, frame, head.body)
     except DecodeError as error:

@@ -134,7 +134,7 @@ def _append_all(call: Call, request: ProduceRequest, question: Question | None) 
                 rows.append(_append(call, request.acks, partition, data, waiting, verified))
             except Refused as refused:
                 call.refused(refused, topic=topic.name if partition is None else partition.topic)
-                rows.append(_refused(data.index, refused))
+                rows.append(refused_row(data.index, refused))
         if rows:
             topics.append(TopicProduceResponse(topic.name, topic.topic_id, rows))
     return ProduceResponse(topics), waiting
@@ -194,7 +194,8 @@ def _unknown(topic: TopicProduceData, index: int, unknown_id: bool) -> Refused:
     )
 
 
-def _refused(index: int, refused: Refused) -> PartitionProduceResponse:
+def refused_row(index: int, refused: Refused) -> PartitionProduceResponse:
+    """What a partition answers when it takes nothing."""
     row = PartitionProduceResponse(index)
     _fail(row, refused)
     return row

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from logd.log.slices import Slice
     from logd.partitions.housekeeping import Housekeeping
     from logd.partitions.table import PartitionTable
+    from logd.wire.frames import RequestHead
     from logd.wire.message import Buffer
 
 
@@ -204,6 +205,24 @@ def api(key: int, *, refuse: Refusal | None = None, pipelined: bool = False) -> 
         low, high = max(facts.advertised[0], facts.versions[0]), min(facts.advertised[1], facts.versions[1])
         _endpoints[key] = Endpoint(key, facts.name, low, high, facts.advertised, handler, refuse, pipelined)
         return handler
+
+    return register
+
+
+Shortcut = Callable[["Buffer", "RequestHead", Connection, Services], "list[Buffer] | None"]
+S = TypeVar("S", bound=Callable[..., Any])
+
+shortcuts: dict[int, Shortcut] = {}
+"""By API key: what answers plain requests from the undecoded frame."""
+
+
+def shortcut(key: int) -> Callable[[S], S]:
+    """Register what is asked before a request is decoded; what it answers None to goes to the handler, untouched."""
+
+    def register(short: S) -> S:
+        assert key not in shortcuts, f"two shortcuts for API key {key}"
+        shortcuts[key] = short
+        return short
 
     return register
 

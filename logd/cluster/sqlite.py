@@ -1,8 +1,8 @@
 """The metadata store in one SQLite file, shared by the nodes of one machine.
 
 Owns the file, its WAL and its lock file; all of it mode 0600. Made by the node, used by `cluster` through
-`store.Store`. Every call runs in one worker thread at a time, never on the event loop. It knows keys and bytes, not
-what they mean.
+`store.Store`. Every call runs in one worker thread at a time, never on the event loop (where only the WAL's size and
+time are looked at). It knows keys and bytes, not what they mean.
 
 Theory of operation. WAL with synchronous=FULL: a commit that returned has been flushed. Both pragmas are read back,
 since SQLite answers a refused one with silence. Writes begin IMMEDIATE, so that a check never reads what somebody is
@@ -55,6 +55,10 @@ CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, boot TEXT NOT 
 """
 
 WATCH_INTERVAL_MS = 200
+WATCH_LOOKS_MAX = 10
+"""Looks at the files alone before the database is asked all the same: a thread hop costs more than all else that an
+idle node does, and a write that leaves size and time of the WAL as they were is rare but can be."""
+
 BUSY_TIMEOUT_S = 5.0
 WAL_PAGES_MAX = 1000
 """Checkpoint when the WAL has grown past this; SQLite's own figure."""
@@ -128,15 +132,22 @@ class SqliteStore:
         await trio.lowlevel.checkpoint()
         seen = None
         while self._version <= version:
-            moved = self._moved
+            moved, files = self._moved, self._file_states()
             written_by_others = await self._run(self._data_version)
             if written_by_others != seen:
                 seen = written_by_others
                 self._version = max(self._version, await self._run(self._current_version))
             else:
-                with trio.move_on_after(WATCH_INTERVAL_MS / 1000):
-                    await moved.wait()
+                await self._wait_for_writes(moved, files)
         return self._version
+
+    async def _wait_for_writes(self, moved: trio.Event, files: object) -> None:
+        """Wait until this process writes, or its files show that somebody does, but not long."""
+        for _ in range(WATCH_LOOKS_MAX):
+            with trio.move_on_after(WATCH_INTERVAL_MS / 1000):
+                await moved.wait()
+            if moved.is_set() or self._file_states() != files:
+                return
 
     async def take_lease(self, name: str, holder: str, ttl_ms: int) -> Lease | None:
         return await self._run(lambda: self._write(lambda: self._take_lease(name, holder, ttl_ms)))
@@ -167,6 +178,14 @@ class SqliteStore:
             raise StoreClosed
         assert os.getpid() == self._pid, "an SQLite file must not be carried over a fork"
         return await trio.to_thread.run_sync(self._guarded, work, limiter=self._thread)
+
+    def _file_states(self) -> object:
+        """What a write by any process changes; looked at and never opened."""
+        try:
+            found = os.stat(f"{self.path}-wal")
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
 
     def _wake(self) -> None:
         self._moved.set()

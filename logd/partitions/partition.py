@@ -29,6 +29,9 @@ logger = logging.getLogger("logd.partition")
 
 T = TypeVar("T")
 
+FLUSH_NEVER = 2**63 - 1
+"""``flush.messages`` when it asks for nothing."""
+
 
 class Watcher:
     """A fetch that waits until enough bytes became readable in any of its partitions."""
@@ -128,6 +131,11 @@ class Partition:
         """Whether this topic's rules need the records of a batch: compaction wants keys, or another codec is asked."""
         config = self.config
         return config.compression_type != "producer" or "compact" in config.cleanup_policy
+
+    @property
+    def plain(self) -> bool:
+        """Whether clients may write to it, and an acks=1 append never waits for the disk (``flush.messages``)."""
+        return not self.internal and self.config.flush_messages == FLUSH_NEVER
 
     @property
     def high_watermark(self) -> int:
