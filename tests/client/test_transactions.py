@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from random import Random
 
 import pytest
 import trio
 
 from logd.client import (
+    Admin,
     CommitFailed,
     Consumer,
     ConsumerSettings,
@@ -19,6 +21,7 @@ from logd.client import (
     TopicPartition,
     transactions,
 )
+from logd.client.offsets import LATEST
 from tests.client.proxy import behind_proxy
 from tests.client.test_groups import filled
 from tests.client.test_producer import new_topic
@@ -182,6 +185,35 @@ async def test_lost_answers(bootstrap: str, unique: Unique, api_key: int) -> Non
                 await txn.commit_offsets(consumer)
         assert await consumer.committed() == {at: 4}
     assert await committed(bootstrap, target, 4) == [b"0", b"1", b"2", b"3"]
+
+
+@pytest.mark.trio
+async def test_cancelled_anywhere(bootstrap: str, unique: Unique) -> None:
+    """A program that is cancelled at any moment, again and again, has processed each record once in the end."""
+    source, target = await filled(bootstrap, unique("in"), 40), await new_topic(bootstrap, unique("out"))
+    name, group, at = unique("id"), unique("g"), TopicPartition(source, 0)
+    moments, settings = Random(7), GroupSettings(auto_commit_ms=0, protocol="classic")
+
+    async def process() -> None:
+        async with (
+            transactional(bootstrap, name) as producer,
+            Consumer(bootstrap, source, group=group, membership=settings) as consumer,
+        ):
+            while True:
+                async with producer.transaction(consumer) as txn:
+                    for record in (await consumer.read())[:3]:
+                        await txn.send(target, record.value)
+                        await consumer.seek(at, record.offset + 1)
+                    await txn.commit_offsets(consumer)
+
+    async with Admin(bootstrap) as admin:
+        while (await admin.groups.committed(group)).get(at, 0) < 40:
+            with trio.move_on_after(moments.uniform(0.005, 0.2)):
+                await process()
+        ends = {(there := TopicPartition(target, 0)): 0}
+        ends[there] = (await admin.offsets({there: LATEST}, committed_only=True))[there].offset
+    async with Consumer(bootstrap, target, ends=ends, settings=ConsumerSettings(committed_only=True)) as consumer:
+        assert [record.value async for record in consumer] == [b"%d" % number for number in range(40)]
 
 
 @pytest.mark.trio
