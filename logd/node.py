@@ -33,7 +33,7 @@ from logd.doors.kafka import Peer
 from logd.doors.listener import Guest, Guests, Listener
 from logd.errors import Corrupt, Refused, StorageFailed
 from logd.jobs.retention import retain
-from logd.log.directory import DataDirectory, DirectoryUnusable
+from logd.log.directory import DataDirectories, DirectoryUnusable
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import Housekeeping
@@ -179,7 +179,7 @@ async def run_node(
     register_all()
     node = Node(settings, clock or SystemClock())
     try:
-        data = DataDirectory.open(settings.log_dirs[0])
+        data = DataDirectories.open(settings.log_dirs)
         try:
             await node.bind()
             await _run_on(node, data, task_status)
@@ -205,7 +205,7 @@ def _sentence(error: BaseException) -> str:
     return str(error)
 
 
-async def _run_on(node: Node, data: DataDirectory, task_status: trio.TaskStatus[Node]) -> None:
+async def _run_on(node: Node, data: DataDirectories, task_status: trio.TaskStatus[Node]) -> None:
     store = await open_store(Path(data.path))
     try:
         node.cluster = await open_cluster(store, node.settings, new_uuid, new_cluster_id)
@@ -222,7 +222,7 @@ async def _run_on(node: Node, data: DataDirectory, task_status: trio.TaskStatus[
             await store.aclose()
 
 
-def leave_clean(data: DataDirectory) -> None:
+def leave_clean(data: DataDirectories) -> None:
     """Leave the marker of a clean stop; without it the next start looks closer, and no more."""
     try:
         data.mark_clean()
@@ -230,7 +230,7 @@ def leave_clean(data: DataDirectory) -> None:
         logger.error("the stop was clean and cannot be marked so: %s", failure)
 
 
-async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> None:
+async def _start(node: Node, data: DataDirectories, background: trio.Nursery) -> None:
     """Build the services, open every log, start what runs beside the doors."""
     settings, clock, cluster = node.settings, node.clock, node.cluster
     flusher = Flusher(FLUSH_THREADS_MAX)
@@ -274,7 +274,7 @@ async def _start(node: Node, data: DataDirectory, background: trio.Nursery) -> N
     background.start_soon(Scrubber(node.partitions, cluster, steady).run)
 
 
-def partition_table(data: DataDirectory, cluster: Cluster, flusher: Flusher, clock: Clock) -> PartitionTable:
+def partition_table(data: DataDirectories, cluster: Cluster, flusher: Flusher, clock: Clock) -> PartitionTable:
     """The table of the partitions in a data directory, with none opened yet."""
     settings = cluster.settings
     return PartitionTable(
@@ -287,6 +287,7 @@ def partition_table(data: DataDirectory, cluster: Cluster, flusher: Flusher, clo
         flusher=flusher,
         clock=clock,
         free_bytes_min=settings.log_dir_free_bytes_min,
+        others={Path(path): failure for path, failure in data.others.items()},
     )
 
 

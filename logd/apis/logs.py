@@ -15,6 +15,7 @@ import trio
 from logd.apis.registry import Call, api
 from logd.cluster.controller import check_topic_name
 from logd.errors import ErrorCode, Refused
+from logd.partitions.homes import Home
 from logd.partitions.partition import Partition
 from logd.partitions.table import PartitionTable
 from logd.wire.schemas.alter_replica_log_dirs import (
@@ -66,11 +67,13 @@ def _place(table: PartitionTable, name: str, index: int, path: str) -> int:
     """The error code of putting one partition where `path` says; 0 is where it lies."""
     if len(name) + len(f"-{index}") + MOVING_SUFFIX_LENGTH > DIRECTORY_NAME_MAX:
         return ErrorCode.INVALID_TOPIC_EXCEPTION
-    if path != str(table.directory):
+    if path not in [str(home.path) for home in table.homes]:
         return ErrorCode.LOG_DIR_NOT_FOUND
     partition = table.get(name, index)
     if partition is None:
         return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    if partition.log.path.rpartition("/")[0] != path:
+        return ErrorCode.INVALID_REQUEST  # nothing is moved between directories
     return 0 if partition.failure is None else ErrorCode.KAFKA_STORAGE_ERROR
 
 
@@ -83,14 +86,23 @@ async def describe_log_dirs(call: Call, request: DescribeLogDirsRequest) -> Desc
     else:
         found = (table.get(topic.topic, index) for topic in request.topics for index in topic.partitions)
         wanted = [partition for partition in dict.fromkeys(found) if partition is not None]
-    usage = await trio.to_thread.run_sync(shutil.disk_usage, table.directory)
     ordered = sorted(wanted, key=attrgetter("topic", "index"))
+    results = [await _described(home, ordered) for home in table.homes]
+    return DescribeLogDirsResponse(results=results)
+
+
+async def _described(home: Home, ordered: list[Partition]) -> DescribeLogDirsResult:
+    here = [partition for partition in ordered if partition.log.path.rpartition("/")[0] == str(home.path)]
     topics = [
         DescribeLogDirsTopic(name, [_size(partition) for partition in group])
-        for name, group in groupby(ordered, key=attrgetter("topic"))
+        for name, group in groupby(here, key=attrgetter("topic"))
     ]
-    result = DescribeLogDirsResult(0, str(table.directory), topics, usage.total, usage.free)
-    return DescribeLogDirsResponse(results=[result])
+    try:
+        usage = await trio.to_thread.run_sync(shutil.disk_usage, home.path)
+    except OSError:
+        return DescribeLogDirsResult(ErrorCode.KAFKA_STORAGE_ERROR, str(home.path))
+    code = ErrorCode.KAFKA_STORAGE_ERROR if home.failure else 0
+    return DescribeLogDirsResult(code, str(home.path), topics, usage.total, usage.free)
 
 
 def _size(partition: Partition) -> DescribeLogDirsPartition:

@@ -20,7 +20,7 @@ from logd.cluster.store import StoreUnusable
 from logd.config import BadSetting, Settings, load
 from logd.errors import StorageFailed
 from logd.jobs.retention import retain
-from logd.log.directory import DataDirectory, DirectoryUnusable
+from logd.log.directory import DataDirectories, DirectoryUnusable
 from logd.node import SystemClock, hire_compaction, new_cluster_id, new_uuid, open_store, partition_table
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
@@ -38,7 +38,9 @@ def run_stopped(
     """
     logging.getLogger("logd").setLevel(logging.ERROR)
     try:
-        settings = load(config_file, {"log.dirs": str(data_dir)}, {})
+        settings = load(config_file, {}, {})
+        others = [path for path in settings.log_dirs[1:] if path != str(data_dir)]
+        settings = load(config_file, {"log.dirs": ",".join([str(data_dir), *others])}, {})
     except BadSetting as error:
         raise Failure("the configuration can't be used", str(error), "", USAGE) from None
     if not (data_dir / "metadata.db").is_file():
@@ -59,7 +61,7 @@ def _unusable(error: BaseException) -> Failure:
 
 
 async def _run(settings: Settings, job: str, topics: list[str] | None, dry_run: bool) -> list[JobResult]:
-    data = DataDirectory.open(settings.log_dirs[0])
+    data = DataDirectories.open(settings.log_dirs)
     try:
         store = await open_store(Path(data.path))
         try:
@@ -73,7 +75,7 @@ async def _run(settings: Settings, job: str, topics: list[str] | None, dry_run: 
     return [_result(one) for one in done]
 
 
-async def _on(cluster: Cluster, data: DataDirectory, job: str, topics: list[str] | None, dry_run: bool) -> list[Done]:
+async def _on(cluster: Cluster, data: DataDirectories, job: str, topics: list[str] | None, dry_run: bool) -> list[Done]:
     clock, flusher = SystemClock(), Flusher(THREADS_MAX)
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)

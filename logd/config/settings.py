@@ -56,11 +56,11 @@ def _list(doc: str, check: Check | None = None, scope: str = FIXED) -> Definitio
     return Definition(Kind.LIST, doc, "", check, scope)
 
 
-def _one_directory(value: Value) -> str | None:
+def _directories(value: Value) -> str | None:
     assert isinstance(value, tuple)
-    if len(value) == 1 and value[0]:
+    if value and all(value) and len(set(value)) == len(value):
         return None
-    return "logd keeps its data in one directory; give exactly one path"
+    return "give one path or several different ones, with commas between them"
 
 
 def _assignors(value: Value) -> str | None:
@@ -93,9 +93,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Who and where
     node_id: Annotated[int, _int("The id of this broker in the cluster.", "", at_least(0))] = 0
-    log_dirs: Annotated[tuple[str, ...], _list("The directory of all data; logd takes one.", _one_directory)] = (
-        "./logd-data",
-    )
+    log_dirs: Annotated[
+        tuple[str, ...], _list("The directories of all data. The first one holds the metadata too.", _directories)
+    ] = ("./logd-data",)
     log_dir_free_bytes_min: Annotated[
         int,
         _long(

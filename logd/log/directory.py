@@ -6,6 +6,7 @@ clean-shutdown marker; the directories of the partitions inside belong to :class
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -73,6 +74,55 @@ class DataDirectory:
     def close(self) -> None:
         """Let go of the lock."""
         self._lock = None
+
+
+class DataDirectories:
+    """All data directories of a node. The first one holds the metadata and must work; of the others one may fail.
+
+    ``others`` maps the path of each to what is wrong with it, "" for nothing.
+    """
+
+    def __init__(self, first: DataDirectory, others: dict[str, DataDirectory | str]) -> None:
+        self._usable = [first, *(one for one in others.values() if isinstance(one, DataDirectory))]
+        self.path = first.path
+        self.others = {path: one if isinstance(one, str) else "" for path, one in others.items()}
+
+    @classmethod
+    def open(cls, paths: Sequence[str]) -> DataDirectories:
+        """Open them all.
+
+        :raises DirectoryUnusable: the first cannot be used, or another one is in use or not of this format.
+        """
+        first = DataDirectory.open(paths[0])
+        others: dict[str, DataDirectory | str] = {}
+        for path in paths[1:]:
+            try:
+                others[path] = DataDirectory.open(path)
+            except DirectoryUnusable as unusable:
+                if not isinstance(unusable.__cause__, StorageFailed):
+                    raise
+                others[path] = str(unusable)
+        return cls(first, others)
+
+    @property
+    def was_clean(self) -> bool:
+        """Whether every one was left by a process that closed all its logs."""
+        return all(one.was_clean for one in self._usable)
+
+    def mark_dirty(self) -> None:
+        """Take the markers away; see :meth:`DataDirectory.mark_dirty`."""
+        for one in self._usable:
+            one.mark_dirty()
+
+    def mark_clean(self) -> None:
+        """Leave the markers; see :meth:`DataDirectory.mark_clean`."""
+        for one in self._usable:
+            one.mark_clean()
+
+    def close(self) -> None:
+        """Let go of the locks."""
+        for one in self._usable:
+            one.close()
 
 
 def _check_format(disk: Disk, path: str) -> None:

@@ -10,7 +10,7 @@ import errno
 import logging
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log.disk import PASSING, RealDisk
 from logd.log.log import Log, LogConfig
 from logd.log.recovery import empty
-from logd.log.reserve import Room
 from logd.log.state import META_NAME, State, parse_meta
+from logd.partitions.homes import Home, Homes
 from logd.partitions.known import Known
 from logd.partitions.partition import Partition
 
@@ -44,11 +44,9 @@ STRAY_SUFFIX = "-stray"
 """A directory whose name ends so belongs to a topic that the metadata does not know; it is never removed."""
 
 VANISHED = (
-    "the partition's directory has vanished with all its records: put it back, or make an empty one of that name to "
-    "begin the partition anew, and restart logd"
+    "the partition's directory has vanished with all its records, or is in a data directory that failed: put it back, "
+    "or make an empty one of that name to begin the partition anew, and restart logd"
 )
-
-SPARE_DESCRIPTORS = 4
 
 SETTLE_S = 2.0
 """How long a start waits for the flush of what recovery found."""
@@ -105,8 +103,10 @@ class PartitionTable:
         flusher: Flusher,
         clock: Clock,
         free_bytes_min: int = 0,
+        others: Mapping[Path, str] | None = None,
     ) -> None:
-        self.directory = directory
+        """``others``: data directories beside the first, each with what is wrong with it, "" for nothing."""
+        self.homes = Homes(directory, others or {}, free_bytes_min)
         self.some_open_batches = False
         """Whether any topic's rules need the records of its batches; Produce looks closer only then."""
         self._node_id = node_id
@@ -116,8 +116,7 @@ class PartitionTable:
         self._producer_id_expiration_ms = producer_id_expiration_ms
         self._flusher = flusher
         self._clock = clock
-        self._room = Room(str(directory), free_bytes_min)
-        self._disk = RealDisk(spare_descriptors=SPARE_DESCRIPTORS, room=self._room)
+        self._disk = self.homes.first.disk
         self._known = Known(self._disk, str(directory))
         self._by_name: dict[tuple[str, int], Partition] = {}
         self._by_id: dict[tuple[bytes, int], Partition] = {}
@@ -212,10 +211,11 @@ class PartitionTable:
     def _open(self, topic: Topic, state: PartitionState) -> Partition:
         config = self._config_of(topic.name)
         settings = log_config(config, self._producer_id_expiration_ms, spread(topic.id, state.index))
-        path = str(self.directory / f"{topic.name}-{state.index}")
+        name = f"{topic.name}-{state.index}"
+        path = str((self.homes.of(name) or self.homes.first).path / name)
         failure: StorageFailed | Corrupt | None = None
         try:
-            log = self._open_log(path, topic.id, state.index, settings)
+            log = self._log(name, topic.id, state.index, settings)
         except (StorageFailed, Corrupt) as why:
             failure = why
             log = Log(self._disk, path, settings, empty(self._disk, path, topic.id, State(), self._clock.now_ms()))
@@ -251,8 +251,9 @@ class PartitionTable:
 
     async def keep_room(self) -> None:
         """Fill the reserve again that was given away when the disk was full."""
-        if self._room.wants():
-            await trio.to_thread.run_sync(self._room.hold)
+        for home in self.homes:
+            if home.room.wants():
+                await trio.to_thread.run_sync(home.room.hold)
 
     async def open_missing(self) -> None:
         """Try those again that could not be opened since the disk was full or no file descriptor was left."""
@@ -272,28 +273,42 @@ class PartitionTable:
             for tell in self.opened:
                 tell()
 
-    def _open_log(self, path: str, topic_id: bytes, index: int, settings: LogConfig) -> Log:
+    def _log(self, name: str, topic_id: bytes, index: int, settings: LogConfig) -> Log:
+        """Open the log where it is, or begin it where there is room: a data directory that fails is passed over."""
+        home = self.homes.of(name)
+        if home is not None:
+            return self._open_log(home, f"{home.path}/{name}", topic_id, settings)
+        if (topic_id, index) in self._known:
+            raise Corrupt(f"{self.homes.first.path}/{name}", 0, VANISHED)
+        choices = self.homes.choices()
+        for number, home in enumerate(choices, 1):
+            home.names.add(name)  # before others, made side by side, look which is the emptiest
+            try:
+                return self._open_log(home, f"{home.path}/{name}", topic_id, settings)
+            except StorageFailed as failure:
+                home.names.discard(name)
+                if failure.cause.errno not in PASSING:
+                    home.fail(str(failure))
+                if number == len(choices):
+                    raise
+        raise AssertionError("there is always a choice")
+
+    def _open_log(self, home: Home, path: str, topic_id: bytes, settings: LogConfig) -> Log:
         """Open the log of this very topic, or begin it; one of another topic of that name is put aside."""
         now_ms = self._clock.now_ms()
-        meta = self._disk.load(f"{path}/{META_NAME}")
+        disk = home.disk
+        meta = disk.load(f"{path}/{META_NAME}")
         if meta is not None:
             try:
                 found = parse_meta(meta)
             except DecodeError as cause:
                 raise Corrupt(f"{path}/{META_NAME}", 0, str(cause)) from cause
             if found == topic_id:
-                return Log.open(path, settings, clean=self._clean, now_ms=now_ms, disk=self._disk)
+                return Log.open(path, settings, clean=self._clean, now_ms=now_ms, disk=disk)
             aside = f"{path}.{found.hex()}{STRAY_SUFFIX}"
             logger.warning("%s holds a topic that the metadata does not know: it is kept as %s", path, aside)
-            self._disk.rename(path, aside)
-        elif (topic_id, index) in self._known and not self.directory_is_there(path):
-            raise Corrupt(path, 0, VANISHED)
-        return Log.create(path, topic_id, settings, now_ms=now_ms, disk=self._disk)
-
-    def directory_is_there(self, path: str) -> bool:
-        """Whether there is such a directory. Raises StorageFailed."""
-        name = path.rpartition("/")[2]
-        return any(entry.name == name and entry.is_directory for entry in self._disk.entries(str(self.directory)))
+            disk.rename(path, aside)
+        return Log.create(path, topic_id, settings, now_ms=now_ms, disk=disk)
 
     async def remove_leftovers(self) -> None:
         """Remove what a crash left of deleted topics; name what belongs to no topic."""
@@ -301,9 +316,10 @@ class PartitionTable:
 
     def _remove_leftovers(self) -> None:
         try:
-            for entry in self._disk.entries(str(self.directory)):
-                if entry.is_directory and DELETED_NAME.fullmatch(entry.name):
-                    remove_directory(self._disk, str(self.directory / entry.name))
+            for home in self.homes:
+                for entry in home.disk.entries(str(home.path)) if not home.failure else ():
+                    if entry.is_directory and DELETED_NAME.fullmatch(entry.name):
+                        remove_directory(home.disk, str(home.path / entry.name))
         except StorageFailed as failure:
             logger.error("the files of deleted topics can't be removed: %s", failure)
 

@@ -81,7 +81,7 @@ def test_the_finest_of_the_retention_settings_counts() -> None:
         (["num.partitions"], ["--set NAME=VALUE"]),
         (["log.flush.mode=never"], ["never", "log.flush.mode", "group, os"]),
         (["auto.create.topics.enable=maybe"], ["maybe", "true or false"]),
-        (["log.dirs=a,b"], ["a,b", "log.dirs", "one path"]),
+        (["log.dirs=a,,b"], ["a,,b", "log.dirs", "one path or several"]),
         (["default.replication.factor=3"], ["3", "default.replication.factor", "replication is not built yet"]),
         (["listeners=nonsense"], ["nonsense", "NAME://HOST:PORT"]),
         (["listeners=PLAINTEXT://h:99999"], ["99999", "65536"]),

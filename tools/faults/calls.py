@@ -62,20 +62,10 @@ def one_fault(directory: Path, kind: str, number: int, chance: random.Random, re
     for leftover in (data, trace, data.with_name("data.log")):
         shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     call, _, effect = kind.partition(":")
-    strace = [
-        "strace",
-        "-f",
-        "-qq",
-        "--seccomp-bpf",
-        "-y",
-        "-o",
-        str(trace),
-        "-e",
-        f"trace={call}",
-        "-e",
-        "signal=none",
-    ]
-    strace += ["-e", f"trace={call}", "-e", f"inject={call}:{effect}:when={number}"]
+    # with the quick way of strace's no signal is sent
+    quick = [] if "signal" in effect else ["--seccomp-bpf", "-e", "signal=none"]
+    strace = ["strace", "-f", "-q", *quick, "-y", "-o", str(trace), "-e", f"trace={call}"]
+    strace += ["-e", f"inject={call}:{effect}:when={number}"]
     where = f"{kind}:when={number}"
     load = Load(chance)
     with Server(data, settings=SETTINGS, before=strace) as server:
@@ -124,7 +114,7 @@ def hits(trace: Path, call: str, effect: str) -> int:
     """How often the fault came."""
     text = trace.read_text(errors="replace") if trace.exists() else ""
     if "SIGKILL" in effect:
-        return text.count("killed by SIGKILL") and len(re.findall(rf"\b{call}\(", text))
+        return text.count("killed by SIGKILL")
     return text.count(INJECTED) + text.count("DELAYED")
 
 

@@ -24,13 +24,13 @@ import trio
 import trio.testing
 
 import logd.node
-import logd.partitions.table
+import logd.partitions.homes
 from logd.apis.dispatch import Hangup, Pending, start
 from logd.apis.registry import Connection
 from logd.cluster.image import Broker, Endpoint
 from logd.cluster.store import MemoryStore
 from logd.config import load as load_settings
-from logd.log.directory import DataDirectory
+from logd.log.directory import DataDirectories, DataDirectory
 from logd.wire.batches import read_headers, read_records
 from logd.wire.frames import decode_response, request_bytes
 from logd.wire.message import Message
@@ -104,10 +104,10 @@ class World:
         self.store._entries, self.store._version = dict(old._entries), old._version
         return self.store
 
-    def open_directory(self, path: str, **_: Any) -> DataDirectory:
+    def open_directory(self, paths: Any) -> DataDirectories:
         """The data directory, with no lock to take."""
         clean = self.disk.load(f"{DATA}/.clean-shutdown") is not None
-        return DataDirectory(self.faulty, DATA, None, clean)
+        return DataDirectories(DataDirectory(self.faulty, DATA, None, clean), {})
 
     def real_disk(self, **_: Any) -> FaultyDisk:
         """What the partitions open their files with."""
@@ -135,9 +135,9 @@ class World:
         with (
             mock.patch.object(logd.node, "Node", SimulatedNode),
             mock.patch.object(logd.node, "open_store", self.open_store),
-            mock.patch.object(logd.node.DataDirectory, "open", self.open_directory),
+            mock.patch.object(logd.node.DataDirectories, "open", self.open_directory),
             mock.patch.object(logd.node, "new_uuid", new_id),
-            mock.patch.object(logd.partitions.table, "RealDisk", self.real_disk),
+            mock.patch.object(logd.partitions.homes, "RealDisk", self.real_disk),
             mock.patch.object(trio.to_thread, "run_sync", self.in_thread),
         ):
             yield

@@ -1,0 +1,72 @@
+"""The data directories of one node: which of them holds which partition, and where a new one goes.
+
+Each has a disk of its own, so that one may fail while the others serve: then its partitions are offline and nothing
+new is put there. :class:`~logd.partitions.table.PartitionTable` asks; what is in a partition's directory is the log's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from logd.errors import StorageFailed
+from logd.log.disk import RealDisk
+from logd.log.reserve import Room
+
+logger = logging.getLogger("logd.partitions")
+
+SPARE_DESCRIPTORS = 4
+
+
+class Home:
+    """One data directory. ``failure`` says why it cannot be used, "" when it can."""
+
+    def __init__(self, path: Path, free_bytes_min: int, failure: str) -> None:
+        self.path = path
+        self.room = Room(str(path), 0 if failure else free_bytes_min)
+        self.disk = RealDisk(spare_descriptors=SPARE_DESCRIPTORS, room=self.room)
+        self.failure = failure
+        self.names: set[str] = set()
+
+    def look(self) -> None:
+        """Find out which directories are in it."""
+        try:
+            self.names = {entry.name for entry in self.disk.entries(str(self.path)) if entry.is_directory}
+        except StorageFailed as failure:
+            self.fail(str(failure))
+
+    def fail(self, why: str) -> None:
+        """Put nothing new here any more."""
+        if not self.failure:
+            logger.error("the data directory %s fails, new partitions go elsewhere if they can: %s", self.path, why)
+            self.failure = why
+
+
+class Homes:
+    """All data directories; the first one holds the metadata too, and must work."""
+
+    def __init__(self, first: Path, others: Mapping[Path, str], free_bytes_min: int) -> None:
+        """``others``: each with what is wrong with it, "" for nothing."""
+        self._homes = [Home(first, free_bytes_min, "")]
+        self._homes += [Home(path, free_bytes_min, failure) for path, failure in others.items()]
+        for home in self:
+            if not home.failure:
+                home.look()
+
+    def __iter__(self) -> Iterator[Home]:
+        return iter(self._homes)
+
+    @property
+    def first(self) -> Home:
+        """The one with the metadata."""
+        return self._homes[0]
+
+    def of(self, name: str) -> Home | None:
+        """The one that holds a partition's directory; None when none does, as far as they can be read."""
+        return next((home for home in self._homes if name in home.names), None)
+
+    def choices(self) -> Sequence[Home]:
+        """Where a new partition may go: the emptiest first, and when all fail the first one."""
+        usable = [home for home in self._homes if not home.failure]
+        return sorted(usable, key=lambda home: len(home.names)) or [self.first]
