@@ -114,7 +114,7 @@ def hits(trace: Path, call: str, effect: str) -> int:
     """How often the fault came."""
     text = trace.read_text(errors="replace") if trace.exists() else ""
     if "SIGKILL" in effect:
-        return text.count("killed by SIGKILL")
+        return len(re.findall(rf"\b{call}\(.*= \?", text))
     return text.count(INJECTED) + text.count("DELAYED")
 
 

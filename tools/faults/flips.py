@@ -55,7 +55,8 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
     kill(template, killed, places, report)
     templates = [(one, served(one, places, directory / "data")) for one in (template, killed)]
     while report.faults < rounds and not late():
-        source, seen = chance.choice(templates)
+        templates.reverse()
+        source, seen = templates[0]
         data = copied(source, directory / "data")
         if chance.random() < 0.5:
             (data / ".clean-shutdown").unlink(missing_ok=True)
@@ -63,7 +64,7 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
         kinds = KINDS if source == template else (*KINDS, *["recent"] * len(KINDS))
         flipped = flip_partitions(data, kinds, places, chance, min(rounds - report.faults, len(places)), report)
         compare(data, seen, flipped, report)
-    node_flips(*templates[0], directory / "data", chance, report, max(4, rounds // 40))
+    node_flips(template, dict(templates)[template], directory / "data", chance, report, max(4, rounds // 40))
     return report
 
 

@@ -107,7 +107,8 @@ def record(mounted: Path, disk: Recorder, life: Life, directory: Path, report: R
 
 def look(data: Path, events: list[Event], where: str, directory: Path, report: Report) -> None:
     """Serve what the cut left, read it all, and compare."""
-    with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+    calm = {"log.cleaner.enable": "false", "log.retention.check.interval.ms": "3600000"}
+    with Server(data, settings={**SETTINGS, **calm}) as server:
         server.log = directory / "after.log"
         server.log.unlink(missing_ok=True)
         try:
