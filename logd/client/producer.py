@@ -24,7 +24,7 @@ from logd.client.partitioning import Partitioner
 from logd.client.routing import Router
 from logd.client.sequences import Sequences
 from logd.client.settings import CODECS, ClientSettings, ProducerSettings
-from logd.client.transactions import PRODUCE_HIGHEST_BEFORE, Source, Transaction, Transactions
+from logd.client.transactions import PRODUCE_HIGHEST_BEFORE, Reading, Transaction, Transactions
 from logd.clock import Clock
 from logd.errors import ErrorCode, Refused
 from logd.wire.batches import build_batch
@@ -154,7 +154,7 @@ class Producer(Lifetime):
         return delivery
 
     @asynccontextmanager
-    async def transaction(self, *consumers: Source) -> AsyncIterator[Transaction]:
+    async def transaction(self, *consumers: Reading) -> AsyncIterator[Transaction]:
         """Within the block, all that is sent, and the offsets committed, are one: all of it or nothing of it is seen
         by readers of committed records. Committed at the end of the block; aborted when that ends by an exception or
         is cancelled, and then `consumers` (and those whose offsets were committed) go back to where they were before.
@@ -167,7 +167,7 @@ class Producer(Lifetime):
             raise ValueError("transactions need a name: ProducerSettings(transactional_id=...)")
         async with transactions.lock:
             await transactions.begin()
-            transaction = Transaction(self, transactions, list(consumers))
+            transaction = Transaction(self, transactions, [one.share for one in consumers])
             is_over = False
             try:
                 yield transaction

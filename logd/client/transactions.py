@@ -58,6 +58,14 @@ FENCED = (ErrorCode.PRODUCER_FENCED, ErrorCode.INVALID_PRODUCER_EPOCH)
 FORGOTTEN = (ErrorCode.INVALID_PRODUCER_ID_MAPPING, ErrorCode.UNKNOWN_PRODUCER_ID)
 
 
+class Reading(Protocol):
+    """A consumer."""
+
+    @property
+    def share(self) -> Source:
+        """What its offsets are committed by."""
+
+
 class Source(Protocol):
     """What a transaction asks of a consumer whose offsets it commits."""
 
@@ -309,18 +317,19 @@ class Transaction:
             topic, value, key=key, partition=partition, headers=headers, timestamp_ms=timestamp_ms
         )
 
-    async def commit_offsets(self, consumer: Source, offsets: Mapping[TopicPartition, int] | None = None) -> None:
+    async def commit_offsets(self, consumer: Reading, offsets: Mapping[TopicPartition, int] | None = None) -> None:
         """Let a consumer's offsets become its group's with this transaction: these, or all of which the program was
         given records. The consumer must not commit by itself (``GroupSettings(auto_commit_ms=0)``).
 
         :raises CommitFailed: the consumer's partitions were given to another member: abort, by letting it out.
         """
-        if consumer not in self._sources:
-            self._sources.append(consumer)
-        chosen = consumer.work() if offsets is None else dict(offsets)
+        source = consumer.share
+        if source not in self._sources:
+            self._sources.append(source)
+        chosen = source.work() if offsets is None else dict(offsets)
         if chosen:
-            await self._transactions.commit_offsets(consumer.identity, chosen)
-            self._offsets.append((consumer, chosen))
+            await self._transactions.commit_offsets(source.identity, chosen)
+            self._offsets.append((source, chosen))
 
     def abort(self) -> None:
         """Abort when the block ends, instead of committing."""
@@ -328,10 +337,10 @@ class Transaction:
 
     def committed(self) -> None:
         """Called by the producer."""
-        for consumer, offsets in self._offsets:
-            consumer.committed_up_to(offsets)
+        for source, offsets in self._offsets:
+            source.committed_up_to(offsets)
 
     def undone(self) -> None:
         """Called by the producer: consumers go back to what was committed."""
-        for consumer in self._sources:
-            consumer.rewind()
+        for source in self._sources:
+            source.rewind()
