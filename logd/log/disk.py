@@ -351,6 +351,23 @@ def _entry(found: os.DirEntry[str]) -> Entry:
     return Entry(found.name, status.st_size, status.st_mtime_ns // 1_000_000, found.is_dir())
 
 
+def occupy(path: str, size: int) -> bool:
+    """Make a file of ``size`` bytes that exist on disk; say whether it is there now, else there is none."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return False
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def lock_file(path: str) -> File | None:
     """Take the exclusive lock of a file (made when absent), held until the File is let go; None if another has it."""
     try:

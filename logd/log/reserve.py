@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 from typing import Final
 
 RESERVE_NAME: Final = ".reserve"
@@ -68,17 +69,6 @@ class Room:
             return self.free_bytes() >= 3 * self.free_bytes_min
         return False
 
-    def hold(self) -> None:
-        """Make the reserve; waits for the disk. What fails is left for later."""
-        try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            return
-        try:
-            os.posix_fallocate(fd, 0, self.free_bytes_min)
-            self.held = True
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-        finally:
-            os.close(fd)
+    def hold(self, occupy: Callable[[str, int], bool]) -> None:
+        """Make the reserve with :func:`~logd.log.disk.occupy`; waits for the disk. What fails is left for later."""
+        self.held = occupy(self._path, self.free_bytes_min)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
-from logd.log.disk import PASSING, RealDisk
+from logd.log.disk import PASSING, RealDisk, occupy
 from logd.log.log import Log, LogConfig
 from logd.log.recovery import empty
 from logd.log.state import META_NAME, State, parse_meta
@@ -253,7 +253,7 @@ class PartitionTable:
         """Fill the reserve again that was given away when the disk was full."""
         for home in self.homes:
             if home.room.wants():
-                await trio.to_thread.run_sync(home.room.hold)
+                await trio.to_thread.run_sync(home.room.hold, occupy)
 
     async def open_missing(self) -> None:
         """Try those again that could not be opened since the disk was full or no file descriptor was left."""

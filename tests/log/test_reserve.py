@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from logd.errors import StorageFailed
-from logd.log.disk import RealDisk
+from logd.log.disk import RealDisk, occupy
 from logd.log.log import Log, LogConfig
 from logd.log.reserve import RESERVE_NAME, Room
 from tests.log.batches import TOPIC_ID, append, batch, content, flush
@@ -54,7 +54,7 @@ def test_reserve_is_given_away_and_taken_again(space: Space, tmp_path: Path) -> 
     """The reserve goes when others fill the disk, by the next flush or append, and comes back with plenty of space."""
     room = Room(str(tmp_path), 2 * MIB)
     assert room.wants()
-    room.hold()
+    room.hold(occupy)
     file = tmp_path / RESERVE_NAME
     assert file.stat().st_blocks * 512 >= 2 * MIB
     assert not room.wants()
