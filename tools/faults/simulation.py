@@ -37,10 +37,11 @@ from logd.wire.message import Message
 from tests.fakes.disks import FaultyDisk, MemoryDisk
 from tools.faults import conversation
 from tools.faults.conversation import OK, OUT_OF_ORDER, STORAGE, Gone, Talk, Told
-from tools.faults.history import Polled
+from tools.faults.history import Polled, Read
 from tools.faults.load import Load, Writer
 from tools.faults.peer import key_of
 from tools.faults.report import Report, late
+from tools.faults.transactions import Transactor, committed_values
 
 DATA = "/data"
 EPOCH_MS = 1_790_000_000_000
@@ -53,6 +54,7 @@ SETTINGS = {
     "log.retention.check.interval.ms": "1000",
     "log.flush.offset.checkpoint.interval.ms": "700",
     "offsets.topic.num.partitions": "1",
+    "transaction.state.log.num.partitions": "1",
     "num.partitions": "1",
     "log.dir.free.bytes.min": "0",
 }
@@ -196,6 +198,7 @@ class Story:
         self.load = Load(self.world.chance, record_bytes=40)
         self.faults: list[str] = []
         self.readers = 0
+        self.transactor = Transactor("tx", [("ledger", 0), ("ledger", 1)], self.load.events)
 
     async def run(self) -> None:
         """All lives, a last one without faults, and the last read."""
@@ -203,6 +206,7 @@ class Story:
             for life in range(self.lives):
                 await self.live(life, faults=True)
             await self.live(self.lives, faults=False)
+        self.load.places += self.transactor.places
         self.report.add(self.load.anomalies(), f"after {self.faults}")
 
     async def live(self, life: int, *, faults: bool) -> None:
@@ -259,6 +263,8 @@ class Story:
                 await self._try(Link(self.world, 0), self.load.beginning("simulated", 3))
             for number, writer in enumerate(self.load.writers):
                 nursery.start_soon(self._write, Link(self.world, number), writer, steps // 3)
+                await self._try(Link(self.world, 0), conversation.create("ledger", 2))
+            nursery.start_soon(self._transact, Link(self.world, 12), steps // 12)
             if self.load.places:
                 nursery.start_soon(self._poll, Link(self.world, 10), steps // 3)
                 nursery.start_soon(self._commit, Link(self.world, 11), steps // 20)
@@ -296,6 +302,28 @@ class Story:
                             self.load.events.append(Polled(f"c{reader}", f"{topic}-{partition}", one.offset, value))
                     at = header.next_offset
 
+    async def _transact(self, link: Link, steps: int) -> None:
+        """Transactions one after the other; one that meets trouble is given up, and aborted by the next beginning."""
+        ready = False
+        for _ in range(steps):
+            chance = self.world.chance
+            try:
+                if not ready:
+                    await link.hold(self.transactor.begin())
+                times = self.world.clock.now_ms()
+                await link.hold(self.transactor.transaction(chance.randrange(1, 4), chance.random() < 0.7, times))
+                ready = True
+                if chance.random() < 0.3:
+                    await self._see_committed(link, f"t{self.readers}.{self.world.operations}")
+            except (Gone, Told):
+                ready = False
+
+    async def _see_committed(self, link: Link, reader: str) -> None:
+        for topic, partition in self.transactor.places:
+            found, _ = await link.hold(committed_values(topic, partition))
+            where = f"{topic}-{partition}"
+            self.load.events += [Polled(f"{reader}-{partition}", where, *one, True) for one in found]
+
     async def _commit(self, link: Link, steps: int) -> None:
         for _ in range(steps):
             await self._try(link, self.load.committing())
@@ -309,6 +337,12 @@ class Story:
                 if code != OK:
                     self.report.wrong("not-recovered", f"{writer.stream.place} answers {code} after {self.faults}")
                     return
+            await link.hold(self.transactor.begin())
+            for topic, partition in self.transactor.places:
+                found, beyond = await link.hold(committed_values(topic, partition))
+                self.load.events += [Read(f"{topic}-{partition}", *one, True) for one in found]
+                if beyond:
+                    self.report.wrong("hanging-transaction", f"{topic}-{partition}: {beyond} records, {self.faults}")
             await link.hold(self.load.reading())
         except (Gone, Told) as error:
             self.report.wrong("not-recovered", f"{error!r} after {self.faults}")
@@ -330,6 +364,7 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
         for event in story.load.events:
             digest.update(repr(event).encode())
         report.count("acknowledged", story.load.acknowledged)
+        report.count("transactions_committed", story.transactor.committed)
         if len(report.found) > found:
             report.wrong("seed", f"repeat with --seed {number} --rounds 1")
     report.figures["operations"] = operations
