@@ -21,6 +21,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "B2-flush-tried-again": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),
     "B4-corruption-taken-for-the-end": (*KIT, "flips", "--seed", "1", "--rounds", "50"),
     "B12-producers-forgotten": (*KIT, "simulation", "--seed", "1", "--rounds", "5"),
+    "B14-read-committed-reads-all": (*KIT, "simulation", "--seed", "1", "--rounds", "4"),
     "B18-read-before-it-is-safe": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),
     "B19-tombstones-too-early": (*TEST, "tests/log/test_compaction.py", "tests/log/test_compaction_model.py"),
     "B19-removed-too-early": (*TEST, "tests/log/test_compaction_crash.py"),

@@ -265,6 +265,7 @@ class Story:
                 nursery.start_soon(self._write, Link(self.world, number), writer, steps // 3)
                 await self._try(Link(self.world, 0), conversation.create("ledger", 2))
             nursery.start_soon(self._transact, Link(self.world, 12), steps // 12)
+            nursery.start_soon(self._see_committed, Link(self.world, 13), steps // 12)
             if self.load.places:
                 nursery.start_soon(self._poll, Link(self.world, 10), steps // 3)
                 nursery.start_soon(self._commit, Link(self.world, 11), steps // 20)
@@ -313,16 +314,17 @@ class Story:
                 times = self.world.clock.now_ms()
                 await link.hold(self.transactor.transaction(chance.randrange(1, 4), chance.random() < 0.7, times))
                 ready = True
-                if chance.random() < 0.3:
-                    await self._see_committed(link, f"t{self.readers}.{self.world.operations}")
             except (Gone, Told):
                 ready = False
 
-    async def _see_committed(self, link: Link, reader: str) -> None:
-        for topic, partition in self.transactor.places:
-            found, _ = await link.hold(committed_values(topic, partition))
-            where = f"{topic}-{partition}"
-            self.load.events += [Polled(f"{reader}-{partition}", where, *one, True) for one in found]
+    async def _see_committed(self, link: Link, steps: int) -> None:
+        """Read what is committed, in the middle of transactions too."""
+        for _ in range(steps):
+            for topic, partition in self.transactor.places:
+                self.readers += 1
+                reader, seen = f"t{self.readers}", await self._try(link, committed_values(topic, partition))
+                found, _ = seen or ([], 0)
+                self.load.events += [Polled(reader, f"{topic}-{partition}", *one, True) for one in found]
 
     async def _commit(self, link: Link, steps: int) -> None:
         for _ in range(steps):
