@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUGS = Path(__file__).with_name("bugs")
 SKIPPED = 3
 
-KIT = (sys.executable, "-m", "tools.faults")
+KIT = (sys.executable, "-m", "tools.faults", "--first")
 TEST = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "B1-torn-tail-kept": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),

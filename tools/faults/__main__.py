@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tools.faults.report import Report, Skipped, end_after
+from tools.faults.report import Report, Skipped, end_after, end_at_first
 
 KINDS = ("kill", "calls", "flips", "full", "power", "clock", "simulation")
 SKIPPED = 3
@@ -25,7 +25,10 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, help="where files may go, and stay; a temporary one is removed")
     parser.add_argument("--on", default="", help="what the kind offers: a file system, a system call, a flush mode")
     parser.add_argument("--seconds", type=float, help="begin no round after so many, however many --rounds say")
+    parser.add_argument("--first", action="store_true", help="begin no round after the first anomaly")
     chosen = parser.parse_args()
+    if chosen.first:
+        end_at_first()
     if chosen.seconds is not None:
         end_after(chosen.seconds)
     module = importlib.import_module(f"tools.faults.{chosen.kind}")

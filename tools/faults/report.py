@@ -12,11 +12,17 @@ from tools.faults.history import Anomaly
 
 SHOWN_MAX = 12
 _END: list[float] = []
+_FIRST: list[bool] = []
 
 
 def end_after(seconds: float) -> None:
     """Have every kind stop after the round in which so many seconds have passed."""
     _END[:] = [time.monotonic() + seconds]
+
+
+def end_at_first() -> None:
+    """Have every kind stop after the round in which the first anomaly was found."""
+    _FIRST.append(True)
 
 
 def late() -> bool:
@@ -40,11 +46,14 @@ class Report:
 
     def add(self, anomalies: Iterable[Anomaly], where: str = "") -> None:
         """Take anomalies in, with the round that they belong to."""
-        self.found += [Anomaly(one.kind, f"{where}: {one.text}" if where else one.text) for one in anomalies]
+        for one in anomalies:
+            self.wrong(one.kind, f"{where}: {one.text}" if where else one.text)
 
     def wrong(self, kind: str, text: str) -> None:
         """Take in one anomaly."""
         self.found.append(Anomaly(kind, text))
+        if _FIRST:
+            end_after(0)
 
     def longest(self, name: str, value: float) -> None:
         """Keep the largest of some figures."""
