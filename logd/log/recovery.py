@@ -64,8 +64,8 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     settled = settle(disk, path, entries)
     if settled.changed:
         entries = disk.entries(path)
-    if settled.compacted != config.compacted:  # what was compacted has gaps for ever, what was not has none yet
-        config = msgspec.structs.replace(config, compacted=settled.compacted)
+    if settled.compacted and not config.compacted:
+        config = msgspec.structs.replace(config, compacted=True)  # it was, and has gaps for ever
     state = _state(disk, path)
     segments = _segments(disk, path, entries)
     if not segments:
