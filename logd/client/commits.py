@@ -7,26 +7,16 @@ administrator does to offsets is in ``groups``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from logd.client.calls import OFFSET_COMMIT, OFFSET_FETCH
 from logd.client.errors import ClientError, CommitFailed, check, error_code, refused
 from logd.client.metadata import TopicPartition
 from logd.client.routing import GROUP, Router
 from logd.errors import ErrorCode, Refused
-from logd.wire.schemas.offset_commit import (
-    OffsetCommitRequest,
-    OffsetCommitRequestPartition,
-    OffsetCommitRequestTopic,
-    OffsetCommitResponse,
-)
-from logd.wire.schemas.offset_fetch import (
-    OffsetFetchRequest,
-    OffsetFetchRequestGroup,
-    OffsetFetchRequestTopic,
-    OffsetFetchRequestTopics,
-    OffsetFetchResponse,
-)
+
+if TYPE_CHECKING:
+    from logd.wire.schemas.offset_fetch import OffsetFetchResponse
 
 T = TypeVar("T")
 
@@ -71,6 +61,13 @@ async def commit_offsets(router: Router, who: Identity, offsets: Mapping[TopicPa
     :raises CommitFailed: the member was put out, or its partitions are being given to others.
     :raises Refused: the server's other reasons, such as a topic that is gone or metadata that is too large.
     """
+    from logd.wire.schemas.offset_commit import (
+        OffsetCommitRequest,
+        OffsetCommitRequestPartition,
+        OffsetCommitRequestTopic,
+        OffsetCommitResponse,
+    )
+
     if not offsets:
         return
     topics: dict[str, OffsetCommitRequestTopic] = {}
@@ -118,6 +115,14 @@ async def fetch_offsets(
 
     :raises Refused: the server's reasons, a fenced member among them.
     """
+    from logd.wire.schemas.offset_fetch import (
+        OffsetFetchRequest,
+        OffsetFetchRequestGroup,
+        OffsetFetchRequestTopic,
+        OffsetFetchRequestTopics,
+        OffsetFetchResponse,
+    )
+
     topics: dict[str, list[int]] = {}
     for at in partitions:
         topics.setdefault(at.topic, []).append(at.partition)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -24,7 +25,6 @@ from logd.client.partitioning import Partitioner
 from logd.client.routing import Router
 from logd.client.sequences import Sequences
 from logd.client.settings import CODECS, ClientSettings, ProducerSettings
-from logd.client.transactions import PRODUCE_HIGHEST_BEFORE, Reading, Transaction, Transactions
 from logd.clock import Clock
 from logd.errors import ErrorCode, Refused
 from logd.wire.batches import build_batch
@@ -37,6 +37,9 @@ from logd.wire.schemas.produce import (
     ProduceResponse,
     TopicProduceData,
 )
+
+if TYPE_CHECKING:
+    from logd.client.transactions import Reading, Transaction, Transactions
 
 VERSION_BEFORE_IDS = 12
 """From the version after this one on, Produce names topics by id."""
@@ -78,6 +81,8 @@ class Producer(Lifetime):
             return None
         if self._sequences is None:
             raise ValueError("transactions need acks -1 and idempotent true")
+        from logd.client.transactions import Transactions
+
         return Transactions(self._router, name, self.settings.transaction_timeout_ms, self._sequences)
 
     async def _wind_up(self) -> None:
@@ -167,7 +172,7 @@ class Producer(Lifetime):
             raise ValueError("transactions need a name: ProducerSettings(transactional_id=...)")
         async with transactions.lock:
             await transactions.begin()
-            transaction = Transaction(self, transactions, [one.share for one in consumers])
+            transaction = transactions.transaction(self, [one.share for one in consumers])
             is_over = False
             try:
                 yield transaction
@@ -348,7 +353,7 @@ class Producer(Lifetime):
         request, has_ids = self._request(batches)
         highest = None if has_ids else VERSION_BEFORE_IDS
         if self._transactions is not None and not self._transactions.is_implicit:
-            highest = PRODUCE_HIGHEST_BEFORE
+            highest = self._transactions.PRODUCE_HIGHEST_BEFORE
         version = connection.version_for(PRODUCE, highest)
         if self.settings.acks == 0:
             await connection.tell(PRODUCE, request, version=version)

@@ -6,7 +6,7 @@ does not know of it any more (KIP-664): readers of committed records wait behind
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -99,7 +99,7 @@ class Transactions:
 
         return await self._router.retry(attempt)
 
-    async def open_in(self, partitions: Iterable[TopicPartition]) -> list[OpenTransaction]:
+    async def open_in(self, partitions: Iterable[TopicPartition]) -> Sequence[OpenTransaction]:
         """The transactions that these partitions hold open, by partition."""
         found: list[OpenTransaction] = []
         wanted = list(partitions)
@@ -119,7 +119,7 @@ class Transactions:
                     found += [_open(at, one) for one in part.active_producers if one.current_txn_start_offset >= 0]
         return sorted(found, key=lambda item: (item.at, item.first_offset))
 
-    async def hanging(self, partitions: Iterable[TopicPartition]) -> list[OpenTransaction]:
+    async def hanging(self, partitions: Iterable[TopicPartition]) -> Sequence[OpenTransaction]:
         """Those that are open in a partition while no coordinator counts it among an open transaction's."""
         held = await self.open_in(partitions)
         if not held:

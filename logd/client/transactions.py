@@ -50,10 +50,9 @@ if TYPE_CHECKING:
 
 FEATURE = "transaction.version"
 IMPLICIT_LEVEL = 2
-PRODUCE_HIGHEST_BEFORE = 11
 END_HIGHEST_BEFORE = 4
 OFFSETS_HIGHEST_BEFORE = 4
-"""The highest versions of Produce, EndTxn and TxnOffsetCommit that mean transaction version 1."""
+"""The highest versions of EndTxn and TxnOffsetCommit that mean transaction version 1."""
 FENCED = (ErrorCode.PRODUCER_FENCED, ErrorCode.INVALID_PRODUCER_EPOCH)
 FORGOTTEN = (ErrorCode.INVALID_PRODUCER_ID_MAPPING, ErrorCode.UNKNOWN_PRODUCER_ID)
 
@@ -89,6 +88,9 @@ class Transactions:
     `error` is what went wrong in the present one: it can only be aborted. `fatal` ends the producer.
     """
 
+    PRODUCE_HIGHEST_BEFORE = 11
+    """The highest version of Produce that means transaction version 1."""
+
     def __init__(self, router: Router, name: str, timeout_ms: int, sequences: Sequences) -> None:
         self.name = name
         self.is_open = False
@@ -117,6 +119,10 @@ class Transactions:
         if self._must_begin_anew:
             await self.open()
         self.is_open = True
+
+    def transaction(self, producer: Producer, sources: list[Source]) -> Transaction:
+        """What the program has of the present one."""
+        return Transaction(producer, self, sources)
 
     async def open(self) -> None:
         """Take the id: whoever had it is fenced, what it left open is aborted."""
