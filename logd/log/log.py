@@ -39,7 +39,7 @@ from logd.log.segment import (
 )
 from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
-from logd.log.swap import Exchange, Swap, remember_cleaned
+from logd.log.swap import Exchange, Swap, after, remember_cleaned
 from logd.log.transactions import NEVER
 from logd.wire.batches import CONTROL, TRANSACTIONAL, BatchHeader, check_crc, read_headers, stamp, stamp_append_time
 
@@ -77,6 +77,7 @@ class Log:
         self.segments: list[Segment] = found.segments
         self.cleaned_offset = found.cleaned_offset
         """Below it the log is compacted."""
+        self._sums = found.sums or {}
         self.has_gaps = found.has_gaps
         """Whether it was ever compacted, wherever."""
         self.failure: StorageFailed | None = None
@@ -257,7 +258,7 @@ class Log:
             )
         if base != self.end_offset and not self.has_gaps:
             self.has_gaps = True
-            remember_cleaned(self._disk, self.path, self.cleaned_offset)  # so that recovery expects gaps
+            remember_cleaned(self._disk, self.path, self.cleaned_offset, self._sums)  # so that recovery expects gaps
         self._write(batch, base, header.last_offset, header.max_timestamp, now_ms)
         if header.producer_id >= 0:
             if header.attributes & CONTROL:
@@ -476,7 +477,7 @@ class Log:
         if not all(one.finished for one in old):
             return None
         dropped = list(dropped_markers)
-        return Swap(self._disk, self.path, exchange, old, self.cleaned_offset, self.fail, dropped)
+        return Swap(self._disk, self.path, exchange, old, self.cleaned_offset, self.fail, dropped, self._sums)
 
     def swap_segments(self, swap: Swap) -> bool:
         """Put compacted segments, whose swap is committed, in place of the old; False when those have changed.
@@ -496,6 +497,7 @@ class Log:
         self.has_gaps = True
         self.aborted.forget(swap.dropped)
         new.aborted = self.aborted.part(new.base_offset, new.next_offset)
+        self._sums = after(swap.sums, swap.exchange)
         self.segments[at:stop] = [new]
         self._bases[at:stop] = [new.base_offset]
         self._opened = [one for one in self._opened if one not in swap.old]
@@ -504,7 +506,8 @@ class Log:
     def remember_cleaned(self, offset: int) -> Callable[[], None]:
         """Count the log as compacted below ``offset``; return what writes that down, for a worker thread."""
         self.cleaned_offset = offset
-        return partial(remember_cleaned, self._disk, self.path, offset)
+        self._sums = {base: one for base, one in self._sums.items() if base in self._bases}
+        return partial(remember_cleaned, self._disk, self.path, offset, self._sums)
 
     def truncate(self, offset: int) -> int:
         """Cut the log's end back to ``offset``, or to the start of the batch that holds it; waits for the disk.

@@ -21,7 +21,7 @@ from logd.log.producers import Producers
 from logd.log.restoring import SNAPSHOT_SUFFIX, note_batch, put_right, restore_aborted, restore_producers
 from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPlace, Segment
 from logd.log.state import META_NAME, STATE_NAME, State, parse_meta, parse_state
-from logd.log.swap import settle
+from logd.log.swap import Sums, settle
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
 _NAME_DIGITS: Final = 20
@@ -42,6 +42,7 @@ class Found(NamedTuple):
     snapshots: list[int]
     cleaned_offset: int = 0
     has_gaps: bool = False
+    sums: Sums | None = None
 
 
 def empty(disk: Disk, path: str, topic_id: bytes, state: State, now_ms: int) -> Found:
@@ -82,7 +83,11 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
     put_right(disk, path, entries, found.segments, aborted)
     if found.end_offset >= state.start_offset:
-        return found._replace(cleaned_offset=min(settled.cleaned_offset, found.end_offset), has_gaps=settled.compacted)
+        for segment in segments:
+            if settled.sums.get(segment.base_offset, (-1, 0))[0] == segment.size:
+                segment.checksum = settled.sums[segment.base_offset][1]
+        cleaned_offset = min(settled.cleaned_offset, found.end_offset)
+        return found._replace(cleaned_offset=cleaned_offset, has_gaps=settled.compacted, sums=settled.sums)
     for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
         remove_segment(disk, segment)
     return empty(disk, path, topic_id, state, now_ms)

@@ -17,7 +17,8 @@ from logd.errors import Corrupt, StorageFailed
 from logd.log.aborted import TXN_INDEX_SUFFIX
 from logd.log.disk import DISK_FULL, Buffer, Disk, File, Mapping
 from logd.log.index import TIME_ENTRY_BYTES, Index, parse
-from logd.wire.batches import HEADER_BYTES, LOG_OVERHEAD_BYTES
+from logd.wire.batches import HEADER_BYTES, LOG_OVERHEAD_BYTES, check_crc, read_header
+from logd.wire.checksum import crc32c
 
 LOG_SUFFIX: Final = ".log"
 INDEX_SUFFIX: Final = ".index"
@@ -77,6 +78,7 @@ class Segment:
         "allocated",
         "base_offset",
         "changed_ms",
+        "checksum",
         "created_ms",
         "finished",
         "first_timestamp",
@@ -105,6 +107,7 @@ class Segment:
         self.written_from = 0  # the position from which on this process wrote it
         self._sure: list[tuple[int, int]] = []  # where, below that, it was read and found well
         self.aborted = b""  # what its transaction index is to hold, once it is sealed
+        self.checksum: int | None = None  # of the whole file, of a compacted segment until that was looked at
         self.touched = False  # read since the last look for unused ones
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
@@ -134,6 +137,33 @@ class Segment:
         """Say whether the bytes between two positions are known to be what was appended."""
         stop = min(stop, self.written_from)
         return start >= stop or any(low <= start and stop <= high for low, high in self._sure)
+
+    def check_whole(self) -> None:
+        """Look once whether a compacted segment is, to the byte, what compaction wrote; waits for the disk.
+
+        Where a batch's own checksum is wrong, that explains it, and whoever reads that batch hears so.
+
+        :raises Corrupt: a field that no batch's checksum covers is wrong, nobody knows where.
+        """
+        wanted, file = self.checksum, self.file
+        if wanted is None:
+            return
+        found = 0
+        for position in range(0, self.size, SCAN_BYTES):
+            found = crc32c(self._disk.read(file, min(SCAN_BYTES, self.size - position), position), found)
+        if found != wanted and not self._has_bad_batch():
+            raise Corrupt(self.log_path, 0, "the compacted segment is not what was written")
+        self.checksum = None
+
+    def _has_bad_batch(self) -> bool:
+        try:
+            for place in self.walk(0, self.size):
+                data = self._disk.read(self.file, place.size, place.position)
+                if len(data) < place.size or not check_crc(data, 0, read_header(data)):
+                    return True
+        except Corrupt:
+            return True
+        return False
 
     def make_sure(self, start: int, stop: int) -> None:
         """Note that the bytes between two positions are well."""
@@ -401,6 +431,7 @@ class Segment:
         self.written_from = min(self.written_from, position)
         self._sure = [(low, min(high, position)) for low, high in self._sure if low < position]
         self.sealed = self.finished = False
+        self.checksum = None
         self._marks = {}
         self._last_base = -1
         self.next_offset = next_offset

@@ -141,6 +141,7 @@ class Slice:
         return data
 
     def _locate_and_map(self) -> None:
+        self._segment.check_whole()
         if self._mapping is None:
             self.locate(wait=True)
             if self.size:

@@ -25,6 +25,7 @@ from logd.wire.checksum import crc32c
 COMPACTION_NAME: Final = "partition.compaction"
 CLEANED_SUFFIX: Final = ".cleaned"
 _PROGRESS: Final = Struct(">4sIqbqqqI")
+_SUM: Final = Struct(">qqI")
 _MAGIC: Final = b"LCP1"
 _CRC_FROM: Final = 8
 _DIGITS: Final = 20
@@ -39,11 +40,20 @@ class Exchange(msgspec.Struct, frozen=True, gc=False):
     crc: int
 
 
-class Progress(msgspec.Struct, frozen=True, gc=False):
-    """What ``partition.compaction`` says: below ``cleaned_offset`` the log is clean; the swap that is under way."""
+Sums = dict[int, tuple[int, int]]
+"""Compacted segments by base offset: the size of each, and the checksum of all of it."""
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """What ``partition.compaction`` says: below ``cleaned_offset`` the log is clean; the swap that is under way.
+
+    ``sums`` tells what a compacted segment must be: its gaps are lawful, so that nothing else would show a base offset
+    that is wrong, which no batch's own checksum covers.
+    """
 
     cleaned_offset: int = 0
     exchange: Exchange | None = None
+    sums: Sums = {}
 
 
 def pack_progress(progress: Progress) -> bytes:
@@ -52,6 +62,8 @@ def pack_progress(progress: Progress) -> bytes:
     under_way = progress.exchange is not None
     fields = (swap.base_offset, swap.next_offset, swap.size, swap.crc)
     out = bytearray(_PROGRESS.pack(_MAGIC, 0, progress.cleaned_offset, under_way, *fields))
+    for base_offset, sums in sorted(progress.sums.items()):
+        out += _SUM.pack(base_offset, *sums)
     out[4:8] = crc32c(memoryview(out)[_CRC_FROM:]).to_bytes(4, "big")
     return bytes(out)
 
@@ -59,12 +71,19 @@ def pack_progress(progress: Progress) -> bytes:
 def parse_progress(data: bytes) -> Progress:
     """Read ``partition.compaction``; raises DecodeError."""
     try:
-        magic, crc, cleaned, under_way, *fields = _PROGRESS.unpack(data)
+        magic, crc, cleaned, under_way, *fields = _PROGRESS.unpack(data[: _PROGRESS.size])
+        sums = {base: (size, sum_) for base, size, sum_ in _SUM.iter_unpack(data[_PROGRESS.size :])}
     except StructError as cause:
         raise DecodeError(f"a partition.compaction file of {len(data)} bytes") from cause
     if magic != _MAGIC or crc != crc32c(memoryview(data)[_CRC_FROM:]):
         raise DecodeError("not a partition.compaction file, or a damaged one")
-    return Progress(cleaned, Exchange(*fields) if under_way else None)
+    return Progress(cleaned, Exchange(*fields) if under_way else None, sums)
+
+
+def after(sums: Sums, exchange: Exchange) -> Sums:
+    """Return the sums when an exchange has been carried out."""
+    kept = {base: one for base, one in sums.items() if not exchange.base_offset <= base < exchange.next_offset}
+    return {**kept, exchange.base_offset: (exchange.size, exchange.crc)}
 
 
 def cleaned_path(directory: str, base_offset: int) -> str:
@@ -78,6 +97,7 @@ class Settled(NamedTuple):
     cleaned_offset: int
     compacted: bool
     changed: bool
+    sums: Sums
 
 
 class Swap:
@@ -92,10 +112,13 @@ class Swap:
         cleaned_offset: int,
         fail: Callable[[StorageFailed], None],
         dropped: list[int],
+        sums: Sums | None = None,
     ) -> None:
         self._disk = disk
         self._path = path
         self._fail = fail
+        self.sums = sums or {}
+        """Those before the exchange."""
         self._cleaned_offset = cleaned_offset
         self.exchange = exchange
         self.old = old
@@ -104,6 +127,7 @@ class Swap:
         self.new = Segment.found(disk, path, exchange.base_offset, exchange.size, old[-1].changed_ms)
         self.new.next_offset = exchange.next_offset
         self.new.sealed = self.new.finished = True
+        self.new.checksum = exchange.crc
 
     def commit(self) -> None:
         """Decide for the new files; waits for the disk.
@@ -116,7 +140,7 @@ class Swap:
         times = self._disk.load(self.new.path + TIME_INDEX_SUFFIX) or b""
         self.new.read_max_timestamp(len(times) // TIME_ENTRY_BYTES * TIME_ENTRY_BYTES)
         self.new.path = final
-        _write(self._disk, self._path, Progress(self._cleaned_offset, self.exchange))
+        _write(self._disk, self._path, Progress(self._cleaned_offset, self.exchange, self.sums))
 
     def rename(self) -> Segment:
         """Put the new files in place, now, and return the segment; on the event loop.
@@ -146,19 +170,19 @@ class Swap:
         except StorageFailed as failure:
             self._fail(failure)
             raise
-        _write(self._disk, self._path, Progress(self._cleaned_offset))
+        _write(self._disk, self._path, Progress(self._cleaned_offset, None, after(self.sums, self.exchange)))
 
     def abandon(self) -> None:
         """Decide against the new files and remove them; waits for the disk."""
-        _write(self._disk, self._path, Progress(self._cleaned_offset))
+        _write(self._disk, self._path, Progress(self._cleaned_offset, None, self.sums))
         source = cleaned_path(self._path, self.exchange.base_offset)
         for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, LOG_SUFFIX):
             self._disk.remove(source + suffix)
 
 
-def remember_cleaned(disk: Disk, path: str, cleaned_offset: int) -> None:
+def remember_cleaned(disk: Disk, path: str, cleaned_offset: int, sums: Sums) -> None:
     """Write down how far a log has been cleaned; waits for the disk."""
-    _write(disk, path, Progress(cleaned_offset))
+    _write(disk, path, Progress(cleaned_offset, None, sums))
 
 
 def settle(disk: Disk, path: str, entries: list[Entry]) -> Settled:
@@ -171,17 +195,19 @@ def settle(disk: Disk, path: str, entries: list[Entry]) -> Settled:
         except DecodeError:
             progress = Progress()  # all is cleaned again
     changed = progress.exchange is not None
+    sums = progress.sums
     if progress.exchange is not None:
         if _carry_out(disk, path, progress.exchange, names):
             disk.sync_directory(path)
             _remove_replaced(disk, path, progress.exchange, names)
             disk.sync_directory(path)
-        _write(disk, path, Progress(progress.cleaned_offset))
+            sums = after(sums, progress.exchange)
+        _write(disk, path, Progress(progress.cleaned_offset, None, sums))
     for name in names:
         if name[_DIGITS:].startswith(CLEANED_SUFFIX + "."):
             disk.remove(f"{path}/{name}")
             changed = True
-    return Settled(progress.cleaned_offset, COMPACTION_NAME in names, changed)
+    return Settled(progress.cleaned_offset, COMPACTION_NAME in names, changed, sums)
 
 
 def _carry_out(disk: Disk, path: str, exchange: Exchange, names: set[str]) -> bool:

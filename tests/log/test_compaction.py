@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from logd.errors import Corrupt
 from logd.log.log import Log, LogConfig
 from logd.wire.batches import DELETE_HORIZON, BatchHeader, Record, build_batch, read_headers
 from tests.fakes.disks import MemoryDisk
-from tests.log.batches import TOPIC_ID, append
+from tests.log.batches import TOPIC_ID, append, content, flush
 from tests.log.compacting import clean, pairs_of, put, records_of, roll, steps
 
 CONFIG = LogConfig(segment_bytes=2000, index_interval_bytes=200, compacted=True)
@@ -254,3 +255,24 @@ def test_log_that_changes_under_the_run(log: Log, disk: MemoryDisk) -> None:
     after = reopened(disk)
     assert not [name for name in disk.names if ".cleaned" in name]
     assert pairs_of(after)[-1] == (2, "a", "2")
+
+
+def test_wrong_base_offset_in_a_compacted_segment(disk: MemoryDisk) -> None:
+    """Gaps are lawful there; every bit that no batch's checksum covers is found all the same."""
+    log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=disk)
+    for number in range(30):
+        put(log, (f"k{number % 4}", str(number)), (f"once{number}", "x"))
+    roll(log)
+    flush(log)
+    clean(log, disk)
+    log.close()
+    expected = content(Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk))
+    file = disk.names[f"{PATH}/{0:020d}.log"]
+    assert file is not None
+    for at in (*range(12), *range(12, 16)):
+        for bit in range(8):
+            file.data[at] ^= 1 << bit
+            with pytest.raises(Corrupt):
+                content(Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk))
+            file.data[at] ^= 1 << bit
+    assert content(Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk)) == expected
