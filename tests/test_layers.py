@@ -20,7 +20,9 @@ PURE = (
     "logd/coordinators/",
 )
 # The shell round the machines: it waits, so it knows trio.
-SHELL = tuple(f"logd/coordinators/{name}.py" for name in ("runtime", "journal", "timer", "front"))
+SHELL = tuple(
+    f"logd/coordinators/{name}.py" for name in ("runtime", "journal", "timer", "front", "shards", "transaction_front")
+)
 # One owner for each outside library but trio, numpy and msgspec.
 OWNERS = {
     "crc32c": ("logd/wire/", "logd/log/"),
