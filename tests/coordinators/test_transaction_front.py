@@ -1,0 +1,219 @@
+"""The front of the transaction coordinator: when markers are written, how often, and who waits for them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from logd.cluster.cluster import Cluster, open_cluster
+from logd.cluster.image import Broker
+from logd.cluster.store import MemoryStore
+from logd.config import Settings
+from logd.coordinators.journal import Journal, MemoryJournal
+from logd.coordinators.markers import Marker
+from logd.coordinators.transaction_front import RETRY_S, TransactionCoordinator
+from logd.errors import ErrorCode, Refused
+from logd.wire.message import Message
+from logd.wire.schemas.describe_transactions import DescribeTransactionsRequest, DescribeTransactionsResponse
+from logd.wire.schemas.end_txn import EndTxnRequest
+from logd.wire.schemas.init_producer_id import InitProducerIdRequest
+
+pytestmark = pytest.mark.trio
+
+ID = "x"
+PLACES = [("t", 0), ("u", 3)]
+PATIENCE_S = Settings().add_partitions_to_txn_retry_backoff_max_ms / 1000
+
+
+class FixedClock:
+    def now_ms(self) -> int:
+        return 1_000_000
+
+
+class Pen:
+    """Notes the markers that it is to write; `codes` are what it answers first, `held` keeps it from answering."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Marker, list[tuple[str, int]]]] = []
+        self.codes: list[dict[tuple[str, int], ErrorCode]] = []
+        self.held: trio.Event | None = None
+
+    async def write_all(
+        self, marker: Marker, partitions: Iterable[tuple[str, int]]
+    ) -> dict[tuple[str, int], ErrorCode]:
+        places = list(partitions)
+        self.asked.append((marker, places))
+        if self.held is not None:
+            await self.held.wait()
+        told = self.codes.pop(0) if self.codes else {}
+        return {place: told.get(place, ErrorCode.NONE) for place in places}
+
+
+class House:
+    """A coordinator in a cluster of one node, its shards in memory."""
+
+    def __init__(self, cluster: Cluster, journals: dict[int, MemoryJournal]) -> None:
+        self.journals = journals
+        self.pen = Pen()
+        self.front = TransactionCoordinator(
+            cluster=cluster,
+            ids=cluster.next_producer_id,
+            clock=FixedClock(),
+            markers=self.pen,
+            journal_of=self.journal_of,
+        )
+
+    def journal_of(self, index: int) -> Journal:
+        return self.journals.setdefault(index, MemoryJournal())
+
+    async def init(self) -> tuple[int, int]:
+        answer: Any = await self.front.ask_with_id(ID, InitProducerIdRequest(ID, 60_000), 5)
+        return answer.producer_id, answer.producer_epoch
+
+    async def add(self, producer: tuple[int, int], *places: tuple[str, int]) -> set[ErrorCode]:
+        codes = self.front.add_partitions(ID, *producer, places, verify_only=False)
+        return set((codes if isinstance(codes, dict) else await codes).values())
+
+    async def end(self, producer: tuple[int, int], commit: bool = True) -> tuple[int, int]:
+        answer: Any = await self.front.ask_with_id(ID, EndTxnRequest(ID, *producer, commit), 5)
+        return answer.producer_id, answer.producer_epoch
+
+    async def state(self) -> str:
+        answer: Message = await self.front.ask(ID, DescribeTransactionsRequest([ID])).wait()
+        assert isinstance(answer, DescribeTransactionsResponse)
+        return answer.transaction_states[0].transaction_state
+
+
+@asynccontextmanager
+async def house(
+    cluster: Cluster | None = None, journals: dict[int, MemoryJournal] | None = None
+) -> AsyncIterator[House]:
+    """A coordinator that serves."""
+    if cluster is None:
+        numbers = iter(range(1, 100))
+        cluster = await open_cluster(MemoryStore(), Settings(), lambda: bytes([next(numbers)] * 16), lambda: "cluster")
+        await cluster.start(Broker(0))
+    made = House(cluster, {} if journals is None else journals)
+    await made.front.ensure_topic()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(made.front.run)
+        await made.front.until_serving([ID])
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def test_markers_after_the_decision_is_safe(autojump_clock: trio.testing.MockClock) -> None:
+    """No marker is written before the record that decides the end is committed; then each partition gets its own."""
+    async with house() as at:
+        producer = await at.init()
+        assert await at.add(producer, *PLACES) == {ErrorCode.NONE}
+        for journal in at.journals.values():
+            journal.held = True
+        waiter = at.front.ask(ID, EndTxnRequest(ID, *producer, True), 5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert waiter.message is None
+        assert at.pen.asked == []
+        for journal in at.journals.values():
+            journal.held = False
+            journal.commit()
+        await trio.testing.wait_all_tasks_blocked()
+        assert waiter.message is not None
+        assert at.pen.asked == [(Marker(producer[0], producer[1] + 1, True, 0, 2), PLACES)]
+        assert await at.state() == "CompleteCommit"
+
+
+async def test_markers_are_tried_again(autojump_clock: trio.testing.MockClock) -> None:
+    """A partition that can't be written now is asked again; one that is gone or fenced keeps nothing from ending."""
+    async with house() as at:
+        at.pen.codes = [
+            {PLACES[0]: ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, PLACES[1]: ErrorCode.KAFKA_STORAGE_ERROR},
+            {PLACES[1]: ErrorCode.COORDINATOR_LOAD_IN_PROGRESS},
+            {PLACES[1]: ErrorCode.INVALID_PRODUCER_EPOCH},
+        ]
+        producer = await at.init()
+        await at.add(producer, *PLACES)
+        await at.end(producer, commit=False)
+        await trio.sleep(RETRY_S * 3)
+        assert [places for _, places in at.pen.asked] == [PLACES, PLACES[1:], PLACES[1:]]
+        assert await at.state() == "CompleteAbort"
+
+
+async def test_the_next_transaction_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """Partitions of the next transaction are added as soon as the one before is complete."""
+    async with house() as at:
+        producer = await at.init()
+        await at.add(producer, *PLACES)
+        at.pen.held = trio.Event()
+        producer = await at.end(producer)
+        codes: list[set[ErrorCode]] = []
+
+        async def add() -> None:
+            codes.append(await at.add(producer, PLACES[0]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(add)
+            await trio.sleep(PATIENCE_S / 2)
+            assert codes == []
+            at.pen.held.set()
+        assert codes == [{ErrorCode.NONE}]
+        assert await at.state() == "Ongoing"
+
+
+async def test_nobody_waits_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+    """Markers that take long: whoever begins the next transaction is told so after a while."""
+    async with house() as at:
+        producer = await at.init()
+        await at.add(producer, *PLACES)
+        at.pen.held = trio.Event()
+        producer = await at.end(producer)
+        begun_s = trio.current_time()
+        assert await at.add(producer, PLACES[0]) == {ErrorCode.CONCURRENT_TRANSACTIONS}
+        assert trio.current_time() - begun_s == pytest.approx(PATIENCE_S)
+
+
+async def test_loading_finishes_what_was_begun(autojump_clock: trio.testing.MockClock) -> None:
+    """A coordinator that died between the decision and the markers: the next one writes them."""
+    journals: dict[int, MemoryJournal] = {}
+    async with house(journals=journals) as at:
+        at.pen.held = trio.Event()
+        producer = await at.init()
+        await at.add(producer, *PLACES)
+        producer = await at.end(producer)
+        assert await at.state() == "PrepareCommit"
+    async with house(journals=journals) as after:
+        await trio.testing.wait_all_tasks_blocked()
+        assert after.pen.asked == [(Marker(*producer, True, 0, 2), PLACES)]
+        assert await after.state() == "CompleteCommit"
+        assert await after.add(producer, PLACES[0]) == {ErrorCode.NONE}
+
+
+async def test_a_deadline_survives_loading(autojump_clock: trio.testing.MockClock) -> None:
+    """A transaction that is open when its coordinator dies is aborted when its time has come."""
+    journals: dict[int, MemoryJournal] = {}
+    async with house(journals=journals) as at:
+        producer = await at.init()
+        await at.add(producer, *PLACES)
+    async with house(journals=journals) as after:
+        await trio.sleep(59)
+        assert await after.state() == "Ongoing"
+        await trio.sleep(2)
+        assert [marker.committed for marker, _ in after.pen.asked] == [False]
+        assert await after.state() == "CompleteAbort"
+        assert await after.add(producer, PLACES[0]) == {ErrorCode.PRODUCER_FENCED}
+
+
+async def test_producers_are_told_apart(autojump_clock: trio.testing.MockClock) -> None:
+    """Unknown producers are refused, and who begins again fences the one before."""
+    async with house() as at:
+        assert await at.add((5, 0), PLACES[0]) == {ErrorCode.INVALID_PRODUCER_ID_MAPPING}
+        first = await at.init()
+        second = await at.init()
+        assert second == (first[0], first[1] + 1)
+        with pytest.raises(Refused) as caught:
+            await at.end(first)
+        assert caught.value.code is ErrorCode.PRODUCER_FENCED
