@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from logd.client.calls import FETCH, INIT_PRODUCER_ID, PRODUCE
+from logd.client.chunks import Aborted
 from logd.client.errors import BadAnswer, ClientError, check, refused
 from logd.client.metadata import TopicPartition
 from logd.client.offsets import EARLIEST, list_offsets
@@ -42,7 +43,6 @@ MERGED_BYTES_MAX = 128 << 10
 CRC_POSITION, CRC_FROM = 17, 21
 ATTRIBUTES_KEPT = 0x07
 """Only the codec: what is sent anew belongs to no transaction and has timestamps of its own."""
-ABORT = b"\x00\x00\x00\x00"
 _producer = struct.Struct(">qhi")
 PRODUCER_POSITION = 43
 
@@ -136,7 +136,7 @@ class StoredReader:
             return
         assert isinstance(data.records, bytes | bytearray | memoryview), "decoded records are one buffer"
         view = memoryview(data.records)
-        hidden = Hidden(data)
+        aborted = Aborted(data.aborted_transactions or [])
         place = 0
         while len(view) - place >= HEADER_BYTES:
             header = read_header(view, place)
@@ -151,30 +151,10 @@ class StoredReader:
                 )
             batch = StoredBatch(header, view[place : place + size])
             wanted = self._at[at] < header.next_offset and header.base_offset < self._ends[at]
-            if not hidden.covers(batch) and wanted and header.count:
+            if not aborted.hides(view, place, header) and wanted and header.count:
                 yield batch
             self._at[at] = max(self._at[at], header.next_offset)
             place += size
-
-
-class Hidden:
-    """Which batches of one answer a reader of committed records skips (KIP-98)."""
-
-    def __init__(self, data: PartitionData) -> None:
-        self._starts = sorted((item.first_offset, item.producer_id) for item in data.aborted_transactions or ())
-        self._aborting: set[int] = set()
-
-    def covers(self, batch: StoredBatch) -> bool:
-        """To be asked for every batch in order."""
-        header = batch.header
-        while self._starts and self._starts[0][0] < header.next_offset:
-            self._aborting.add(self._starts.pop(0)[1])
-        if header.is_control:
-            markers = read_records(batch.data, bytes_max=1 << 20)
-            if any(bytes(marker.key or b"")[:4] == ABORT for marker in markers):
-                self._aborting.discard(header.producer_id)
-            return True
-        return header.is_transactional and header.producer_id in self._aborting
 
 
 # -- sending anew
