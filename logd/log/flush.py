@@ -7,6 +7,7 @@ taken its log offline: a flush is never tried again.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import msgspec
@@ -14,7 +15,17 @@ import msgspec
 from logd.errors import StorageFailed
 from logd.log.disk import PASSING, Disk, File
 from logd.log.segment import Segment
-from logd.log.state import STATE_NAME, State, pack_state
+from logd.log.state import STATE_NAME, UNFLUSHED_NAME, State, pack_state
+
+
+def mark_unflushed(disk: Disk, path: str) -> None:
+    """Leave word that a flush failed: the page cache may hold, and call clean, what is on no disk.
+
+    Recovery then writes again what it finds above the flushed offset. If even this fails there is nothing to be done.
+    """
+    with contextlib.suppress(StorageFailed):
+        disk.replace(f"{path}/{UNFLUSHED_NAME}", b"", sync=True)
+        disk.sync_directory(path)
 
 
 class IndexTail(msgspec.Struct, frozen=True):
@@ -86,6 +97,7 @@ class FlushJob:
                 self.state = None
         except StorageFailed as failure:
             self._fail(failure)
+            mark_unflushed(self._disk, self._path)
             raise
 
     def _remember(self) -> None:

@@ -23,7 +23,7 @@ from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
 from logd.log.checkpoints import Checkpoints
 from logd.log.disk import PASSING, Disk, RealDisk
 from logd.log.epochs import EpochEnd, Epochs
-from logd.log.flush import FlushJob
+from logd.log.flush import FlushJob, mark_unflushed
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.markers import build_marker, note_marker
 from logd.log.producers import Kept, Producers, Verification
@@ -658,6 +658,7 @@ class Log:
                 self._close_clean()
             except StorageFailed as failure:
                 self.fail(failure)
+                mark_unflushed(self._disk, self.path)
                 raise
         for segment in self.segments:
             segment.close()

@@ -20,7 +20,7 @@ from logd.log.epochs import Epochs
 from logd.log.producers import Producers
 from logd.log.restoring import SNAPSHOT_SUFFIX, note_batch, put_right, restore_aborted, restore_producers
 from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPlace, Segment
-from logd.log.state import META_NAME, STATE_NAME, State, parse_meta, parse_state
+from logd.log.state import META_NAME, STATE_NAME, UNFLUSHED_NAME, State, parse_meta, parse_state
 from logd.log.swap import Sums, settle
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
@@ -76,12 +76,16 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
             raise Corrupt(segments[0].log_path, 0, f"the segments from offset {state.start_offset} on are missing")
         state = _replaced(state, start_offset=segments[0].base_offset)
     snapshots = [_number(entry.name) for entry in entries if _is(entry.name, SNAPSHOT_SUFFIX)]
+    unflushed = any(entry.name == UNFLUSHED_NAME for entry in entries)
     trusted = state.clean_end_offset >= segments[-1].base_offset and state.clean_bytes == segments[-1].size
+    trusted = trusted and not unflushed
     point = state.clean_end_offset if trusted else max(state.recovery_point, segments[0].base_offset)
     aborted = restore_aborted(disk, path, entries, state, segments, point)
     recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots), aborted)
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
     put_right(disk, path, entries, found.segments, aborted)
+    if unflushed:
+        _write_again(disk, path, found.segments, state.flushed_offset)
     if found.end_offset >= state.start_offset:
         for segment in segments:
             if settled.sums.get(segment.base_offset, (-1, 0))[0] == segment.size:
@@ -91,6 +95,24 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
         remove_segment(disk, segment)
     return empty(disk, path, topic_id, state, now_ms)
+
+
+def _write_again(disk: Disk, path: str, segments: list[Segment], flushed_offset: int) -> None:
+    """Write what is above the flushed offset over itself, and flush it.
+
+    A flush has failed before: the kernel may take pages for clean that it never wrote, and another flush would not
+    write them either, but say that all is well.
+    """
+    for segment in segments:
+        if segment.next_offset <= flushed_offset or not segment.size:
+            continue
+        start = segment.locate(flushed_offset) if flushed_offset > segment.base_offset else 0
+        for position in range(start, segment.size, SCAN_BYTES):
+            data = disk.read(segment.file, min(SCAN_BYTES, segment.size - position), position)
+            disk.write(segment.file, data, position)
+        disk.sync(segment.file)
+    disk.remove(f"{path}/{UNFLUSHED_NAME}")
+    disk.sync_directory(path)
 
 
 def remove_segment(disk: Disk, segment: Segment) -> None:

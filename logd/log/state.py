@@ -18,6 +18,7 @@ from logd.wire.checksum import crc32c
 
 META_NAME: Final = "partition.meta"
 STATE_NAME: Final = "partition.state"
+UNFLUSHED_NAME: Final = "partition.unflushed"
 FORMAT_VERSION: Final = 1
 
 _META: Final = Struct(">4sIh16s")

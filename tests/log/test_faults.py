@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
+import random
 
 import pytest
 
@@ -145,3 +147,27 @@ def _work(disk: FaultyDisk, flushed: list[int]) -> None:
     log.close()
     flushed.append(12)
     Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk)
+
+
+def test_pages_that_a_failed_flush_left_clean(disk: MemoryDisk) -> None:
+    """After a failed flush and a new start the kernel calls clean what is on no disk: it is written again before that.
+
+    Else the next flush says "ok", the batches are acknowledged, and a power cut takes them.
+    """
+    disk.make_directory("/data")
+    faulty = FaultyDisk(disk)
+    log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=faulty)
+    disk.sync_directory("/data")
+    for _ in range(3):
+        append(log, batch(value=bytes(900)))
+    flush(log)
+    append(log, batch())
+    faulty.arm("sync")
+    with pytest.raises(StorageFailed):
+        flush(log)
+    again = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    flush(again)
+    assert again.flushed_offset == 4
+    for seed in range(20):
+        after = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=copy.deepcopy(disk).lose_power(random.Random(seed)))
+        assert after.end_offset == 4
