@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from logd.apis.registry import Call, api, served
+from logd.cluster.alter import Resource
 from logd.errors import ErrorCode
 from logd.wire.schemas import OWN_KEYS_FROM
 from logd.wire.schemas.api_versions import (
@@ -27,6 +28,10 @@ FEATURES = {"group.version": (0, 1), "metadata.version": (7, 30), "transaction.v
 OWN_FEATURES = {"logd.version": (1, 1)}
 """Says that the requests which only logd has are served; it has no level to be finalized."""
 
+TELEMETRY = (71, 72)
+"""GetTelemetrySubscriptions and PushTelemetry: told only while somebody subscribes. As soon as they are, every client
+asks, and librdkafka says so on stderr; Kafka names them only when it has a plugin for them."""
+
 SOFTWARE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 
 
@@ -41,14 +46,23 @@ def api_versions(call: Call, request: ApiVersionsRequest) -> ApiVersionsResponse
         call.connection.client_version = request.client_software_version
     image = call.services.cluster.image
     levels = {name: image.features.get(name, high) for name, (_, high) in FEATURES.items()}
+    hidden = () if _has_subscriptions(call) else TELEMETRY
     features = FEATURES | OWN_FEATURES
     shown = {name: span for name, span in features.items() if call.version >= 4 or span[0] > 0}
     return ApiVersionsResponse(
-        api_keys=[ApiVersion(known.key, *known.advertised) for known in served() if known.key < OWN_KEYS_FROM],
+        api_keys=[
+            ApiVersion(known.key, *known.advertised)
+            for known in served()
+            if known.key < OWN_KEYS_FROM and known.key not in hidden
+        ],
         supported_features=[SupportedFeatureKey(name, low, high) for name, (low, high) in shown.items()],
         finalized_features_epoch=image.version,
         finalized_features=[FinalizedFeatureKey(name, level, level) for name, level in levels.items() if level],
     )
+
+
+def _has_subscriptions(call: Call) -> bool:
+    return any(kind == Resource.CLIENT_METRICS for kind, _ in call.services.cluster.image.resource_configs)
 
 
 def unsupported_version() -> ApiVersionsResponse:

@@ -140,7 +140,7 @@ class ShardMachine:
         fits = limits.upgrades and group.is_consumer() and len(group.members) <= limits.size_max
         if request.member_epoch != 0 or not fits:
             raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {request.group_id} is not a consumer group.")
-        risen = migration.to_modern(group, self.modern.topics.by_name, now_ms)
+        risen = migration.to_modern(group, self.modern.topics.by_name, self.modern.hash_of, now_ms)
         sessions = [self.modern.heard_of(risen.group, member_id) for member_id in group.members]
         effects = list(self.modern.heartbeat(event, now_ms, risen))
         yield from migration.dismissed(group)

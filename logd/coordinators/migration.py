@@ -7,7 +7,7 @@ refused on the way. Called by :mod:`machine`, which decides when; this only tran
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from logd.cluster.image import Topic
 from logd.coordinators.effects import Effect, Reply
@@ -61,9 +61,10 @@ def assignment_bytes(owned: Owned, metadata: bytes, topics: Mapping[bytes, Topic
 # Upwards
 
 
-def to_modern(group: Group, topics: Mapping[str, Topic], now_ms: int) -> Draft:
+def to_modern(group: Group, topics: Mapping[str, Topic], hash_of: Callable[[ModernGroup], int], now_ms: int) -> Draft:
     """The group of the consumer protocol that a classic one becomes, its members still being classic ones.
 
+    :param hash_of: what the topics of a group are made of.
     :raises Refused: GROUP_ID_NOT_FOUND, when a member's metadata can't be read.
     """
     draft = Draft(ModernGroup(group.group_id))
@@ -77,7 +78,7 @@ def to_modern(group: Group, topics: Mapping[str, Topic], now_ms: int) -> Draft:
             if topic is not None and index < len(topic.partitions) and (topic.id, index) not in taken:
                 taken.add((topic.id, index))
                 mine.setdefault(topic.id, {})[index] = group.generation
-    draft.put_epoch(group.generation, 0)
+    draft.put_epoch(group.generation, hash_of(draft.group))
     for member_id, mine in owned.items():
         draft.put_target(member_id, {topic_id: frozenset(indexes) for topic_id, indexes in mine.items()})
     draft.put_target_epoch(group.generation, now_ms)

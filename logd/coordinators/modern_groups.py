@@ -186,13 +186,13 @@ class ModernGroups:
         if self._checked.get(group_id) != version:
             resolve_again(draft, self.topics, now_ms)
             self._checked[group_id] = version
-        topics_hash = self._hash(draft.group)
+        topics_hash = self.hash_of(draft.group)
         known = draft.group.epoch
         epoch = max(known, FIRST_EPOCH) + (changed or topics_hash != draft.group.topics_hash)
         if epoch != known:
             draft.put_epoch(epoch, topics_hash)
 
-    def _hash(self, group: ModernGroup) -> int:
+    def hash_of(self, group: ModernGroup) -> int:
         """What the group's topics are made of, in 64 bits: equal as long as no target need change."""
         found = [topic for name in sorted(group.subscribed()) if (topic := self.topics.by_name.get(name)) is not None]
         if not found:
@@ -295,7 +295,7 @@ class ModernGroups:
             yield from self.give_back(draft.group, now_ms)
             return
         drop_unused(draft)
-        draft.put_epoch(max(draft.group.epoch, FIRST_EPOCH) + 1, self._hash(draft.group))
+        draft.put_epoch(max(draft.group.epoch, FIRST_EPOCH) + 1, self.hash_of(draft.group))
         yield Append(tuple(draft.records))
 
     def unwatch(self, group: ModernGroup, member_id: str) -> Iterator[Effect]:

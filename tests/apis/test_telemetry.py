@@ -10,6 +10,7 @@ import pytest
 from logd.errors import ErrorCode
 from logd.testing import Broker
 from logd.wire.compression import compress
+from logd.wire.schemas.api_versions import ApiVersionsRequest
 from logd.wire.schemas.client_metrics import ClientMetricsRequest
 from logd.wire.schemas.get_telemetry_subscriptions import GetTelemetrySubscriptionsRequest
 from logd.wire.schemas.incremental_alter_configs import (
@@ -90,6 +91,17 @@ def test_what_is_pushed_is_shown(peer: Peer, codec: int) -> None:
     assert push(peer, told, data) == ErrorCode.THROTTLING_QUOTA_EXCEEDED
     assert push(peer, told, data, terminating=True) == 0
     assert push(peer, told, data) == ErrorCode.INVALID_REQUEST
+
+
+def test_told_only_while_somebody_subscribes(peer: Peer) -> None:
+    """Without a subscription clients are not to ask at all: every one of them would."""
+
+    def told() -> set[int]:
+        return {key.api_key for key in peer.ask(ApiVersionsRequest("raw", "1"), 4).api_keys} & {71, 72}
+
+    assert told() == set()
+    subscribe(peer, metrics="*")
+    assert told() == {71, 72}
 
 
 def test_bad_pushes(peer: Peer) -> None:

@@ -66,7 +66,8 @@ KAFKA_FELL_OVER = (
 
 
 NOT_ASKED = {
-    "DescribeConfigs of types 16 and 32": "client metrics and group configs come with the features they belong to",
+    "settings of share and streams groups": "they come with the features they belong to",
+    "GetTelemetrySubscriptions, PushTelemetry": "Kafka serves them only with a plugin, which makes what they answer",
     "broker loggers (type 8)": "logd has no log levels that are set from outside",
     "local.retention.*, other than the default": "no tiered storage: logd refuses what it does not obey",
     "UnregisterBroker of the only broker": "Kafka does it, and serves nothing from then on; logd refuses",

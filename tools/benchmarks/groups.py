@@ -45,6 +45,8 @@ VERSIONS = {JOIN: 5, HEARTBEAT: 3, SYNC: 3, FIND: 2, COMMIT: 8, METADATA: 9, MOD
 REBALANCING, MEMBER_ID_REQUIRED = 27, 79
 SESSION_MS, REBALANCE_MS = 30_000, 60_000
 PATIENCE_S = 60.0
+AT_ONCE = 50
+"""So many groups come into being at the same time."""
 
 
 class BenchFailed(Exception):
@@ -269,10 +271,12 @@ def idle(options: argparse.Namespace, address: tuple[str, int]) -> dict[str, flo
         groups.append([made(address, group, options.topic, f"m-{number}-{place}") for place in range(options.members)])
     with connect(*address) as sock:
         find_coordinator(sock, options.group)
-    for members in groups:  # one group after the other, so that all settle soon
-        for member in members:
+    for first in range(0, len(groups), AT_ONCE):
+        some = groups[first : first + AT_ONCE]
+        together = [member for members in some for member in members]
+        for member in together:
             member.start()
-        serve(members, 0.05, lambda those=members: _level(those), time.monotonic() + PATIENCE_S)  # type: ignore[misc]
+        serve(together, 0.05, lambda some=some: all(map(_level, some)), time.monotonic() + PATIENCE_S)  # type: ignore[misc]
     every = [member for members in groups for member in members]
     return _heartbeats(every, options, time.monotonic())
 
