@@ -52,7 +52,7 @@ def guarded(run: Callable[[], Any]) -> int:
         show(_usage(error))
         return USAGE
     except click.exceptions.Abort as error:
-        if not isinstance(error.__cause__, KeyboardInterrupt):
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
             show(Failure("nothing was done", "the question was not answered", "give --yes to go on unasked"))
             return 1
         return INTERRUPTED

@@ -6,10 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
-from logd.cli.main import main
+from logd.cli.main import guarded, main
 from tests.cli.conftest import environment
 
 NOWHERE = "127.0.0.1:1"
@@ -84,6 +85,21 @@ def test_a_flag_goes_before_the_environment_wherever_it_stands() -> None:
         assert "cannot connect to 127.0.0.1:2" in invoke(*arguments).stderr
 
 
+def test_ctrl_c_at_a_question_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As anywhere else; the end of the input there is exit code 1, with what to do."""
+
+    def asked() -> None:
+        click.prompt("name")
+
+    def interrupt(text: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("click.termui.visible_prompt_func", interrupt)
+    assert guarded(asked) == 130
+    monkeypatch.setattr("click.termui.visible_prompt_func", lambda text: (_ for _ in ()).throw(EOFError()))
+    assert guarded(asked) == 1
+
+
 def test_version() -> None:
     """It says its name and version."""
     assert invoke("--version").stdout.startswith("logd-cli ")
@@ -101,7 +117,7 @@ def test_help_and_completion_import_nothing_heavy(completing: bool) -> None:
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: print(*sys.modules, file=sys.stderr))\n"
-        "from logd.cli.main import main\n"
+        "from logd.cli.main import guarded, main\n"
         "sys.argv = ['logd-cli', '--help']\n"
         "main()"
     )
