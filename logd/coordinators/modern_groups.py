@@ -136,6 +136,11 @@ class ModernGroups:
         if leaves(request):
             yield from self._leave(event, request, now_ms)
             return
+        known = self.groups.get(request.group_id)
+        if risen is None and known is not None and self._has_no_news(known, event, request):
+            yield self.heard_of(known, request.member_id)
+            yield Reply(event.to, self._answer(known.group_id, request.member_id, known.epoch, None))
+            return
         joins = request.member_epoch == JOIN_EPOCH
         if risen is None:
             group = ModernGroup(request.group_id) if joins else None
@@ -143,6 +148,19 @@ class ModernGroups:
         if joins:
             check_room(risen.group, request, self.limits.size_max)
         yield from self._go_on(risen, event, request, now_ms)
+
+    def _has_no_news(self, group: ModernGroup, event: Asked, request: ConsumerGroupHeartbeatRequest) -> bool:
+        """The usual heartbeat: the member says nothing, and there is nothing to tell it. Kept cheap."""
+        told = (request.subscribed_topic_names, request.subscribed_topic_regex, request.topic_partitions)
+        asked = (request.instance_id, request.rack_id, request.server_assignor)
+        if told != (None, None, None) or asked != (None, None, None) or request.rebalance_timeout_ms != -1:
+            return False
+        current, member = group.current.get(request.member_id), group.members.get(request.member_id)
+        if current is None or member is None or current.phase is not Phase.STABLE:
+            return False
+        settled = request.member_epoch == current.epoch == group.target_epoch == group.epoch
+        same = member.client_id == event.client_id and member.client_host == event.client_host
+        return settled and same and member.classic is None and self._checked.get(group.group_id) == self.topics.version
 
     def _go_on(
         self, draft: Draft, event: Asked, request: ConsumerGroupHeartbeatRequest, now_ms: int

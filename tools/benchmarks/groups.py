@@ -160,6 +160,8 @@ class ClassicMember(Member):
 class ModernMember(Member):
     """Heartbeats of the consumer protocol; gives up at once what it is to give up."""
 
+    told: dict[bytes, list[int]] | None = None
+
     def start(self) -> None:
         self.member_id = self.name
         self.send(
@@ -175,8 +177,13 @@ class ModernMember(Member):
         )
 
     def beat(self) -> None:
-        owned = [ConsumerGroupHeartbeatRequestTopicPartitions(*each) for each in self.owned.items()]
-        self.send(MODERN, ConsumerGroupHeartbeatRequest(self.group, self.member_id, self.epoch, topic_partitions=owned))
+        """It says what it has only when that is not what it said last, as real ones do."""
+        owned = None
+        if self.told != self.owned:
+            owned = [ConsumerGroupHeartbeatRequestTopicPartitions(*each) for each in self.owned.items()]
+            self.told = dict(self.owned)
+        request = ConsumerGroupHeartbeatRequest(self.group, self.member_id, self.epoch, topic_partitions=owned)
+        self.send(MODERN, request)
 
     def received(self, answer: Any) -> None:
         if answer.error_code:
