@@ -125,3 +125,12 @@ def test_the_cluster(cli: Cli, bootstrap: str) -> None:
     shown = json.loads(cli("cluster", "info", "-o", "json").out)
     assert shown["controller"] == int(broker)
     assert "brokers" in cli("cluster", "info", "-o", "table").out
+
+
+def test_a_healthy_cluster(cli: Cli) -> None:
+    """Four checks, all well, exit code 0."""
+    ran = cli("cluster", "health")
+    assert (ran.code, [row[:2] for row in ran.rows]) == (
+        0,
+        [[name, "ok"] for name in ("controller", "brokers", "leaders", "replicas")],
+    )
