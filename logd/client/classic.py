@@ -12,8 +12,9 @@ import trio
 
 from logd.client.assignors import ASSIGNORS, COOPERATIVE, Shares
 from logd.client.calls import HEARTBEAT, JOIN_GROUP, LEAVE_GROUP, SYNC_GROUP
-from logd.client.errors import ClientError
-from logd.client.membership import Member, Owner, first_of
+from logd.client.commits import at_coordinator
+from logd.client.errors import ClientError, TimedOut, refused
+from logd.client.membership import MOVING, Member, Owner, first_of
 from logd.client.metadata import TopicPartition
 from logd.client.routing import Router
 from logd.client.settings import GroupSettings
@@ -25,6 +26,8 @@ from logd.wire.schemas.leave_group import LeaveGroupRequest, LeaveGroupResponse,
 from logd.wire.schemas.sync_group import SyncGroupRequest, SyncGroupRequestAssignment, SyncGroupResponse
 
 PROTOCOL_TYPE = "consumer"
+VERSION_WITH_IDS = 4
+"""From this version on a JoinGroup without a member id is answered at once, with one."""
 MISSING_PAUSE_MS = 1_000
 """How often a topic is looked for that is not there."""
 OUT = frozenset({ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION})
@@ -126,14 +129,35 @@ class ClassicMember(Member):
             protocol_type=PROTOCOL_TYPE,
             protocols=[JoinGroupRequestProtocol(name, data) for name in settings.assignors],
         )
-        limit_ms = settings.max_poll_interval_ms + self._router.settings.request_timeout_ms
-        answer = await self._at_coordinator(JOIN_GROUP, request, JoinGroupResponse, limit_ms)
+        if self.identity.member_id or settings.instance is not None:
+            limit_ms = settings.max_poll_interval_ms + self._router.settings.request_timeout_ms
+            answer = await self._at_coordinator(JOIN_GROUP, request, JoinGroupResponse, limit_ms)
+        else:
+            answer = await at_coordinator(self._router, self._group, lambda _node: self._first_join(request))
         if answer.error_code == ErrorCode.MEMBER_ID_REQUIRED:
             self._identify(answer.member_id, -1)
             raise Again
         self._check(answer.error_code)
         self._identify(answer.member_id, answer.generation_id)
         return answer
+
+    async def _first_join(self, request: JoinGroupRequest) -> JoinGroupResponse:
+        """Ask for a member id (KIP-394). The group then waits for whoever has it: so the answer is taken even when
+        this task is cancelled, by a router of its own, and the id can be given back."""
+        with trio.CancelScope(shield=True) as scope:
+            scope.deadline = trio.current_time() + self.settings.leave_timeout_ms / 1000
+            async with self._router.again() as router:
+                connection = await router.connection(await router.coordinator(self._group))
+                if connection.version_for(JOIN_GROUP) >= VERSION_WITH_IDS:
+                    answer = await connection.ask(JOIN_GROUP, request, JoinGroupResponse)
+                    if answer.error_code in MOVING:
+                        raise refused(answer.error_code, None, f"group {self._group!r}")
+                    if answer.member_id:
+                        self._identify(answer.member_id, -1)
+                    return answer
+        if scope.cancelled_caught:
+            raise TimedOut(f"join of group {self._group!r}", f"no answer within {self.settings.leave_timeout_ms} ms")
+        return await self._ask(JOIN_GROUP, request, JoinGroupResponse, timeout_ms=request.rebalance_timeout_ms)
 
     async def _lead(self, joined: JoinGroupResponse) -> Shares:
         """Decide for all members."""

@@ -14,7 +14,7 @@ import trio
 
 from logd.client.commits import Identity, fetch_offsets
 from logd.client.decoding import Received
-from logd.client.errors import ClientError, CommitFailed
+from logd.client.errors import ClientError
 from logd.client.fetching import Assigned, Fetcher
 from logd.client.lifetime import Lifetime
 from logd.client.membership import Member
@@ -85,6 +85,7 @@ class Consumer(Lifetime):
             callbacks=(on_assigned, on_revoked, on_lost),
         )
         self._being_member = trio.CancelScope()
+        self._was_member = trio.Event()
         self._check()
 
     def _check(self) -> None:
@@ -232,11 +233,13 @@ class Consumer(Lifetime):
                 await self._say_goodbye(router)
 
     async def _say_goodbye(self, router: Router) -> None:
+        self._share.is_leaving = True
         if self.membership.auto_commit_ms:
-            with suppress(CommitFailed):
+            with trio.move_on_after(self.membership.leave_timeout_ms / 2000), suppress(ClientError, Refused):
                 await self._share.commit_done(router)
         if self._share.member is not None:
             self._being_member.cancel()
+            await self._was_member.wait()
             await self._share.member.leave(router)
 
     def rewind(self) -> None:
@@ -277,12 +280,13 @@ class Consumer(Lifetime):
     async def _be_member(self) -> None:
         member = self._share.member
         assert member is not None
-        with self._being_member:
-            await member.run()
-            if not member.declined:
-                return
-            if self._pattern is not None:
-                self._share.fail(ValueError(NO_PATTERN))
-                return
-            self._share.member = self._classic()
-            await self._share.member.run()
+        try:
+            with self._being_member:
+                await member.run()
+                if member.declined and self._pattern is not None:
+                    self._share.fail(ValueError(NO_PATTERN))
+                elif member.declined:
+                    self._share.member = self._classic()
+                    await self._share.member.run()
+        finally:
+            self._was_member.set()

@@ -74,8 +74,12 @@ class Router(Lifetime):
         if not self._has_ended:
             yield self
             return
-        async with Router(map(str, self.bootstrap), self.settings) as router:
+        async with self.again() as router:
             yield router
+
+    def again(self) -> Router:
+        """Another router to the same cluster, not open yet."""
+        return Router(map(str, self.bootstrap), self.settings)
 
     # -- connections
 

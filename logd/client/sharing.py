@@ -53,6 +53,8 @@ class Share:
     ) -> None:
         self.member: Member | None = None
         """Set by the consumer before anything of the group is asked."""
+        self.is_leaving = False
+        """Set by the consumer at the end: no rebalance is waited for any more."""
         self._router = router
         self._fetcher = fetcher
         self._reader = reader
@@ -110,7 +112,7 @@ class Share:
         try:
             await commit_offsets(router, who, news)
         except CommitFailed as error:
-            if error.code not in STALE or not await self._is_renewed(who):
+            if self.is_leaving or error.code not in STALE or not await self._is_renewed(who):
                 raise
             await commit_offsets(router, self.identity, news)
         self.committed_up_to(news)
