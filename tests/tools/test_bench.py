@@ -119,11 +119,13 @@ def bench(scratch: Path, *arguments: str) -> tuple[str, dict[str, Any]]:
 
 def test_tiny_run_against_logd_alone(tmp_path: Path) -> None:
     """One command gives a table on stdout and all raw numbers in the JSON, without Java."""
-    table, document = bench(tmp_path, "--systems", "logd", "--only", "raw,confluent", "--stages", "disk")
+    table, document = bench(tmp_path, "--systems", "logd", "--only", "raw,confluent,groups", "--stages", "disk")
     assert "produce one 100 B record a request" in table
     assert document["figures"]["raw.disk.rate"]["median"]["logd"] > 0
     assert document["rounds"]["raw.disk"]["logd"][0]["generator_cores"] > 0
     assert document["rounds"]["confluent-consume.disk"]["logd"][0]["first_record_ms"] > 0
+    assert document["figures"]["group-consumer.disk.settled_ms"]["median"]["logd"] > 0
+    assert document["figures"]["offset-commits.disk.rate"]["median"]["logd"] > 0
     assert document["failures"] == {}
     assert not any((tmp_path / "disk").iterdir()), "data was left behind"
 

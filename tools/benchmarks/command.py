@@ -19,7 +19,7 @@ from typing import Any
 
 from tools.apache_kafka import VERSION as KAFKA_VERSION
 from tools.apache_kafka import KafkaUnavailable, fetch_libs
-from tools.benchmarks import absolutes, figures, loads, report, systems
+from tools.benchmarks import absolutes, figures, group_loads, loads, report, systems
 from tools.benchmarks.loads import Load, Sizes
 from tools.benchmarks.runner import Plan, Results, Runner, say
 from tools.benchmarks.systems import Stage, System
@@ -27,6 +27,7 @@ from tools.benchmarks.systems import Stage, System
 GROUPS = {
     "consume": ("consume-1024", "consume-100"),
     "confluent": ("confluent-produce", "confluent-consume"),
+    "groups": ("group-classic", "group-consumer", "offset-commits", "idle-classic", "idle-consumer"),
     "e2e": ("end-to-end", "end-to-end-tool"),
 }
 
@@ -41,6 +42,11 @@ def all_loads(sizes: Sizes, reached: Callable[[], Sequence[float]]) -> dict[str,
         loads.Consume(sizes, 100),
         loads.EndToEnd(sizes),
         loads.EndToEndTool(sizes),
+        group_loads.GroupJoin(sizes, "classic"),
+        group_loads.GroupJoin(sizes, "consumer"),
+        group_loads.OffsetCommits(sizes),
+        group_loads.IdleGroups(sizes, "classic"),
+        group_loads.IdleGroups(sizes, "consumer"),
         loads.ConfluentProduce(sizes),
         loads.ConfluentConsume(sizes),
         loads.Restart(sizes),

@@ -1,6 +1,6 @@
 """The figures of the table: which load gives which number, in which stage, and what it should reach against Kafka = 1.
 
-Owns the goals of issue 3. PURE. Called by the runner (what must run) and the report (what is printed).
+Owns the goals. PURE. Called by the runner (what must run) and the report (what is printed).
 """
 
 from __future__ import annotations
@@ -54,6 +54,15 @@ FIGURES = (
     Figure("end to end, one at a time: p50", "ms", "end-to-end", DISK, "p50_ms", False, 1.0, 0.5),
     Figure("end to end, one at a time: p99", "ms", "end-to-end", DISK, "p99_ms", False, 1.0, 0.5),
     Figure("flushed, acks=all, 4 producers: throughput", "MB/s", "flush", FLUSH, "mb_per_s", True, 2.0, 5.0),
+    Figure(
+        "100 members join, 200 partitions, classic", "ms", "group-classic", DISK, "settled_ms", False, 1.0, 0.3
+    ),
+    Figure(
+        "100 members join, 200 partitions, consumer", "ms", "group-consumer", DISK, "settled_ms", False, 1.0, 0.3
+    ),
+    Figure("offset commits, one partition each, 8 clients", "1/s", "offset-commits", DISK, "rate", True, 1.0, 2.0),
+    Figure("500 idle groups of 3, classic: server CPU", "cores", "idle-classic", DISK, "server_cores", False),
+    Figure("500 idle groups of 3, consumer: server CPU", "cores", "idle-consumer", DISK, "server_cores", False),
     Figure("EndToEndLatency: mean", "ms", "end-to-end-tool", DISK, "mean_ms", False),
     Figure("produce one 100 B record a request, tmpfs", "1/s", "raw", TMPFS, "rate", True),
     Figure("produce 1 KB, tmpfs: throughput", "MB/s", "produce", TMPFS, "mb_per_s", True),

@@ -35,6 +35,9 @@ class Sizes:
     end_to_end_warm_up: int = 3_000
     flush_records: int = 60_000
     confluent_records: int = 500_000
+    group_members: int = 100
+    idle_groups: int = 500
+    idle_s: float = 9.0
 
     @staticmethod
     def quick() -> Sizes:
@@ -43,7 +46,7 @@ class Sizes:
     @staticmethod
     def tiny() -> Sizes:
         """For the bench's own smoke test."""
-        return Sizes(5_000, 1.0, 0.3, 4_000_000, 50, 20, 500, 2_000)
+        return Sizes(5_000, 1.0, 0.3, 4_000_000, 50, 20, 500, 2_000, 5, 3, 0.5)
 
 
 class Load:

@@ -59,6 +59,7 @@ class KafkaSystem:
     def __init__(self, label: str, stage: Stage, heap: str = "1g") -> None:
         self.label = label
         properties = {**SHARED_SETTINGS, "log.initial.task.delay.ms": "500"}  # or the first deletion takes 30 s
+        properties["group.consumer.assignment.interval.ms"] = "0"  # as logd: no pause between two assignments
         if stage.name == "flush":
             properties["log.flush.interval.messages"] = "1"
         self._node = ApacheKafka(stage.directory / label, properties=properties, heap=heap)
