@@ -28,6 +28,7 @@ from logd.wire.schemas.sync_group import SyncGroupRequest, SyncGroupRequestAssig
 PROTOCOL_TYPE = "consumer"
 VERSION_WITH_IDS = 4
 """From this version on a JoinGroup without a member id is answered at once, with one."""
+FIRST_ANSWER_S = 5
 MISSING_PAUSE_MS = 1_000
 """How often a topic is looked for that is not there."""
 OUT = frozenset({ErrorCode.UNKNOWN_MEMBER_ID, ErrorCode.ILLEGAL_GENERATION})
@@ -145,7 +146,7 @@ class ClassicMember(Member):
         """Ask for a member id (KIP-394). The group then waits for whoever has it: so the answer is taken even when
         this task is cancelled, by a router of its own, and the id can be given back."""
         with trio.CancelScope(shield=True) as scope:
-            scope.deadline = trio.current_time() + self.settings.leave_timeout_ms / 1000
+            scope.deadline = trio.current_time() + FIRST_ANSWER_S
             async with self._router.again() as router:
                 connection = await router.connection(await router.coordinator(self._group))
                 if connection.version_for(JOIN_GROUP) >= VERSION_WITH_IDS:
@@ -156,7 +157,7 @@ class ClassicMember(Member):
                         self._identify(answer.member_id, -1)
                     return answer
         if scope.cancelled_caught:
-            raise TimedOut(f"join of group {self._group!r}", f"no answer within {self.settings.leave_timeout_ms} ms")
+            raise TimedOut(f"join of group {self._group!r}", f"no answer within {FIRST_ANSWER_S} s")
         return await self._ask(JOIN_GROUP, request, JoinGroupResponse, timeout_ms=request.rebalance_timeout_ms)
 
     async def _lead(self, joined: JoinGroupResponse) -> Shares:
