@@ -62,7 +62,8 @@ def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchR
     session, wanted = _session(call, request)
     found = _gather(call, request, wanted)
     enough = min(request.min_bytes, call.services.settings.fetch_max_bytes)
-    if request.max_wait_ms <= 0 or found.settled or not found.rows or found.size_bytes >= enough:
+    nobody = not found.rows and not found.partitions
+    if request.max_wait_ms <= 0 or found.settled or nobody or found.size_bytes >= enough:
         if not found.cold:
             return _answer(request, session, found)
         return _answer_cold(call, request, session, found)
@@ -112,9 +113,13 @@ def _gather(call: Call, request: FetchRequest, wanted: Iterable[Followed]) -> Ga
     read_committed = request.isolation_level == READ_COMMITTED
     replica_id = request.replica_id if call.version < REPLICA_STATE_FROM else request.replica_state.replica_id
     found = Gathered()
+    goes_on = request.session_epoch not in (FINAL_EPOCH, FIRST_EPOCH) and replica_id < 0 <= request.max_bytes
     for followed in wanted:
         try:
             partition = _partition(table, followed, by_id)
+            if goes_on and _nothing_new(partition, followed, read_committed):
+                found.partitions.append(partition)
+                continue
             if replica_id >= 0:
                 raise Refused(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"broker {replica_id} has no replica of {partition!r}")
             if request.max_bytes < 0 or followed.bytes_max < 0:
@@ -180,6 +185,21 @@ def _read(partition: Partition, followed: Followed, left: int, read_committed: b
         if not all(piece.resident() for piece in slices):
             found.cold.append((partition, row, slices))
     return row
+
+
+def _nothing_new(partition: Partition, followed: Followed, read_committed: bool) -> bool:
+    """Whether a session knows all there is of a partition, and reads on from its end: the answer leaves it out."""
+    log, epoch = partition.log, partition.leader_epoch
+    return (
+        followed.told_end == partition.high_watermark
+        and followed.offset == partition.readable_end(read_committed)
+        and followed.told_start == log.start_offset
+        and followed.epoch in (-1, epoch)
+        and followed.fetched_epoch in (-1, epoch)
+        and followed.bytes_max >= 0
+        and partition.failure is None
+        and log.failure is None
+    )
 
 
 def _diverging(partition: Partition, followed: Followed) -> EpochEndOffset | None:

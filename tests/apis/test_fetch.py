@@ -181,3 +181,17 @@ def test_topics_by_id(broker: Broker, peer: Peer) -> None:
     ask.topics[0].topic_id = bytes(15) + b"\7"
     (row,) = rows(peer.ask(ask, 13))
     assert row.error_code == ErrorCode.UNKNOWN_TOPIC_ID
+
+
+def test_a_session_names_only_what_is_new_to_it(peer: Peer) -> None:
+    """Of two partitions that are read from their ends, only the one that was appended to comes back; then none does."""
+    peer.make_topic("news")
+    peer.ask(produce_request("news", batch(b"a")), 9)
+    first = peer.ask(request("news", 1, 0, session_epoch=0), 11)
+    assert [row.partition_index for row in rows(first)] == [0, 1]
+    session = {"session_id": first.session_id}
+    assert rows(peer.ask(request("news", session_epoch=1, **session), 11)) == []
+    peer.ask(produce_request("news", batch(b"b")), 9)
+    news = rows(peer.ask(request("news", session_epoch=2, **session), 11))
+    assert [(row.partition_index, values(row)) for row in news] == [(0, [b"b"])]
+    assert rows(peer.ask(request("news", 2, session_epoch=3, **session), 11)) == []
