@@ -211,6 +211,14 @@ def _run(settings: Settings) -> None:
         fail(FAILED, str(error))
 
 
+def tell_ready(line: str) -> None:
+    """Say on stdout that it serves; that nobody can be told is no reason not to serve."""
+    try:
+        click.echo(line)
+    except OSError as error:
+        logging.getLogger("logd").error("the ready line can't be written to stdout (%s): %s", error, line)
+
+
 async def _serve(settings: Settings) -> None:
     import trio
 
@@ -228,7 +236,7 @@ async def _serve(settings: Settings) -> None:
                     outer.start_soon(_stop_on_signal, signals, node, inner.cancel_scope)
                     kafka = ",".join(node.bootstrap)
                     calm_collector()
-                    click.echo(f"logd ready kafka={kafka} http=off data={settings.log_dirs[0]}")
+                    tell_ready(f"logd ready kafka={kafka} http=off data={settings.log_dirs[0]}")
             outer.cancel_scope.cancel()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # all is done: one more signal does not change how it ended

@@ -20,7 +20,7 @@ from tools.faults.peer import Peer
 from tools.faults.report import Report, Skipped, late
 from tools.faults.server import NotReady, Server
 
-CALLS = ("fdatasync", "fsync", "pwrite64", "fallocate", "rename", "unlink", "ftruncate", "write", "openat")
+CALLS = ("fdatasync", "fsync", "pwrite64", "fallocate", "rename", "unlink", "ftruncate", "openat")
 FLUSHES = ("fdatasync", "fsync")
 EFFECTS = ("error=EIO", "error=ENOSPC", "signal=SIGKILL", "delay_enter=300000")
 SETTINGS = {

@@ -339,6 +339,7 @@ class Story:
                 if code != OK:
                     self.report.wrong("not-recovered", f"{writer.stream.place} answers {code} after {self.faults}")
                     return
+            await link.hold(conversation.create("ledger", 2))  # if no life has come to it
             await link.hold(self.transactor.begin())
             for topic, partition in self.transactor.places:
                 found, beyond = await link.hold(committed_values(topic, partition))
