@@ -203,13 +203,13 @@ class Story:
     async def run(self) -> None:
         """All lives, a last one without faults, and the last read."""
         with self.world.taken_in():
-            for life in range(self.lives):
-                await self.live(life, faults=True)
-            await self.live(self.lives, faults=False)
+            for _ in range(self.lives):
+                await self.live(faults=True)
+            await self.live(faults=False)
         self.load.places += self.transactor.places
         self.report.add(self.load.anomalies(), f"after {self.faults}")
 
-    async def live(self, life: int, *, faults: bool) -> None:
+    async def live(self, *, faults: bool) -> None:
         """Start a node, let clients work, end it."""
         world = self.world
         world.faulty = FaultyDisk(world.disk)
@@ -220,9 +220,9 @@ class Story:
                 node = await nursery.start(partial(logd.node.run_node, world.settings, clock=world.clock))
                 world.node = node
                 if faults:
-                    await self.work(life, STEPS_A_LIFE)
+                    await self.work(STEPS_A_LIFE)
                     self.arm()
-                    await self.work(life, STEPS_A_LIFE // 3)
+                    await self.work(STEPS_A_LIFE // 3)
                     end = world.chance.choice(("power", "power", "kill", "stop"))
                 else:
                     await self.heal()
@@ -256,10 +256,10 @@ class Story:
             self.faults.append(f"clock:{jump_ms}")
             self.report.count("clock_jumps")
 
-    async def work(self, life: int, steps: int) -> None:
+    async def work(self, steps: int) -> None:
         """Clients at work, side by side."""
         async with trio.open_nursery() as nursery:
-            if not life and not self.load.writers:
+            if not self.load.writers:
                 await self._try(Link(self.world, 0), self.load.beginning("simulated", 3))
             for number, writer in enumerate(self.load.writers):
                 nursery.start_soon(self._write, Link(self.world, number), writer, steps // 3)
