@@ -43,6 +43,11 @@ class Pending:
         self.waiting = waiting
         self.in_order = isinstance(waiting, Parked)
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether :meth:`parts` will not wait."""
+        return isinstance(self.waiting, Parked) and self.waiting.is_ready()
+
     async def parts(self) -> Parts | None:
         """Wait for the answer and encode it; None when the request wants none."""
         try:
@@ -61,6 +66,11 @@ class Ready:
         self._parts = parts
         self._error = error
         self.in_order = error is None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether :meth:`parts` gives an answer."""
+        return self._error is None
 
     async def parts(self) -> Parts | None:
         """The encoded answer; raises what ends the connection."""

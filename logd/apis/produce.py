@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Iterator
+from functools import partial
 
 import trio
 
@@ -63,7 +64,7 @@ def produce(call: Call, request: ProduceRequest) -> ProduceResponse | Awaitable[
     answer, waiting = _append_all(call, request, None)
     if request.acks == 0:
         return _unanswered(call, answer)
-    return Parked(_settle(request, answer, waiting)) if waiting else answer
+    return _parked(request, answer, waiting) if waiting else answer
 
 
 def _append_transactional(
@@ -82,7 +83,7 @@ def _append_transactional(
     answer, waiting = _append_asked(call, request, question)
     if request.acks == 0:
         return _unanswered(call, answer)
-    return Parked(_settle(request, answer, waiting)) if waiting else answer
+    return _parked(request, answer, waiting) if waiting else answer
 
 
 async def _append_verified(
@@ -230,8 +231,18 @@ def _unanswered(call: Call, answer: ProduceResponse) -> object | None:
     return None
 
 
+def _parked(request: ProduceRequest, answer: ProduceResponse, waiting: Waiting) -> Parked:
+    return Parked(_settle(request, answer, waiting), partial(_is_settled, request.acks, waiting))
+
+
+def _is_settled(acks: int, waiting: Waiting) -> bool:
+    return not any(partition.must_wait_for(appended, acks) for partition, appended, _ in waiting)
+
+
 async def _settle(request: ProduceRequest, answer: ProduceResponse, waiting: Waiting) -> ProduceResponse:
     """Wait until every append is as safe as was asked, or the producer's timeout has passed."""
+    if _is_settled(request.acks, waiting):
+        return answer
     with trio.move_on_after(max(request.timeout_ms, 0) / 1000):
         while waiting:
             partition, appended, row = waiting[-1]

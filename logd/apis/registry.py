@@ -158,12 +158,16 @@ HANGUP = object()
 
 
 class Parked:
-    """An answer that has to wait although its request has done all that must happen in order."""
+    """An answer that has to wait although its request has done all that must happen in order.
 
-    __slots__ = ("answer",)
+    :param is_ready: whether it need not wait any more.
+    """
 
-    def __init__(self, answer: Awaitable[Any]) -> None:
+    __slots__ = ("answer", "is_ready")
+
+    def __init__(self, answer: Awaitable[Any], is_ready: Callable[[], bool]) -> None:
         self.answer = answer
+        self.is_ready = is_ready
 
     def __await__(self) -> Generator[Any, None, Any]:
         return self.answer.__await__()

@@ -220,14 +220,23 @@ class Peer:
             while not self.pending:
                 self.arrived = trio.Event()
                 await self.arrived.wait()
-            parts = await self.pending[0].parts()
-            if parts is not None:
-                await self._send(parts)
-            self.pending.popleft()
+            await self._send_answers()
             if self.receiving is not None and (not self.pending or self.held is not None):
                 self.receiving.cancel()
             if self.closing and not self.pending:
                 return
+
+    async def _send_answers(self) -> None:
+        """Send the oldest answer once it is there, and in one go those behind it that need not wait any more."""
+        pending = self.pending
+        out = await pending[0].parts() or []
+        count = 1
+        while count < len(pending) and pending[count].is_ready and sum(map(len, out)) < COALESCED_BYTES_MAX:
+            out += await pending[count].parts() or []
+            count += 1
+        await self._send(out)
+        for _ in range(count):
+            pending.popleft()
 
     async def _send(self, parts: Parts) -> None:
         sock = self.sock

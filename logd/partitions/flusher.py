@@ -1,49 +1,133 @@
-"""Flushes and checkpoints: one loop for each partition that wants them, the waiting done by worker threads.
+"""Flushes and checkpoints: the jobs of all partitions that want them, run by threads of their own.
 
-All appends that arrive while a flush runs share the next one (group commit). The flusher belongs to the node,
-partitions ask it with :meth:`Flusher.schedule`. It never decides when data must be flushed, only does it.
+All appends that arrive while a flush runs share the next one (group commit), and so do those that one turn of the
+event loop brings. The threads are the flusher's and not trio's, since a job is short and its hand-over would cost more
+than the job. The flusher belongs to the node, partitions ask it with :meth:`Flusher.schedule`. It never decides when
+data must be flushed, only does it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from logd.errors import StorageFailed
 
 if TYPE_CHECKING:
+    from logd.log.flush import FlushJob
     from logd.partitions.partition import Partition
 
 
+class _Work(NamedTuple):
+    partition: Partition
+    job: FlushJob
+
+
+class _Ended(NamedTuple):
+    """What became of a job; ``well`` is False without a ``failure`` when there is a bug in it."""
+
+    work: _Work
+    well: bool
+    failure: StorageFailed | None
+
+
 class Flusher:
-    """Runs the flush jobs of all partitions of a node."""
+    """Runs the flush jobs of all partitions of a node.
+
+    :param threads_max: jobs that run side by side, so that the file system can join their flushes.
+    """
 
     def __init__(self, threads_max: int) -> None:
-        self._limiter = trio.CapacityLimiter(threads_max)
+        self._threads_max = threads_max
+        self._threads = 0
+        self._running = 0
         self._busy: set[Partition] = set()
-        self._nursery: trio.Nursery | None = None
+        self._wanted: deque[Partition] = deque()
+        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._ended: deque[_Ended] = deque()
+        self._wake = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled."""
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            task_status.started()
-            await trio.sleep_forever()
+        """Serve until cancelled; what has begun then ends first."""
+        self._token = trio.lowlevel.current_trio_token()
+        task_status.started()
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake = trio.Event()
+                self._take_in()
+                self._hand_out(self._token)
+        finally:
+            self._token = None
+            with trio.CancelScope(shield=True):
+                while self._running:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    self._take_in()
+            for _ in range(self._threads):
+                self._work.put(None)
 
     def schedule(self, partition: Partition) -> None:
         """See to it that everything appended so far reaches the disk."""
-        if partition in self._busy or self._nursery is None:
+        if partition in self._busy or self._token is None:
             return
         self._busy.add(partition)
-        self._nursery.start_soon(self._flush, partition)
+        self._wanted.append(partition)
+        self._wake.set()
 
-    async def _flush(self, partition: Partition) -> None:
+    def _hand_out(self, token: trio.lowlevel.TrioToken) -> None:
+        while self._wanted and self._running < self._threads_max:
+            partition = self._wanted.popleft()
+            job = self._next_job(partition)
+            if job is None:
+                self._busy.discard(partition)
+                continue
+            self._running += 1
+            if self._threads < self._running:
+                self._threads += 1
+                Thread(target=self._serve, args=(token,), name="logd flush", daemon=True).start()
+            partition.thread_enters()
+            self._work.put(_Work(partition, job))
+
+    def _next_job(self, partition: Partition) -> FlushJob | None:
         try:
-            while (job := partition.next_job()) is not None:
-                await partition.in_thread(job.run, self._limiter)
-                partition.job_done(job)
+            return partition.next_job()
         except StorageFailed as failure:
             partition.fail(failure)
-        finally:
-            self._busy.discard(partition)
+            return None
+
+    def _serve(self, token: trio.lowlevel.TrioToken) -> None:
+        """In a thread: run jobs until there are none for ever."""
+        while (work := self._work.get()) is not None:
+            well, failed = False, None
+            try:
+                work.job.run()
+                well = True
+            except StorageFailed as failure:
+                failed = failure
+            finally:
+                self._ended.append(_Ended(work, well, failed))
+                token.run_sync_soon(self._wake_up, idempotent=True)
+
+    def _wake_up(self) -> None:
+        self._wake.set()
+
+    def _take_in(self) -> None:
+        """Tell the partitions what has been done for them; each may want more at once."""
+        while self._ended:
+            (partition, job), well, failure = self._ended.popleft()
+            self._running -= 1
+            partition.thread_leaves()
+            if failure is not None:
+                partition.fail(failure)
+                self._busy.discard(partition)
+            elif well:
+                partition.job_done(job)
+                self._wanted.append(partition)
+            else:
+                raise RuntimeError(f"the flush of {partition!r} ended with an error that is a bug")

@@ -372,13 +372,21 @@ class Partition:
 
     async def in_thread(self, work: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
         """Run what changes files of this partition in a worker thread; :meth:`left_alone` waits for it."""
-        self._threads += 1
+        self.thread_enters()
         try:
             return await trio.to_thread.run_sync(work, limiter=limiter)
         finally:
-            self._threads -= 1
-            if not self._threads:
-                self._left_alone.set()
+            self.thread_leaves()
+
+    def thread_enters(self) -> None:
+        """Count a thread that changes files of this partition; called on the event loop."""
+        self._threads += 1
+
+    def thread_leaves(self) -> None:
+        """It has done so."""
+        self._threads -= 1
+        if not self._threads:
+            self._left_alone.set()
 
     async def left_alone(self) -> None:
         """Wait until no thread works on the files of this partition, which has been stopped.
