@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from logd.partitions.partition import Partition
 
 
-class _Work(NamedTuple):
+class Work(NamedTuple):
+    """A job, and the partition that it is for."""
+
     partition: Partition
     job: FlushJob
 
@@ -30,7 +32,7 @@ class _Work(NamedTuple):
 class _Ended(NamedTuple):
     """What became of a job; ``well`` is False without a ``failure`` when there is a bug in it."""
 
-    work: _Work
+    work: Work
     well: bool
     failure: StorageFailed | None
 
@@ -47,7 +49,7 @@ class Flusher:
         self._running = 0
         self._busy: set[Partition] = set()
         self._wanted: deque[Partition] = deque()
-        self._work: SimpleQueue[_Work | None] = SimpleQueue()
+        self._work: SimpleQueue[tuple[Work, trio.lowlevel.TrioToken] | None] = SimpleQueue()
         self._ended: deque[_Ended] = deque()
         self._wake = trio.Event()
         self._token: trio.lowlevel.TrioToken | None = None
@@ -88,11 +90,8 @@ class Flusher:
                 self._busy.discard(partition)
                 continue
             self._running += 1
-            if self._threads < self._running:
-                self._threads += 1
-                Thread(target=self._serve, args=(token,), name="logd flush", daemon=True).start()
             partition.thread_enters()
-            self._work.put(_Work(partition, job))
+            self.begin(Work(partition, job), token)
 
     def _next_job(self, partition: Partition) -> FlushJob | None:
         try:
@@ -101,18 +100,29 @@ class Flusher:
             partition.fail(failure)
             return None
 
-    def _serve(self, token: trio.lowlevel.TrioToken) -> None:
+    def begin(self, work: Work, token: trio.lowlevel.TrioToken) -> None:
+        """Have :meth:`perform` called by a thread; the simulation puts its own in this place."""
+        if self._threads < self._running:
+            self._threads += 1
+            Thread(target=self._serve, name="logd flush", daemon=True).start()
+        self._work.put((work, token))
+
+    def _serve(self) -> None:
         """In a thread: run jobs until there are none for ever."""
-        while (work := self._work.get()) is not None:
-            well, failed = False, None
-            try:
-                work.job.run()
-                well = True
-            except StorageFailed as failure:
-                failed = failure
-            finally:
-                self._ended.append(_Ended(work, well, failed))
-                token.run_sync_soon(self._wake_up, idempotent=True)
+        while (given := self._work.get()) is not None:
+            self.perform(*given)
+
+    def perform(self, work: Work, token: trio.lowlevel.TrioToken) -> None:
+        """Run a job, and have the event loop told what became of it."""
+        well, failed = False, None
+        try:
+            work.job.run()
+            well = True
+        except StorageFailed as failure:
+            failed = failure
+        finally:
+            self._ended.append(_Ended(work, well, failed))
+            token.run_sync_soon(self._wake_up, idempotent=True)
 
     def _wake_up(self) -> None:
         self._wake.set()

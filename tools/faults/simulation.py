@@ -31,6 +31,7 @@ from logd.cluster.image import Broker, Endpoint
 from logd.cluster.store import MemoryStore
 from logd.config import load as load_settings
 from logd.log.directory import DataDirectories, DataDirectory
+from logd.partitions.flusher import Flusher, Work
 from logd.wire.batches import read_headers, read_records
 from logd.wire.frames import decode_response, request_bytes
 from logd.wire.message import Message
@@ -134,6 +135,9 @@ class World:
         def new_id() -> bytes:
             return next(ids).to_bytes(16, "big")
 
+        def begin_flush(flusher: Flusher, work: Work, token: trio.lowlevel.TrioToken) -> None:
+            trio.lowlevel.spawn_system_task(self.in_thread, flusher.perform, work, token)
+
         with (
             mock.patch.object(logd.node, "Node", SimulatedNode),
             mock.patch.object(logd.node, "open_store", self.open_store),
@@ -141,6 +145,7 @@ class World:
             mock.patch.object(logd.node, "new_uuid", new_id),
             mock.patch.object(logd.partitions.homes, "RealDisk", self.real_disk),
             mock.patch.object(trio.to_thread, "run_sync", self.in_thread),
+            mock.patch.object(Flusher, "begin", begin_flush),
         ):
             yield
 
