@@ -109,9 +109,14 @@ async def lags_of(admin: Admin, groups: Iterable[Group]) -> list[GroupLag]:
     described = list(groups)
     if await admin.own.offered():
         found = await admin.own.lag([group.group for group in described])
-        answers = [found[group.group] for group in described]
-        return [item for item in answers if not isinstance(item, Refused)]
+        return [_there(found[group.group]) for group in described]
     return [await _computed(admin, group) for group in described]
+
+
+def _there(item: GroupLag | Refused) -> GroupLag:
+    if isinstance(item, Refused):
+        raise item
+    return item
 
 
 async def _computed(admin: Admin, group: Group) -> GroupLag:
