@@ -131,7 +131,7 @@ def abort_hanging(settings: Settings, topics: tuple[str, ...], older_s: float, d
     return 0
 
 
-async def _hanging(admin: Admin, names: Sequence[str]) -> list[OpenTransaction]:
+async def _hanging(admin: Admin, names: Sequence[str]) -> Sequence[OpenTransaction]:
     partitions: list[TopicPartition] = []
     if not names:
         found = await admin.topics.list(internal=True)
