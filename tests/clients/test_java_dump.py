@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from logd.testing import Broker
-from tests.clients.confluent import consumer, produce, producer, take
+from tests.clients.confluent import PATIENCE_S, consumer, produce, producer, take
 from tests.clients.java import NEEDS_JAVA, run_java
 
 pytestmark = NEEDS_JAVA
@@ -44,6 +44,26 @@ def test_segments_and_indexes(tmp_path: Path) -> None:
         for index in files(broker, "dumped", ".index") + files(broker, "dumped", ".timeindex"):
             printed = dump(index, "--verify-index-only")
             assert not re.search(r"(?i)mismatch|invalid|out of order", printed), f"{index.name}: {printed}"
+
+
+def test_transactions(tmp_path: Path) -> None:
+    """Markers are what Kafka's tool calls them, and the index of aborted transactions is its own."""
+    with Broker(data_dir=tmp_path) as broker:
+        broker.create_topic("dumped")
+        with producer(broker.bootstrap, transactional_id="dumper") as source:
+            source.init_transactions(PATIENCE_S)
+            for commit in (True, False, True, False):
+                source.begin_transaction()
+                produce(source, "dumped", [b"x"] * 3)
+                (source.commit_transaction if commit else source.abort_transaction)(PATIENCE_S)
+        broker.stop()
+        (log,) = files(broker, "dumped", ".log")
+        printed = dump(log, "--print-data-log")
+        assert re.findall(r"endTxnMarker: (\w+)", printed) == ["COMMIT", "ABORT", "COMMIT", "ABORT"], printed
+        (index,) = files(broker, "dumped", ".txnindex")
+        printed = dump(index)
+    found = re.findall(r"firstOffset: (\d+) lastOffset: (\d+) lastStableOffset: (\d+)", printed)
+    assert found == [("4", "7", "8"), ("12", "15", "16")], printed
 
 
 def test_committed_offsets(tmp_path: Path) -> None:
