@@ -45,8 +45,8 @@ FEATURE = "transaction.version"
 HIGHEST_LEVEL = 2
 BROKER_VERSION = 5
 """AddPartitionsToTxn as a broker asks it, for clients of transaction.version 2."""
-RETRY_S = 0.1
-"""Between two tries to write the markers that could not be written."""
+RETRY_S, RETRY_MAX_S = 0.1, 1.0
+"""Between two tries to write the markers that could not be written: at first, and after many."""
 
 TopicPartition = tuple[str, int]
 Codes = dict[TopicPartition, ErrorCode]
@@ -277,14 +277,17 @@ class TransactionCoordinator:
             producer_id, epoch = effect.producer
             marker = Marker(producer_id, epoch, effect.committed, journal.leader_epoch, effect.version)
             left: Iterable[TopicPartition] = effect.partitions
+            known: Mapping[TopicPartition, ErrorCode] = {}
+            pause_s = RETRY_S
             while runtime.serving:
                 codes = await self._markers.write_all(marker, left) if left else {}
                 left = [place for place, code in codes.items() if code in TRY_AGAIN]
-                _report(written.transactional_id, codes)
+                _report(written.transactional_id, codes, known)
                 if not left:
                     runtime.step(written)
                     return
-                await trio.sleep(RETRY_S)
+                await trio.sleep(pause_s)
+                pause_s, known = min(pause_s * 2, RETRY_MAX_S), codes
         except (Refused, StorageFailed) as why:
             logger.warning("the markers of %r wait for another coordinator: %s", written.transactional_id, why)
         finally:
@@ -304,8 +307,13 @@ def _codes(outcome: Message | Refused, partitions: Iterable[TopicPartition]) -> 
     }
 
 
-def _report(transactional_id: str, codes: Mapping[TopicPartition, ErrorCode]) -> None:
+def _report(
+    transactional_id: str, codes: Mapping[TopicPartition, ErrorCode], known: Mapping[TopicPartition, ErrorCode]
+) -> None:
+    """Log what went wrong, once for as long as it stays the same."""
     for (topic, index), code in codes.items():
+        if code is known.get((topic, index)):
+            continue
         if code is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
             logger.info("transaction of %r: %s-%d is gone and needs no marker", transactional_id, topic, index)
         elif code is not ErrorCode.NONE:

@@ -138,7 +138,7 @@ async def test_markers_are_tried_again(autojump_clock: trio.testing.MockClock) -
         producer = await at.init()
         await at.add(producer, *PLACES)
         await at.end(producer, commit=False)
-        await trio.sleep(RETRY_S * 3)
+        await trio.sleep(RETRY_S * 4)
         assert [places for _, places in at.pen.asked] == [PLACES, PLACES[1:], PLACES[1:]]
         assert await at.state() == "CompleteAbort"
 
