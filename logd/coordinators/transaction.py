@@ -232,7 +232,7 @@ def check_end_old(transaction: Transaction, transactional_id: str, commit: bool,
         return Ending(False)
     if state is (State.COMPLETE_COMMIT if commit else State.COMPLETE_ABORT):
         return Ending(True)
-    if state is (State.PREPARE_COMMIT if commit else State.PREPARE_ABORT):
+    if state in PREPARED:
         raise ending(transactional_id, state)
     raise wrong_state(transactional_id, state, commit)
 
@@ -240,29 +240,23 @@ def check_end_old(transaction: Transaction, transactional_id: str, commit: bool,
 def check_end(transaction: Transaction, transactional_id: str, commit: bool, producer_id: int, epoch: int) -> Ending:
     """EndTxn from version 5 on: each transaction has its own epoch, which tells a retry from the next one (KIP-890).
 
-    An abort is always possible, also of a transaction that has not begun: the producer may not know.
+    An abort is always possible, also of a transaction that has not begun: the producer may not know. It may come while
+    the one before is still being ended, with the epoch that is to follow, so that must be told from being fenced.
 
     :raises Refused: INVALID_PRODUCER_ID_MAPPING, PRODUCER_FENCED, INVALID_TXN_STATE, CONCURRENT_TRANSACTIONS.
     """
     overflowed = transaction.previous_producer_id == producer_id and epoch == EPOCH_LAST and transaction.epoch == 0
     bumped = transaction.epoch == epoch + 1
     state = transaction.state
+    if state in PREPARED:
+        raise ending(transactional_id, state)
     if transaction.producer_id != producer_id and not overflowed:
         raise wrong_id(transactional_id, producer_id)
-    if state in PREPARED:
-        valid = bumped
-    elif state in COMPLETE:
-        valid = bumped or overflowed or epoch == transaction.epoch
-    else:
-        valid = epoch == transaction.epoch
+    valid = epoch == transaction.epoch or (state in COMPLETE and (bumped or overflowed))
     if not valid or transaction.epoch == EPOCH_MAX:
         raise fenced(transactional_id, epoch, transaction.epoch)
     if state is State.ONGOING:
         return Ending(False)
-    if state in PREPARED:
-        if commit == transaction.committing:
-            raise ending(transactional_id, state)
-        raise wrong_state(transactional_id, state, commit)
     if state in COMPLETE and (bumped or overflowed):
         if commit == (state is State.COMPLETE_COMMIT):
             return Ending(True)

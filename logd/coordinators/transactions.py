@@ -168,11 +168,11 @@ class TransactionMachine:
         assert isinstance(request, InitProducerIdRequest)
         transactional_id = request.transactional_id or ""
         transaction = self.transactions.get(transactional_id) or Transaction(event.new_producer_id)
+        if transaction.state in PREPARED:
+            raise ending(transactional_id, transaction.state)
         named = request.producer_id != NO_PRODUCER_ID
         if named:
             check_instance(transaction, transactional_id, request.producer_id, request.producer_epoch)
-        if transaction.state in PREPARED:
-            raise ending(transactional_id, transaction.state)
         if transaction.state is State.ONGOING:
             yield from self._end(transactional_id, transaction, False, self.level, now_ms, event, fence=True)
             yield Reply(event.to, ending(transactional_id, State.PREPARE_ABORT))
@@ -214,6 +214,8 @@ class TransactionMachine:
         assert isinstance(request, AddPartitionsToTxnTransaction)
         transactional_id = request.transactional_id
         transaction = self._find(transactional_id, request.producer_id)
+        if transaction.state in PREPARED and not request.verify_only:
+            raise ending(transactional_id, transaction.state)
         check_producer(transaction, transactional_id, request.producer_id, request.producer_epoch)
         if transaction.state in PREPARED:
             raise ending(transactional_id, transaction.state)
