@@ -7,17 +7,20 @@ import pytest
 from logd.testing import Broker
 from tools.churn import churn
 
-SESSION_MS = 1_000
+SESSION_MS = 3_000
 
-pytestmark = pytest.mark.logd(
-    {
-        "group.min.session.timeout.ms": 500,
-        "group.consumer.min.session.timeout.ms": SESSION_MS,
-        "group.consumer.session.timeout.ms": SESSION_MS,
-        "group.consumer.min.heartbeat.interval.ms": 100,
-        "group.consumer.heartbeat.interval.ms": 100,
-    }
-)
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.logd(
+        {
+            "group.min.session.timeout.ms": 1_000,
+            "group.consumer.min.session.timeout.ms": SESSION_MS,
+            "group.consumer.session.timeout.ms": SESSION_MS,
+            "group.consumer.min.heartbeat.interval.ms": 100,
+            "group.consumer.heartbeat.interval.ms": 100,
+        }
+    ),
+]
 
 
 @pytest.mark.parametrize("kinds", [["classic"], ["consumer"], ["cooperative", "consumer"]], ids="-".join)
