@@ -487,8 +487,8 @@ class Log:
         self._check()
         at = bisect_right(self._bases, swap.exchange.base_offset) - 1
         stop = at + len(swap.old)
-        if at < 0 or self.segments[at:stop] != swap.old:
-            return False
+        if at < 0 or self.segments[at:stop] != swap.old or not all(one.finished for one in swap.old):
+            return False  # one that was truncated is written to again
         try:
             new = swap.rename()
         except StorageFailed as failure:

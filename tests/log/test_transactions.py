@@ -16,7 +16,7 @@ from logd.log.transactions import NEVER
 from logd.wire.batches import Record, build_batch, check_crc, read_header, read_records
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import append, batch, checkpoint, flush, mark
-from tests.log.compacting import clean, pairs_of, put, roll
+from tests.log.compacting import clean, pairs_of, put, roll, steps
 
 PATH = "/data/t-0"
 EPOCH_MAX = 32767
@@ -479,3 +479,18 @@ def test_index_round_trip() -> None:
     assert again.sum(0, 99) == index.sum(10, 40)
     values = read_records(build_marker(1, 0, committed=True, coordinator_epoch=0, now_ms=1), bytes_max=99)
     assert [one.offset for one in values] == [0]
+
+
+def test_a_truncation_under_a_swap(log: Log, disk: MemoryDisk) -> None:
+    """What was cut off while its segment was being exchanged does not come back with the new one."""
+    put(log, ("a", "1"), ("a", "2"))
+    put(log, ("b", "cut off"))
+    roll(log)
+    put(log, ("c", "active"))
+    for work in steps(log, disk):
+        work()
+        if log.end_offset > 2 and any(name.endswith("partition.compaction") for name in disk.names):
+            log.truncate(2)
+    assert pairs_of(log) == [(0, "a", "1"), (1, "a", "2")]
+    log.close(clean=False)
+    assert pairs_of(reopened(disk)) == [(0, "a", "1"), (1, "a", "2")]
