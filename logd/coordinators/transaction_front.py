@@ -172,14 +172,38 @@ class TransactionCoordinator:
     async def ask_with_id(self, transactional_id: str, request: Message, version: int) -> Message:
         """The same for requests that may need a new producer id, which costs a write now and then.
 
+        While the transaction before is being ended it waits a little for that.
+
         :raises Refused: as :meth:`ask`, and what the machine refuses.
         """
+        busy = transactional_id in self._ending
+        outcome = await self._outcome_with_id(transactional_id, request, version)
+        limit = trio.current_time() + self._patience_s()
+        while busy and _is_busy(outcome) and await self._ended(transactional_id, limit):
+            outcome = await self._outcome_with_id(transactional_id, request, version)
+        if isinstance(outcome, Refused):
+            raise outcome
+        return outcome
+
+    async def _outcome_with_id(self, transactional_id: str, request: Message, version: int) -> Message | Refused:
         from logd.coordinators.transactions import TransactionMachine
 
         machine = self._shards.find(transactional_id).machine
         assert isinstance(machine, TransactionMachine)
         new_id = await self._next_id() if machine.needs_id(request, version) else -1
-        return await self.ask(transactional_id, request, version, new_id).wait()
+        return await self.ask(transactional_id, request, version, new_id).outcome()
+
+    def _patience_s(self) -> float:
+        return self._cluster.settings.add_partitions_to_txn_retry_backoff_max_ms / 1000
+
+    async def _ended(self, transactional_id: str, limit: float) -> bool:
+        """Wait until the transaction that is being ended is complete; False when it takes until `limit`, or none is."""
+        ended = self._ending.get(transactional_id)
+        if ended is None or trio.current_time() >= limit:
+            return False
+        with trio.move_on_at(limit):
+            await ended.wait()
+        return True
 
     def ask_all(self, request: Message, version: int = 0) -> list[Waiter]:
         """Put a request to every shard of this node.
@@ -228,23 +252,16 @@ class TransactionCoordinator:
             waiter = self.ask(transactional_id, asked, version)
         except Refused as refused:
             return dict.fromkeys(partitions, refused.code)
-        busy = isinstance(waiter.message, Refused) and waiter.message.code is ErrorCode.CONCURRENT_TRANSACTIONS
-        if waiter.message is None or (busy and transactional_id in self._ending):
+        if waiter.message is None or (_is_busy(waiter.message) and transactional_id in self._ending):
             return self._added_later(waiter, partitions, asked, version)
         return _codes(waiter.message, partitions)
 
     async def _added_later(
         self, waiter: Waiter, partitions: Sequence[TopicPartition], asked: AddPartitionsToTxnTransaction, version: int
     ) -> Codes:
-        patience_ms = self._cluster.settings.add_partitions_to_txn_retry_backoff_max_ms
-        limit = trio.current_time() + patience_ms / 1000
+        limit = trio.current_time() + self._patience_s()
         outcome = await waiter.outcome()
-        while isinstance(outcome, Refused) and outcome.code is ErrorCode.CONCURRENT_TRANSACTIONS:
-            ended = self._ending.get(asked.transactional_id)
-            if ended is None or trio.current_time() >= limit:
-                break
-            with trio.move_on_at(limit):
-                await ended.wait()
+        while _is_busy(outcome) and await self._ended(asked.transactional_id, limit):
             try:
                 outcome = await self.ask(asked.transactional_id, asked, version).outcome()
             except Refused as refused:
@@ -294,6 +311,10 @@ class TransactionCoordinator:
             if self._ending.get(written.transactional_id) is ended:
                 del self._ending[written.transactional_id]
             ended.set()
+
+
+def _is_busy(outcome: Message | Refused) -> bool:
+    return isinstance(outcome, Refused) and outcome.code is ErrorCode.CONCURRENT_TRANSACTIONS
 
 
 def _codes(outcome: Message | Refused, partitions: Iterable[TopicPartition]) -> Codes:

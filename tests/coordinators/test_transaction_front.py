@@ -176,6 +176,32 @@ async def test_nobody_waits_for_ever(autojump_clock: trio.testing.MockClock) -> 
         assert trio.current_time() - begun_s == pytest.approx(PATIENCE_S)
 
 
+async def test_an_early_abort_waits(autojump_clock: trio.testing.MockClock) -> None:
+    """An abort that comes before the last transaction is complete, and a producer that begins again then, wait too."""
+    async with house() as at:
+        producer = await at.init()
+        await at.add(producer, *PLACES)
+        at.pen.held = trio.Event()
+        producer = await at.end(producer)
+        told: list[tuple[int, int]] = []
+
+        async def abort() -> None:
+            told.append(await at.end(producer, commit=False))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(abort)
+            await trio.sleep(PATIENCE_S / 2)
+            assert told == []
+            at.pen.held.set()
+        assert told == [(producer[0], producer[1] + 1)]
+        at.pen.held = trio.Event()
+        await at.add(told[0], PLACES[0])
+        await at.end(told[0])
+        with pytest.raises(Refused) as caught:
+            await at.init()
+        assert caught.value.code is ErrorCode.CONCURRENT_TRANSACTIONS
+
+
 async def test_loading_finishes_what_was_begun(autojump_clock: trio.testing.MockClock) -> None:
     """A coordinator that died between the decision and the markers: the next one writes them."""
     journals: dict[int, MemoryJournal] = {}
