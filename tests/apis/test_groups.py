@@ -53,8 +53,6 @@ async def test_find_coordinator(version: int) -> None:
 @pytest.mark.parametrize(
     ("version", "kind", "code"),
     [
-        (1, 1, ErrorCode.COORDINATOR_NOT_AVAILABLE),
-        (6, 1, ErrorCode.COORDINATOR_NOT_AVAILABLE),
         (5, 2, ErrorCode.INVALID_REQUEST),
         (6, 2, ErrorCode.INVALID_REQUEST),
         (1, 3, ErrorCode.INVALID_REQUEST),
@@ -62,7 +60,7 @@ async def test_find_coordinator(version: int) -> None:
     ],
 )
 async def test_no_coordinator(version: int, kind: int, code: ErrorCode) -> None:
-    """Transactions and share groups have none yet, other kinds of key never; the answer says so for each key."""
+    """Share groups have none yet, other kinds of key never; the answer says so for each key."""
     async with house() as on:
         request = FindCoordinatorRequest("k", kind) if version < 4 else FindCoordinatorRequest("", kind, ["k", "l"])
         answer = await on.ask(FIND, version, request)
