@@ -90,7 +90,7 @@ def test_the_finest_of_the_retention_settings_counts() -> None:
         (["advertised.listeners=OTHER://h:1"], ["OTHER", "not a name in listeners"]),
         (["advertised.listeners=PLAINTEXT://0.0.0.0:1"], ["0.0.0.0", "host that clients use"]),
         (["log.cleaner.min.cleanable.ratio=nan"], ["nan", "log.cleaner.min.cleanable.ratio"]),
-        (["transaction.max.timeout.ms=1"], ["Unknown setting transaction.max.timeout.ms"]),
+        (["transaction.two.phase.commit.enable=true"], ["Unknown setting transaction.two.phase.commit.enable"]),
     ],
 )
 def test_a_bad_setting_is_one_sentence_of_what_where_and_what_to_do(sets: list[str], parts: list[str]) -> None:
