@@ -107,8 +107,6 @@ async def _verify(call: Call, request: TxnOffsetCommitRequest, place: tuple[str,
     :raises Refused: they do not, or can't be made to.
     """
     adds = call.version >= ADDS_VERSION
-    if not adds and not call.services.settings.transaction_partition_verification_enable:
-        return
     asked = call.services.transactions.add_partitions(
         request.transactional_id, request.producer_id, request.producer_epoch, [place], verify_only=not adds
     )

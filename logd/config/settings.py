@@ -476,9 +476,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     transaction_remove_expired_transaction_cleanup_interval_ms: Annotated[
         int, _int("How often forgotten transactional ids are looked for.", "ms", at_least(1))
     ] = 3_600_000
-    transaction_partition_verification_enable: Annotated[
-        bool, _bool("Whether a write must belong to a transaction that its coordinator knows.", CLUSTER_WIDE)
-    ] = True
     add_partitions_to_txn_retry_backoff_max_ms: Annotated[
         int, _int("How long a new transaction waits for the one before it to end.", "ms", at_least(0))
     ] = 100
