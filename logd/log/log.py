@@ -543,7 +543,10 @@ class Log:
         for later in self.segments[at + 1 :]:
             recovery.remove_segment(self._disk, later)
         del self.segments[at + 1 :], self._bases[at + 1 :]
-        self._unfinished = [one for one in self._unfinished if one in self.segments[:at]]
+        for earlier in (one for one in self._unfinished if one in self.segments[:at]):
+            earlier.write_sealed()  # or the new end would not be flushed
+            earlier.finished = True
+        self._unfinished = []
         segment.truncate(position, end)
         self._active = segment
         self.aborted.truncate(end)

@@ -89,14 +89,12 @@ class TransactionsMachine(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         flush(self.log)
+        self._commit()
 
-    @rule(fraction=st.floats(0, 1))
-    def commit(self, fraction: float) -> None:
-        """The high watermark moves."""
-        ends = [one.next_offset for one in self.entries if one.next_offset > self.high_watermark]
-        if ends:
-            self.high_watermark = ends[int(fraction * (len(ends) - 1))]
-            self.log.transactions.committed(self.high_watermark)
+    def _commit(self) -> None:
+        """What is flushed is committed."""
+        self.high_watermark = self.log.flushed_offset
+        self.log.transactions.committed(self.high_watermark)
 
     @rule()
     def checkpoint(self) -> None:
@@ -106,6 +104,7 @@ class TransactionsMachine(RuleBasedStateMachine):
     def make_recovery_point(self) -> None:
         self.log._checkpoints.since_point_bytes = 2**40
         flush(self.log)
+        self._commit()
 
     @rule()
     def roll(self) -> None:
