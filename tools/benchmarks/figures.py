@@ -54,12 +54,8 @@ FIGURES = (
     Figure("end to end, one at a time: p50", "ms", "end-to-end", DISK, "p50_ms", False, 1.0, 0.5),
     Figure("end to end, one at a time: p99", "ms", "end-to-end", DISK, "p99_ms", False, 1.0, 0.5),
     Figure("flushed, acks=all, 4 producers: throughput", "MB/s", "flush", FLUSH, "mb_per_s", True, 2.0, 5.0),
-    Figure(
-        "100 members join, 200 partitions, classic", "ms", "group-classic", DISK, "settled_ms", False, 1.0, 0.3
-    ),
-    Figure(
-        "100 members join, 200 partitions, consumer", "ms", "group-consumer", DISK, "settled_ms", False, 1.0, 0.3
-    ),
+    Figure("100 members join, 200 partitions, classic", "ms", "group-classic", DISK, "settled_ms", False, 1.0, 0.3),
+    Figure("100 members join, 200 partitions, consumer", "ms", "group-consumer", DISK, "settled_ms", False, 1.0, 0.3),
     Figure("offset commits, one partition each, 8 clients", "1/s", "offset-commits", DISK, "rate", True, 1.0, 2.0),
     Figure("500 idle groups of 3, classic: server CPU", "cores", "idle-classic", DISK, "server_cores", False),
     Figure("500 idle groups of 3, consumer: server CPU", "cores", "idle-consumer", DISK, "server_cores", False),
