@@ -8,6 +8,7 @@ import re
 import tomllib
 
 from logd.config import BadSetting, Settings, load, validate_topic_config
+from logd.config.groups import GROUP_SETTINGS
 from logd.config.settings import DEFINITIONS, attribute, shown
 from logd.config.topics import SYNONYMS, TOPIC_DEFINITIONS
 from logd.errors import Refused
@@ -88,7 +89,10 @@ def test_every_setting_is_read() -> None:
     """No setting, of the broker or of a topic, is accepted and then read by nobody."""
     read = {node.attr for source in package() for node in ast.walk(source.tree) if isinstance(node, ast.Attribute)}
     defaults_of_topics = {attribute(name) for synonyms in SYNONYMS.values() for name, _ in synonyms}
-    unread = [name for name in DEFINITIONS if attribute(name) not in read | defaults_of_topics]
+    of_groups = {
+        attribute(broker) for name, one in GROUP_SETTINGS.items() for broker in (f"group.{name}", *one.limits(name))
+    }
+    unread = [name for name in DEFINITIONS if attribute(name) not in read | defaults_of_topics | of_groups]
     ignored = [name for name in unread if not broker_takes_only_its_default(name)]
     for name in TOPIC_DEFINITIONS.keys() - COMPACTION - WITHOUT_EFFECT:
         if attribute(name) not in read and not only_its_default(name):

@@ -26,12 +26,14 @@ UNKNOWN, NO_DIRECTORY = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.LOG_DIR_
 class Table:
     """Two partitions in one directory: the second one could not be opened."""
 
-    directory = HERE
+    homes = (SimpleNamespace(path=HERE),)
 
     def get(self, topic: str, index: int) -> object:
         """The partition, or None."""
         failures = {("a", 0): None, ("a", 1): "broken"}
-        return SimpleNamespace(failure=failures[topic, index]) if (topic, index) in failures else None
+        if (topic, index) not in failures:
+            return None
+        return SimpleNamespace(failure=failures[topic, index], log=SimpleNamespace(path=f"{HERE}/{topic}-{index}"))
 
 
 async def codes(version: int, *wishes: tuple[str, str, list[int]]) -> dict[tuple[str, int], int]:
