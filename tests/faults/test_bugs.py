@@ -17,12 +17,12 @@ SKIPPED = 3
 KIT = (sys.executable, "-m", "tools.faults", "--first")
 TEST = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
 SHOWN_BY: dict[str, tuple[str, ...]] = {
-    "B1-torn-tail-kept": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),
+    "B1-torn-tail-kept": (*TEST, "tests/log/test_recovery.py"),
     "B2-flush-tried-again": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),
     "B4-corruption-taken-for-the-end": (*KIT, "flips", "--seed", "1", "--rounds", "50"),
     "B12-producers-forgotten": (*KIT, "simulation", "--seed", "1", "--rounds", "5"),
     "B14-read-committed-reads-all": (*KIT, "simulation", "--seed", "1", "--rounds", "4"),
-    "B18-read-before-it-is-safe": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),
+    "B18-read-before-it-is-safe": (*TEST, "tests/partitions/test_stability.py"),
     "B19-tombstones-too-early": (*TEST, "tests/log/test_compaction.py", "tests/log/test_compaction_model.py"),
     "B19-removed-too-early": (*TEST, "tests/log/test_compaction_crash.py"),
     "B20-full-disk-is-final": (*KIT, "full", "--seed", "1", "--rounds", "2"),

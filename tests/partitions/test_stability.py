@@ -156,3 +156,13 @@ async def test_markers_of_an_offline_partition(tmp_path: Path) -> None:
         with pytest.raises(Refused) as refused:
             end(one)
         assert refused.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("read_committed", [False, True])
+async def test_nobody_reads_what_is_not_on_the_disk(tmp_path: Path, read_committed: bool) -> None:
+    """In flush mode group a consumer sees a record when a power cut can't take it any more (B18)."""
+    async with partition(tmp_path, durable=True, flushes=False) as one:
+        one.append(batch(2))
+        assert one.log.end_offset == 2
+        assert one.readable_end(read_committed) == 0
