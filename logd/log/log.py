@@ -524,6 +524,7 @@ class Log:
             return self._truncate(max(offset, self.start_offset))
         except StorageFailed as failure:
             self.fail(failure)
+            mark_unflushed(self._disk, self.path)
             raise
 
     def _truncate(self, offset: int) -> int:

@@ -12,11 +12,12 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from logd.errors import Corrupt, DecodeError
+from logd.errors import Corrupt, DecodeError, StorageFailed
 from logd.log.aborted import AbortedIndex
 from logd.log.admission import MAGIC, LogConfig
 from logd.log.disk import PAGE_BYTES, TEMPORARY_SUFFIX, Disk, Entry
 from logd.log.epochs import Epochs
+from logd.log.flush import mark_unflushed
 from logd.log.producers import Producers
 from logd.log.restoring import SNAPSHOT_SUFFIX, note_batch, put_right, restore_aborted, restore_producers
 from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPlace, Segment
@@ -85,7 +86,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
     put_right(disk, path, entries, found.segments, aborted)
     if unflushed:
-        _write_again(disk, path, found.segments, state.flushed_offset)
+        _write_again(disk, path, found.segments, state)
     if found.end_offset >= state.start_offset:
         for segment in segments:
             if settled.sums.get(segment.base_offset, (-1, 0))[0] == segment.size:
@@ -97,20 +98,23 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     return empty(disk, path, topic_id, state, now_ms)
 
 
-def _write_again(disk: Disk, path: str, segments: list[Segment], flushed_offset: int) -> None:
-    """Write what is above the flushed offset over itself, and flush it.
+def _write_again(disk: Disk, path: str, segments: list[Segment], state: State) -> None:
+    """Write what is above the flushed offset over itself, state the files' ends again, and flush both.
 
     A flush has failed before: the kernel may take pages for clean that it never wrote, and another flush would not
-    write them either, but say that all is well.
+    write them either, but say that all is well. So it may with the cut of a file that was sealed, all of whose data was
+    flushed before: then its tail of zeros would come back, behind a recovery point from which nobody reads it again.
     """
     for segment in segments:
-        if segment.next_offset <= flushed_offset or not segment.size:
+        if segment.next_offset < state.recovery_point or not segment.size:
             continue
-        start = segment.locate(flushed_offset) if flushed_offset > segment.base_offset else 0
+        start = segment.locate(state.flushed_offset) if state.flushed_offset > segment.base_offset else 0
         for position in range(start, segment.size, SCAN_BYTES):
             data = disk.read(segment.file, min(SCAN_BYTES, segment.size - position), position)
             disk.write(segment.file, data, position)
+        disk.resize(segment.file, segment.allocated)
         disk.sync(segment.file)
+        segment.close()
     disk.remove(f"{path}/{UNFLUSHED_NAME}")
     disk.sync_directory(path)
 
@@ -335,8 +339,12 @@ class _Recovery:
     def _cut_or_corrupt(self, segment: Segment, position: int, why: str) -> None:
         if self._expected < self._state.flushed_offset:
             raise Corrupt(segment.log_path, position, f"{why}, in data that had been flushed")
-        self._disk.resize(segment.file, position)
-        self._disk.sync(segment.file)
+        try:
+            self._disk.resize(segment.file, position)
+            self._disk.sync(segment.file)
+        except StorageFailed:
+            mark_unflushed(self._disk, self._path)
+            raise
         segment.allocated = segment.size = position
 
     def _only_zeros(self, segment: Segment, position: int, file_bytes: int) -> bool:

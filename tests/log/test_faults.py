@@ -6,6 +6,7 @@ import contextlib
 import copy
 import errno
 import random
+from collections.abc import Iterator
 
 import pytest
 
@@ -171,3 +172,72 @@ def test_pages_that_a_failed_flush_left_clean(disk: MemoryDisk) -> None:
     for seed in range(20):
         after = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=copy.deepcopy(disk).lose_power(random.Random(seed)))
         assert after.end_offset == 4
+
+
+def _power_cuts(disk: MemoryDisk) -> Iterator[Log]:
+    """The log as it may be found after a power cut, some times."""
+    for seed in range(20):
+        after = copy.deepcopy(disk).lose_power(random.Random(seed))
+        yield Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=after)
+
+
+def test_cut_that_a_failed_flush_left_undone(disk: MemoryDisk) -> None:
+    """The cut of a sealed file is lost with its failed flush, though all of its data was flushed before.
+
+    The next start cuts it again: no tail of zeros comes back behind a recovery point, where it would be damage.
+    """
+    disk.make_directory("/data")
+    faulty = FaultyDisk(disk)
+    log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=faulty)
+    disk.sync_directory("/data")
+    for _ in range(2):
+        append(log, batch(value=bytes(900)))
+    flush(log)
+    checkpoint(log)
+    append(log, batch(value=bytes(900)))  # the first file is sealed
+    faulty.arm("sync")
+    with pytest.raises(StorageFailed):
+        flush(log)
+    again = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    append(again, batch(value=bytes(900)))
+    flush(again)
+    append(again, batch(value=bytes(900)))
+    flush(again)
+    checkpoint(again)
+    for after in _power_cuts(disk):
+        assert [offset for offset, _ in content(after)] == [0, 1, 2, 3, 4]
+
+
+def test_failed_flush_of_a_recovery(disk: MemoryDisk) -> None:
+    """A recovery that cuts a torn end, and whose flush of that fails, leaves word as other failed flushes do."""
+    disk.make_directory("/data")
+    log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=disk)
+    disk.sync_directory("/data")
+    append(log, batch())
+    flush(log)
+    append(log, batch())
+    file = disk.open(f"{PATH}/{0:020d}.log")
+    disk.write(file, b"torn", log.segments[0].size)
+    with pytest.raises(StorageFailed):
+        Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=FaultyDisk(disk, "sync", 1))
+    again = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    flush(again)
+    for after in _power_cuts(disk):
+        assert after.end_offset == 2
+
+
+def test_failed_flush_of_a_truncation(disk: MemoryDisk) -> None:
+    """A truncation whose flush fails leaves word as other failed flushes do."""
+    disk.make_directory("/data")
+    faulty = FaultyDisk(disk)
+    log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=faulty)
+    disk.sync_directory("/data")
+    for _ in range(4):
+        append(log, batch())
+    faulty.arm("sync")
+    with pytest.raises(StorageFailed):
+        log.truncate(2)
+    again = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    flush(again)
+    for after in _power_cuts(disk):
+        assert after.end_offset == again.end_offset >= 2
