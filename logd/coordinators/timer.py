@@ -49,10 +49,13 @@ class Timer:
             next_ms = self._deadlines.next_ms()
             self._waits_until_ms = math.inf if next_ms is None else next_ms
             self._earlier = trio.Event()
-            with trio.move_on_at(self._waits_until_ms / 1000):
+            with trio.move_on_at(self._waits_until_ms / 1000) as waiting:
                 await self._earlier.wait()
+            now_ms = trio.current_time() * 1000
+            if waiting.cancelled_caught:  # then it is due, whatever rounding between the two units says
+                now_ms = max(now_ms, self._waits_until_ms)
             self._waits_until_ms = -math.inf
-            self._fire(trio.current_time() * 1000)
+            self._fire(now_ms)
             await trio.lowlevel.checkpoint()
 
     def _fire(self, now_ms: float) -> None:

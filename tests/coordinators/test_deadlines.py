@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -105,3 +106,23 @@ async def test_a_deadline_that_fails_ends_nothing(autojump_clock: object, caplog
         await fired.wait()
         nursery.cancel_scope.cancel()
     assert "a bug" in caplog.text
+
+
+@pytest.mark.trio
+async def test_a_deadline_comes_whatever_rounding_says(mock_clock: trio.testing.MockClock) -> None:
+    """At the second of a deadline it is due, even where its milliseconds round to a moment later: no busy waiting."""
+    now_s, after_ms = 5.187, 3000
+    wakes_s = (now_s * 1000 + after_ms) / 1000
+    assert wakes_s * 1000 < now_s * 1000 + after_ms, "not an example any more"
+    timer, told = Timer(), trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timer.run)
+        mock_clock.jump(now_s)
+        timer.arm("one", "a", after_ms, told.set)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(wakes_s - now_s)
+        assert trio.current_time() == wakes_s
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        assert told.is_set()
+        nursery.cancel_scope.cancel()
