@@ -42,6 +42,8 @@ def marked_settings(lines: list[str], markers: list[pytest.Mark]) -> dict[str, s
             raise pytest.UsageError(f"logd_settings: {line!r} is not key=value")
         settings[key.strip()] = value.strip()
     for marker in reversed(markers):
+        if marker.args or marker.kwargs.keys() - {"settings"}:
+            raise pytest.UsageError("pytest.mark.logd takes nothing but settings={name: value}")
         chosen: Mapping[str, object] = marker.kwargs.get("settings", {})
         settings.update((key, spelled(value)) for key, value in chosen.items())
     return settings

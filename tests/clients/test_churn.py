@@ -12,7 +12,7 @@ SESSION_MS = 3_000
 pytestmark = [
     pytest.mark.timeout(300),
     pytest.mark.logd(
-        {
+        settings={
             "group.min.session.timeout.ms": 1_000,
             "group.consumer.min.session.timeout.ms": SESSION_MS,
             "group.consumer.session.timeout.ms": SESSION_MS,

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from tests.clients.confluent import PATIENCE_S, dotted, partitions_of, produce, producer, take, until
 
 pytestmark = pytest.mark.logd(
-    {"group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 100}
+    settings={"group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 100}
 )
 
 

@@ -25,7 +25,9 @@ from tools import apache_kafka
 
 pytestmark = [
     *NEEDS_JAVA,
-    pytest.mark.logd({"group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 100}),
+    pytest.mark.logd(
+        settings={"group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 100}
+    ),
 ]
 
 CONFIGS = "kafka.admin.ConfigCommand"
@@ -138,7 +140,8 @@ def test_client_metrics(logd_broker: Broker, new_topic: Callable[..., str], uniq
     run_java(METRICS, *at, "--alter", "--name", name, *wanted)
     assert name in run_java(METRICS, *at, "--list").split()
     assert "interval.ms=100" in run_java(METRICS, *at, "--describe", "--name", name)
-    run_java("ConsoleProducer", *at, "--topic", topic, stdin="one\ntwo\n")
+    for_3_s = ["--num-records", "60", "--record-size", "100", "--throughput", "20"]
+    run_java("ProducerPerformance", "--topic", topic, *for_3_s, "--producer-props", f"bootstrap.servers={bootstrap}")
     clients = ask(bootstrap, ClientMetricsRequest(bytes(16), "org.apache.kafka.producer.")).clients
     assert any(client.software_name == "apache-kafka-java" and client.metrics for client in clients)
     run_java(METRICS, *at, "--delete", "--name", name)

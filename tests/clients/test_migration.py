@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient
 from tests.clients.confluent import PATIENCE_S, consumer, partitions_of, producer
 
 pytestmark = pytest.mark.logd(
-    {"group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 100}
+    settings={"group.consumer.min.heartbeat.interval.ms": 100, "group.consumer.heartbeat.interval.ms": 100}
 )
 
 PARTITIONS = 6

@@ -79,3 +79,10 @@ def test_bad_ini_line() -> None:
     """An ini line that is no setting is named."""
     with pytest.raises(pytest.UsageError, match="nonsense"):
         marked_settings(["nonsense"], [])
+
+
+@pytest.mark.parametrize("mark", [pytest.mark.logd({"a": 1}), pytest.mark.logd(setting={"a": 1})])
+def test_a_marker_that_would_be_ignored(mark: pytest.MarkDecorator) -> None:
+    """A forgotten ``settings=`` is told."""
+    with pytest.raises(pytest.UsageError, match="settings="):
+        marked_settings([], [mark.mark])
