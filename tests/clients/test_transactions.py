@@ -94,6 +94,7 @@ def test_read_process_write(bootstrap: str, new_topic: Names, unique: Names, pro
             producer.commit_transaction(PATIENCE_S)
             done += len(messages)
             continue
+        producer.flush(PATIENCE_S)  # or it would forget what it has not sent yet
         producer.abort_transaction(PATIENCE_S)
         for place in consumer.committed(consumer.assignment(), PATIENCE_S):
             consumer.seek(TopicPartition(place.topic, place.partition, max(place.offset, 0)))
