@@ -111,12 +111,12 @@ class Log:
         disk.make_directory(path)
         if any(entry.name.endswith(LOG_SUFFIX) for entry in disk.entries(path)):
             raise Corrupt(f"{path}/{META_NAME}", 0, "the file that names the topic id is missing beside old segments")
+        disk.sync_directory(path.rpartition("/")[0] or ".")  # first: what has a topic id is opened, not made again
         disk.replace(f"{path}/{META_NAME}", pack_meta(topic_id), sync=True)
         state = State(start_offset, start_offset, start_offset, start_offset)
         if start_offset:
             disk.replace(f"{path}/{STATE_NAME}", pack_state(state), sync=True)
         disk.sync_directory(path)
-        disk.sync_directory(path.rpartition("/")[0] or ".")
         return cls(disk, path, config, recovery.empty(disk, path, topic_id, state, now_ms))
 
     @classmethod

@@ -12,6 +12,7 @@ import pytest
 
 from logd.errors import StorageFailed
 from logd.log.log import Log, LogConfig
+from logd.log.state import META_NAME
 from tests.fakes.disks import FaultyDisk, MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush
 
@@ -241,3 +242,21 @@ def test_failed_flush_of_a_truncation(disk: MemoryDisk) -> None:
     flush(again)
     for after in _power_cuts(disk):
         assert after.end_offset == again.end_offset >= 2
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_directory_whose_name_was_not_flushed(disk: MemoryDisk, nth: int) -> None:
+    """A log whose making failed at a flush of names is on disk, name and all, once what is written to it is flushed."""
+    disk.make_directory("/data")
+    with pytest.raises(StorageFailed):
+        Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=FaultyDisk(disk, "sync_directory", nth, errno.ENOSPC))
+    if disk.load(f"{PATH}/{META_NAME}") is None:  # as the table of partitions does
+        log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=disk)
+    else:
+        log = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    append(log, batch())
+    flush(log)
+    for after in _power_cuts(disk):
+        assert after.end_offset == 1
+    for seed in range(20):
+        assert PATH in copy.deepcopy(disk).lose_power(random.Random(seed)).names
