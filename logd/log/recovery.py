@@ -273,6 +273,7 @@ class _Recovery:
         segment.close()
         segment.finished = not last and not unfinished
         if unfinished:
+            segment.seal()
             self._unfinished.append(segment)
         return not why or why == _ZEROS
 

@@ -104,9 +104,10 @@ class LogMachine(RuleBasedStateMachine):
         if removal is not None:
             removal.run()
 
-    @precondition(lambda self: self.job is None)
+    @precondition(lambda self: self.job is None and self.log.segments[0].base_offset == 0)
     @rule(fraction=st.floats(0, 1))
     def truncate(self, fraction: float) -> None:
+        """Only while no segment has gone: a truncation knows no more of producers than files below it do."""
         start, end = self.log.start_offset, self.log.end_offset
         target = start + int((end - start) * fraction)
         reached = self.log.truncate(target)

@@ -256,3 +256,18 @@ def test_damage_just_before_the_recovery_point(disk: MemoryDisk, at: int) -> Non
         Log.open(PATH, LogConfig(), clean=False, now_ms=0, disk=disk)
     file.data[last + at] ^= 1
     assert bytes(file.data) == before
+
+
+def test_newest_timestamp_of_a_segment_sealed_after_a_crash(disk: MemoryDisk) -> None:
+    """A segment whose sealing a crash overtook is sealed with its newest timestamp, which later starts believe."""
+    config = LogConfig(segment_bytes=2000, index_interval_bytes=200)
+    log = Log.create(PATH, TOPIC_ID, config, now_ms=0, disk=disk)
+    newest = -1
+    while len(log.segments) == 1:
+        newest = log.segments[0].max_timestamp
+        append(log, batch(value=bytes(90), timestamp=1000 + 10 * log.end_offset))
+    for _ in range(2):
+        log.close(clean=False)
+        log = Log.open(PATH, config, clean=False, now_ms=0, disk=disk)
+        flush(log)
+        assert log.segments[0].max_timestamp == newest
