@@ -41,11 +41,16 @@ def test_slow_readers(tmp_path: Path, restarted: bool) -> None:
             server.start()
         before = anonymous_kib(server.pid)
         host, _, port = server.bootstrap.rpartition(":")
+        readers = []
         for reader in range(READERS):
             sock = slow.enter_context(socket.create_connection((host, int(port))))
             part = FetchPartition(0, fetch_offset=reader % BATCHES, partition_max_bytes=20 << 20)
             request = FetchRequest(max_wait_ms=0, max_bytes=20 << 20, topics=[FetchTopic("much", partitions=[part])])
             sock.sendall(request_bytes(1, 11, 1, "slow", request) * 8)
+            readers.append(sock)
+        for sock in readers:  # until each has an answer that it does not take
+            sock.settimeout(60)
+            assert sock.recv(1, socket.MSG_PEEK)
         with Peer(server.bootstrap, timeout_s=60) as peer:
             for _ in range(100):
                 assert (
