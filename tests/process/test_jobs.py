@@ -63,7 +63,8 @@ def test_running_server(server: Server) -> None:
     code, dirty, _ = run(server, "compaction", "run", "--dry-run")
     assert (code, [row[:2] for row in dirty], dirty[0][5]) == (0, [["keys-0", "0"]], "")
     _, done, _ = run(server, "compaction", "run")
-    assert done[0][:5] == dirty[0][:5]
+    assert done[0][:2] == dirty[0][:2]
+    assert int(done[0][2]) >= int(dirty[0][2])  # the last segment may have been rolled by its age meanwhile
     assert int(done[0][5]) < int(done[0][4])
     assert run(server, "compaction", "run")[1] == []
     assert server.stop()[0] == 0
