@@ -232,7 +232,7 @@ def _unanswered(call: Call, answer: ProduceResponse) -> object | None:
 
 
 def _parked(request: ProduceRequest, answer: ProduceResponse, waiting: Waiting) -> Parked:
-    return Parked(_settle(request, answer, waiting), partial(_is_settled, request.acks, waiting))
+    return Parked(partial(_settle, request, answer, waiting), partial(_is_settled, request.acks, waiting))
 
 
 def _is_settled(acks: int, waiting: Waiting) -> bool:

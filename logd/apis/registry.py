@@ -160,17 +160,18 @@ HANGUP = object()
 class Parked:
     """An answer that has to wait although its request has done all that must happen in order.
 
+    :param answer: called when somebody waits: a peer that has left leaves no coroutine that nobody awaits.
     :param is_ready: whether it need not wait any more.
     """
 
     __slots__ = ("answer", "is_ready")
 
-    def __init__(self, answer: Awaitable[Any], is_ready: Callable[[], bool]) -> None:
+    def __init__(self, answer: Callable[[], Awaitable[Any]], is_ready: Callable[[], bool]) -> None:
         self.answer = answer
         self.is_ready = is_ready
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self.answer.__await__()
+        return self.answer().__await__()
 
 
 Handler = Callable[[Call, Any], "Answer | Awaitable[Answer] | None"]
