@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from logd.client.calls import OFFSET_COMMIT, OFFSET_FETCH
-from logd.client.errors import ClientError, CommitFailed, check, error_code, refused
+from logd.client.errors import ClientError, CommitFailed, error_code, refused
+from logd.client.group_offsets import commits_in
 from logd.client.metadata import TopicPartition
 from logd.client.routing import GROUP, Router
 from logd.errors import ErrorCode, Refused
 
 if TYPE_CHECKING:
-    from logd.wire.schemas.offset_fetch import OffsetFetchResponse
+    pass
 
 T = TypeVar("T")
 
@@ -136,20 +137,7 @@ async def fetch_offsets(
     )
 
     async def attempt(node: int) -> dict[TopicPartition, int]:
-        return committed_in(who.group, await router.ask(OFFSET_FETCH, request, OffsetFetchResponse, node=node))
+        answer = await router.ask(OFFSET_FETCH, request, OffsetFetchResponse, node=node)
+        return {place: item.offset for place, item in commits_in(who.group, answer).items()}
 
     return await at_coordinator(router, who.group, attempt)
-
-
-def committed_in(group: str, answer: OffsetFetchResponse) -> dict[TopicPartition, int]:
-    """The offsets of an answer, in order; a group that does not exist has none."""
-    found: dict[TopicPartition, int] = {}
-    number = answer.groups[0].error_code if answer.groups else answer.error_code
-    if number != ErrorCode.GROUP_ID_NOT_FOUND:
-        check(number, None, f"offsets of group {group!r}")
-    for topic in answer.groups[0].topics if answer.groups else answer.topics:
-        for part in topic.partitions:
-            check(part.error_code, None, f"offset of {topic.name}/{part.partition_index} in group {group!r}")
-            if part.committed_offset >= 0:
-                found[TopicPartition(topic.name, part.partition_index)] = part.committed_offset
-    return dict(sorted(found.items()))

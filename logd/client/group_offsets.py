@@ -14,7 +14,7 @@ from logd.client.calls import OFFSET_COMMIT, OFFSET_DELETE
 from logd.client.errors import check, refused
 from logd.client.metadata import TopicPartition
 from logd.client.routing import Router
-from logd.errors import Refused
+from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -27,6 +27,7 @@ from logd.wire.schemas.offset_delete import (
     OffsetDeleteRequestTopic,
     OffsetDeleteResponse,
 )
+from logd.wire.schemas.offset_fetch import OffsetFetchResponse
 
 Outcomes = dict[TopicPartition, Refused | None]
 
@@ -37,6 +38,21 @@ class Commit(msgspec.Struct, frozen=True):
     offset: int
     leader_epoch: int = -1
     metadata: str = ""
+
+
+def commits_in(group: str, answer: OffsetFetchResponse) -> dict[TopicPartition, Commit]:
+    """What an answer tells, in order; a group that does not exist has committed nothing."""
+    found: dict[TopicPartition, Commit] = {}
+    number = answer.groups[0].error_code if answer.groups else answer.error_code
+    if number != ErrorCode.GROUP_ID_NOT_FOUND:
+        check(number, None, f"offsets of group {group!r}")
+    for topic in answer.groups[0].topics if answer.groups else answer.topics:
+        for part in topic.partitions:
+            check(part.error_code, None, f"offset of {topic.name}/{part.partition_index} in group {group!r}")
+            if part.committed_offset >= 0:
+                item = Commit(part.committed_offset, part.committed_leader_epoch, part.metadata or "")
+                found[TopicPartition(topic.name, part.partition_index)] = item
+    return dict(sorted(found.items()))
 
 
 async def commit(router: Router, node: int, group: str, offsets: Mapping[TopicPartition, Commit]) -> Outcomes:

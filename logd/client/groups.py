@@ -13,7 +13,7 @@ import msgspec
 from logd.client.calls import CONSUMER_GROUP_DESCRIBE, DELETE_GROUPS, DESCRIBE_GROUPS, LIST_GROUPS, OFFSET_FETCH
 from logd.client.commits import at_coordinator
 from logd.client.errors import check, is_retriable, refused
-from logd.client.group_offsets import Commit, Outcomes, commit, forget
+from logd.client.group_offsets import Commit, Outcomes, commit, commits_in, forget
 from logd.client.metadata import TopicPartition
 from logd.client.routing import Router
 from logd.client.subscriptions import assignment_in
@@ -132,7 +132,7 @@ class Groups:
                 topics=None,
                 groups=[OffsetFetchRequestGroup(group_id=group, topics=None)],
             )
-            return _committed(group, await self._router.ask(OFFSET_FETCH, request, OffsetFetchResponse, node=node))
+            return commits_in(group, await self._router.ask(OFFSET_FETCH, request, OffsetFetchResponse, node=node))
 
         return await self.at_coordinator(group, attempt)
 
@@ -171,20 +171,6 @@ class Groups:
         answer = await self._router.ask(DELETE_GROUPS, request, DeleteGroupsResponse, node=node)
         number = answer.results[0].error_code
         return refused(number, None, f"group {group!r}") if number else None
-
-
-def _committed(group: str, answer: OffsetFetchResponse) -> dict[TopicPartition, Commit]:
-    found: dict[TopicPartition, Commit] = {}
-    number = answer.groups[0].error_code if answer.groups else answer.error_code
-    if number != ErrorCode.GROUP_ID_NOT_FOUND:
-        check(number, None, f"offsets of group {group!r}")
-    for topic in answer.groups[0].topics if answer.groups else answer.topics:
-        for part in topic.partitions:
-            check(part.error_code, None, f"offset of {topic.name}/{part.partition_index} in group {group!r}")
-            if part.committed_offset >= 0:
-                item = Commit(part.committed_offset, part.committed_leader_epoch, part.metadata or "")
-                found[TopicPartition(topic.name, part.partition_index)] = item
-    return dict(sorted(found.items()))
 
 
 def _classic_member(member: describe_groups.DescribedGroupMember) -> Member:
