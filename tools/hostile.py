@@ -62,7 +62,7 @@ class Frames:
     def __iter__(self) -> Iterator[bytes]:
         while True:
             key, version = self.random.choice(self.all)
-            yield self._spoiled(self.good(key, version))
+            yield self.spoiled(self.good(key, version))
 
     def good(self, key: int, version: int) -> bytes:
         """A request that decodes, with odd values."""
@@ -111,7 +111,8 @@ class Frames:
             batch[rnd.randrange(len(batch))] ^= 1 << rnd.randrange(8)
         return bytes(batch[: rnd.randrange(len(batch) + 1)] if rnd.random() < 0.2 else batch)
 
-    def _spoiled(self, frame: bytes) -> bytes:
+    def spoiled(self, frame: bytes) -> bytes:
+        """A frame with something wrong in most cases: cut, a length at its edges, flipped, random or more bytes."""
         rnd = self.random
         at = rnd.randrange(len(frame))
         rest = len(frame) - at
