@@ -2,7 +2,8 @@
 
 The hot path. Appending happens at once, in the order of the requests; only waiting (acks=all, a flush) is parked, so
 that several requests of one connection share a flush. Batches are not opened here but for topics whose rules need
-their records (compaction wants keys, ``compression.type`` another codec); those are worked on in a thread first.
+their records (keys for compaction, another codec for ``compression.type``, times for
+``message.timestamp.before.max.ms``); those are worked on in a thread first.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from logd.apis.registry import HANGUP, Call, Parked, api
 from logd.apis.verification import Codes, Question
 from logd.config import TopicConfig
 from logd.errors import DecodeError, ErrorCode, RecordsRefused, Refused
-from logd.log.admission import MAGIC, MAGIC_AT
+from logd.log.admission import MAGIC, MAGIC_AT, record_rules
 from logd.log.log import Appended
 from logd.log.producers import Verification
-from logd.partitions.partition import Partition
-from logd.wire.batches import check_crc, read_header, recompress, validate_records
+from logd.partitions.partition import ANY_AGE, Partition
+from logd.wire.batches import check_crc, read_header, recompress
 from logd.wire.message import ZERO_UUID, Buffer, Records
 from logd.wire.schemas.produce import (
     BatchIndexAndErrorMessage,
@@ -32,11 +33,13 @@ from logd.wire.schemas.produce import (
     TopicProduceData,
     TopicProduceResponse,
 )
+from logd.wire.validation import RecordRules, validate_records
 
 logger = logging.getLogger("logd.api.produce")
 
 ALL = -1
 CODECS = {"uncompressed": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+CODEC_NAMES = {codec: name for name, codec in CODECS.items()}
 TOPIC_IDS_FROM = 13
 ZSTD_FROM = 7
 ATTRIBUTES_AT = 22
@@ -263,7 +266,7 @@ def _fail(row: PartitionProduceResponse, refused: Refused) -> None:
         row.record_errors = [BatchIndexAndErrorMessage(index, message) for index, message in refused.records]
 
 
-def _prepared(records: Buffer, config: TopicConfig) -> Buffer:
+def _prepared(records: Buffer, config: TopicConfig, rules: RecordRules) -> Buffer:
     """Check what only the records tell, and bring the batch into the topic's codec; runs in a thread."""
     try:
         header = read_header(records)
@@ -272,11 +275,10 @@ def _prepared(records: Buffer, config: TopicConfig) -> Buffer:
             return records  # the log refuses it, and its reasons come first
     except DecodeError:
         return records
-    if "compact" in config.cleanup_policy:
-        validate_records(records, keys_required=True)
-    if config.compression_type == "producer" or header.codec == CODECS[config.compression_type]:
-        return records
-    return recompress(records, CODECS[config.compression_type], _level(config))
+    recompressed = config.compression_type not in ("producer", CODEC_NAMES.get(header.codec))
+    if recompressed or rules.keys_required or config.message_timestamp_before_max_ms != ANY_AGE:
+        validate_records(records, rules)
+    return recompress(records, CODECS[config.compression_type], _level(config)) if recompressed else records
 
 
 def _level(config: TopicConfig) -> int | None:
@@ -321,7 +323,8 @@ async def _prepare(call: Call, request: ProduceRequest, question: Question) -> d
             continue
         config = partition.config
         try:
-            data.records = await trio.to_thread.run_sync(_prepared, one_buffer(data.records), config)
+            rules = record_rules(partition.log.config, call.services.clock.now_ms())
+            data.records = await trio.to_thread.run_sync(_prepared, one_buffer(data.records), config, rules)
         except Refused as refused:
             data.records = None
             refusals[id(data), data.index] = refused

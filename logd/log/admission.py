@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 import msgspec
 
-from logd.errors import ErrorCode, Refused
+from logd.errors import ErrorCode, RecordsRefused, Refused
 from logd.wire.batches import (
     CODEC_MASK,
     CONTROL,
@@ -23,6 +23,7 @@ from logd.wire.batches import (
     read_header,
 )
 from logd.wire.checksum import crc32c
+from logd.wire.validation import NAMED_RECORDS_MAX, RecordRules, untimely
 
 MAGIC: Final = 2
 MAGIC_AT: Final = 16
@@ -88,7 +89,9 @@ def admit(data: memoryview, config: LogConfig, now_ms: int, *, client: bool) -> 
             f"The record batch of {size} bytes is larger than a segment may be ({config.segment_bytes})",
         )
     if client and config.timestamp_type != LOG_APPEND_TIME_CONFIG:
-        _check_timestamps(header, config, now_ms)
+        base_ms, max_ms = header.base_timestamp, header.max_timestamp
+        if max_ms - now_ms > config.timestamp_after_max_ms or now_ms - base_ms > config.timestamp_before_max_ms:
+            _refuse_times(data, header, config, now_ms)
     return header
 
 
@@ -132,16 +135,24 @@ def _refuse_content(header: BatchHeader, client: bool) -> None:
     if header.is_control and client:
         raise Refused(ErrorCode.INVALID_RECORD, "Clients may not write control records")
     if header.log_append_time and client:
-        raise Refused(ErrorCode.INVALID_TIMESTAMP, "The producer set timestamp type LogAppendTime: use CreateTime")
+        message = "The producer set timestamp type LogAppendTime: use CreateTime"
+        named = range(min(header.count, NAMED_RECORDS_MAX))
+        raise RecordsRefused(ErrorCode.INVALID_TIMESTAMP, message, [(index, message) for index in named])
 
 
-def _check_timestamps(header: BatchHeader, config: LogConfig, now_ms: int) -> None:
-    base_ms, max_ms = header.base_timestamp, header.max_timestamp
-    if max_ms - now_ms > config.timestamp_after_max_ms or (
-        now_ms - base_ms > config.timestamp_before_max_ms and base_ms != -1
-    ):
-        raise Refused(
-            ErrorCode.INVALID_TIMESTAMP,
-            f"Timestamps {base_ms} to {max_ms} are out of range: not over {config.timestamp_before_max_ms} ms before "
-            f"{now_ms}, not over {config.timestamp_after_max_ms} ms after it",
-        )
+def record_rules(config: LogConfig, now_ms: int) -> RecordRules:
+    """What single records are held to at this time."""
+    if config.timestamp_type == LOG_APPEND_TIME_CONFIG:
+        return RecordRules(keys_required=config.compacted)
+    return RecordRules(
+        keys_required=config.compacted,
+        earliest_ms=now_ms - config.timestamp_before_max_ms,
+        latest_ms=now_ms + config.timestamp_after_max_ms,
+    )
+
+
+def _refuse_times(data: memoryview, header: BatchHeader, config: LogConfig, now_ms: int) -> None:
+    """By the header alone: the first record's time and the greatest."""
+    rules = record_rules(config, now_ms)
+    if rules.time_is_wrong(header.base_timestamp) or rules.time_is_wrong(header.max_timestamp):
+        raise untimely(data, header, rules)

@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 FLUSH_NEVER = 2**63 - 1
 """``flush.messages`` when it asks for nothing."""
+ANY_AGE = 2**63 - 1
+"""``message.timestamp.before.max.ms`` when records may be as old as they like."""
 
 
 class Watcher:
@@ -128,9 +130,13 @@ class Partition:
 
     @property
     def opens_batches(self) -> bool:
-        """Whether this topic's rules need the records of a batch: compaction wants keys, or another codec is asked."""
+        """Whether this topic's rules need the records of a batch: for their keys, another codec or how old they are."""
         config = self.config
-        return config.compression_type != "producer" or "compact" in config.cleanup_policy
+        return (
+            config.compression_type != "producer"
+            or "compact" in config.cleanup_policy
+            or config.message_timestamp_before_max_ms != ANY_AGE
+        )
 
     @property
     def plain(self) -> bool:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from logd.errors import DecodeError, ErrorCode, RecordsRefused, Refused
+from logd.errors import DecodeError
 from logd.wire.checksum import crc32c
-from logd.wire.compression import BadCompression, compress, decompress
+from logd.wire.compression import compress, decompress
 from logd.wire.message import Buffer
 from logd.wire.records import Record, decode_records, encode_records
 
@@ -29,7 +29,6 @@ __all__ = [
     "read_records",
     "recompress",
     "stamp",
-    "validate_records",
 ]
 
 HEADER_BYTES = 61
@@ -280,35 +279,3 @@ def recompress(batch: Buffer, codec: int, level: int | None = None, *, bytes_max
     attributes = header.attributes & ~CODEC_MASK | codec
     head = struct.pack(">h", attributes) + view[CRC_FROM + 2 : HEADER_BYTES]
     return _assemble(header.base_offset, header.leader_epoch, head, compress(codec, body, level))
-
-
-def validate_records(
-    batch: Buffer, keys_required: bool, *, position: int = 0, bytes_max: int = RECORDS_BYTES_MAX
-) -> None:
-    """Opens the batch at `position` and checks it as a broker must before it stores it in a compacted topic.
-
-    :raises Refused: CORRUPT_MESSAGE when it cannot be decompressed, UNSUPPORTED_COMPRESSION_TYPE for a codec that
-        does not exist, INVALID_RECORD for records that do not fit the header, with gaps, or without a key.
-    """
-    try:
-        header = read_header(batch, position)
-        if header.codec > 4:
-            raise Refused(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"there is no compression codec {header.codec}")
-        records = read_records(batch, position, bytes_max=bytes_max)
-    except BadCompression as error:
-        raise Refused(ErrorCode.CORRUPT_MESSAGE, str(error)) from error
-    except DecodeError as error:
-        raise Refused(ErrorCode.INVALID_RECORD, str(error)) from error
-    if len(records) != header.last_offset_delta + 1:
-        raise Refused(
-            ErrorCode.INVALID_RECORD,
-            f"{len(records)} records but a last offset delta of {header.last_offset_delta}: offsets must have no gaps",
-        )
-    if keys_required:
-        bad = [
-            (index, "no key, and a compacted topic needs one") for index, one in enumerate(records) if one.key is None
-        ]
-        if bad:
-            raise RecordsRefused(
-                ErrorCode.INVALID_RECORD, f"{len(bad)} records have no key, and a compacted topic needs one", bad
-            )

@@ -111,23 +111,74 @@ def test_compacted_topic_wants_keys(peer: Peer, broker: Broker) -> None:
         assert [row["batch_index"] for row in answer["record_errors"]] == [1]
 
 
-@pytest.mark.parametrize("codec", [1, 2, 3, 4])
-def test_what_does_not_decompress_where_it_must(peer: Peer, broker: Broker, codec: int) -> None:
+OPENED = {
+    "compact": {"cleanup.policy": "compact"},
+    "gzip": {"compression.type": "gzip"},
+    "young": {"message.timestamp.before.max.ms": "315360000000"},
+}
+"""Topics whose rules need the records of a batch."""
+
+
+@pytest.mark.parametrize("topic", OPENED)
+@pytest.mark.parametrize("codec", [2, 3, 4])
+def test_what_does_not_open_where_it_must(peer: Peer, broker: Broker, codec: int, topic: str) -> None:
     """A topic whose rules need the records refuses a body that cannot be opened, and one whose numbers lie."""
-    broker.create_topic("compacted", configs={"cleanup.policy": "compact"})
-    broken = peer.produce("compacted", batch(codec=codec, body=b"nonsense"))
-    assert broken["error_code"] in (ErrorCode.CORRUPT_MESSAGE, ErrorCode.INVALID_RECORD)
-    lying = peer.produce("compacted", batch(body=b"\x7e" + b"\0" * 8))
-    assert lying["error_code"] in (ErrorCode.CORRUPT_MESSAGE, ErrorCode.INVALID_RECORD)
+    broker.create_topic(topic, configs=OPENED[topic])
+    broken = peer.produce(topic, batch(codec=codec, body=b"nonsense"))
+    assert broken["error_code"] == ErrorCode.CORRUPT_MESSAGE
+    two = [(b"k", b"v"), (b"l", b"w")]
+    for count in (1, 3):
+        lying = peer.produce(topic, bytes(Batch(records=two, codec=codec, count=count, last_offset_delta=count - 1)))
+        assert lying["error_code"] == ErrorCode.INVALID_RECORD
+    assert peer.produce(topic, batch(body=b"\x7e" + b"\0" * 8, codec=0))["error_code"] == ErrorCode.INVALID_RECORD
+    assert peer.produce(topic, bytes(Batch(records=two, codec=codec)))["error_code"] == 0
 
 
-@pytest.mark.parametrize("base", [BASE_TIMESTAMP_MS, 4_000_000_000_000])
-def test_timestamp_out_of_the_window(peer: Peer, broker: Broker, base: int) -> None:
-    """message.timestamp.before.max.ms and after.max.ms."""
-    window = {"message.timestamp.before.max.ms": "1000", "message.timestamp.after.max.ms": "1000"}
-    broker.create_topic("window", configs=window)
-    answer = peer.produce("window", batch(b"x", base_timestamp=base))
+WINDOW = {"message.timestamp.before.max.ms": "1000", "message.timestamp.after.max.ms": "1000"}
+LATE_MS = 4_000_000_000_000
+OLD_MS = BASE_TIMESTAMP_MS
+
+
+@pytest.mark.parametrize("codec", [0, 4])
+@pytest.mark.parametrize(("base", "step", "named"), [(OLD_MS, 0, [0, 1]), (LATE_MS, 0, [0, 1]), (-1, OLD_MS, [1])])
+def test_times_out_of_the_window(
+    peer: Peer, broker: Broker, base: int, step: int, named: list[int], codec: int
+) -> None:
+    """message.timestamp.before.max.ms and after.max.ms: the records out of it are named (KIP-467); no time is any."""
+    broker.create_topic("window", configs=WINDOW)
+    answer = peer.produce("window", batch(b"x", b"y", base_timestamp=base, timestamp_step=step, codec=codec))
     assert answer["error_code"] == ErrorCode.INVALID_TIMESTAMP
+    assert [row["batch_index"] for row in answer["record_errors"]] == named
+
+
+@pytest.mark.parametrize("acks", [1, -1])
+@pytest.mark.parametrize("version", [8, 9, 12])
+def test_times_ahead_of_the_clock(peer: Peer, broker: Broker, version: int, acks: int) -> None:
+    """Topics whose batches are not opened name the records as well, once the batch is refused."""
+    broker.create_topic("plain")
+    data = batch(b"x", b"y", b"z", timestamp_step=LATE_MS - OLD_MS)
+    answer = peer.produce("plain", data, version=version, acks=acks)
+    assert answer["error_code"] == ErrorCode.INVALID_TIMESTAMP
+    assert [row["batch_index"] for row in answer["record_errors"]] == [1, 2]
+    assert "out of range" in answer["record_errors"][0]["batch_index_error_message"]
+
+
+def test_times_of_what_cannot_be_opened(peer: Peer, broker: Broker) -> None:
+    """A batch that is refused for its times and cannot be opened is refused all the same, with no record named."""
+    broker.create_topic("plain")
+    answer = peer.produce("plain", batch(codec=4, body=b"nonsense", max_timestamp=LATE_MS))
+    assert (answer["error_code"], answer["record_errors"]) == (ErrorCode.INVALID_TIMESTAMP, [])
+
+
+@pytest.mark.parametrize("codec", [0, 4])
+def test_a_wrong_time_beside_a_missing_key(peer: Peer, broker: Broker, codec: int) -> None:
+    """All records that are wrong are named, and a wrong time gives the code."""
+    broker.create_topic("both", configs={**WINDOW, "cleanup.policy": "compact"})
+    records = [(None, b"v"), (b"k", b"w"), (b"l", b"x")]
+    data = bytes(Batch(records=records, base_timestamp=-1, timestamp_step=OLD_MS, codec=codec))
+    answer = peer.produce("both", data)
+    assert answer["error_code"] == ErrorCode.INVALID_TIMESTAMP
+    assert [row["batch_index"] for row in answer["record_errors"]] == [0, 1, 2]
 
 
 def numbered(sequence: int, n: int = 1, epoch: int = 0, producer: int = 77) -> bytes:

@@ -117,12 +117,4 @@ ON_PURPOSE = (
         "list-offsets-equal-times*/*",
         "-3 with no record that has a timestamp: nothing, while Kafka gives the first offset without one",
     ),
-    Purpose(
-        "produce-timestamp-window/*.record_errors",
-        "batches are not opened: a wrong time is told for the batch, not for each record",
-    ),
-    Purpose(
-        "produce-log-append-time/*.record_errors",
-        "batches are not opened: a wrong time is told for the batch, not for each record",
-    ),
 )

@@ -24,9 +24,9 @@ from logd.wire.batches import (
     recompress,
     stamp,
     stamp_append_time,
-    validate_records,
 )
 from logd.wire.compression import NAMES
+from logd.wire.validation import RecordRules, validate_records
 from tests.wire.messages import TEXT, quick
 
 BYTES_MAX = 1 << 20
@@ -96,7 +96,7 @@ def test_we_read_what_others_build(theirs: Any, codec: int) -> None:
         header = read_header(data)
         assert check_crc(data, 0, header)
         assert header.size == len(data)
-        validate_records(data, False)
+        validate_records(data, RecordRules())
         found = read_records(data, bytes_max=BYTES_MAX)
         assert told(found) == told([_numbered(each, offset) for offset, each in enumerate(records)])
 
@@ -274,7 +274,7 @@ def test_records_that_do_not_fit_their_batch(name: str) -> None:
     with pytest.raises(DecodeError):
         read_records(data, bytes_max=BYTES_MAX)
     with pytest.raises(Refused) as caught:
-        validate_records(data, False)
+        validate_records(data, RecordRules())
     assert caught.value.code == ErrorCode.INVALID_RECORD
 
 
@@ -285,9 +285,9 @@ def test_forging_alone_is_no_damage() -> None:
 
 def test_validation() -> None:
     """Missing keys, gaps, unknown codecs and what cannot be decompressed, each with Kafka's error."""
-    validate_records(build_batch(SOME), True)
+    validate_records(build_batch(SOME), RecordRules(keys_required=True))
     keyless = build_batch([Record(key=b"k"), Record(value=b"v")])
-    validate_records(keyless, False)
+    validate_records(keyless, RecordRules())
     unknown = build_batch(SOME)
     unknown[22] |= 5
     broken = build_batch(SOME, codec=1)
@@ -299,7 +299,7 @@ def test_validation() -> None:
         (broken, False, ErrorCode.CORRUPT_MESSAGE),
     ):
         with pytest.raises(Refused) as caught:
-            validate_records(data, keys_required)
+            validate_records(data, RecordRules(keys_required=keys_required))
         assert caught.value.code == code
 
 

@@ -286,11 +286,38 @@ def produce_compacted_too_large(t: Tale) -> None:
 def produce_timestamp_window(t: Tale) -> None:
     before = {"message.timestamp.before.max.ms": "1000", "message.timestamp.after.max.ms": "1000"}
     t.create("a", 1, before)
-    for when in (BASE_TIMESTAMP_MS, 4_000_000_000_000, -1, 0):
-        _produce(t, 9, "a", batch(b"v", b"w", base_timestamp=when))
+    for codec in (0, 4):
+        for when in (BASE_TIMESTAMP_MS, 4_000_000_000_000, -1, 0):
+            _produce(t, 9, "a", batch(b"v", b"w", base_timestamp=when, codec=codec))
     t.create("b")
     for when in (4_000_000_000_000, 2**62):
         _produce(t, 9, "b", batch(b"v", base_timestamp=when))
+    late = 4_000_000_000_000 - BASE_TIMESTAMP_MS
+    _produce(t, 9, "b", batch(b"v", b"w", b"x", timestamp_step=late))
+    _produce(t, 7, "b", batch(b"v", b"w", timestamp_step=late))
+    _produce(t, 9, "b", batch(b"v", b"w", b"x", timestamp_step=late, codec=1))
+    t.create("c", 1, {"cleanup.policy": "compact", "message.timestamp.before.max.ms": "315360000000"})
+    mixed = [(b"k", b"v"), (None, b"w"), (b"l", b"x")]
+    for step in (late, -BASE_TIMESTAMP_MS // 2, 5):
+        _produce(t, 9, "c", bytes(Batch(records=mixed, timestamp_step=step)))
+    _log(t, "c")
+
+
+@case("produce-opened")
+def produce_opened(t: Tale) -> None:
+    """Where the records are opened, what they are is checked: a wrong number of them, bytes behind, rubbish."""
+    for kind in ("compact", "gzip", "before"):
+        configs = {"cleanup.policy": "compact"} if kind == "compact" else {"compression.type": "gzip"}
+        t.create(kind, 1, configs if kind != "before" else {"message.timestamp.before.max.ms": "315360000000"})
+        for codec in (0, 4):
+            for count in (1, 3):
+                keyed = [(b"k", b"v"), (b"l", b"w")]
+                data = bytes(Batch(records=keyed, count=count, last_offset_delta=count - 1, codec=codec))
+                _produce(t, 9, kind, data)
+        _produce(t, 9, kind, batch(body=b"\x7e" + b"\0" * 8))
+        _produce(t, 9, kind, batch(body=bytes.fromhex("0e00000001027600") + b"\0\0"))
+        _produce(t, 9, kind, batch(codec=4, body=b"nonsense"))
+        _log(t, kind)
 
 
 @case("produce-min-insync")
