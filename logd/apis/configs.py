@@ -35,6 +35,9 @@ from logd.wire.schemas.list_config_resources import (
 
 DESCRIBE_CONFIGS, ALTER_CONFIGS, INCREMENTAL_ALTER_CONFIGS, LIST_CONFIG_RESOURCES = 32, 33, 44, 74
 
+REPEATS_MAX = 100
+"""Resources that a request may name more than once: each is described as often, and takes 20 kB of the answer."""
+
 
 # DescribeConfigs
 
@@ -43,9 +46,12 @@ DESCRIBE_CONFIGS, ALTER_CONFIGS, INCREMENTAL_ALTER_CONFIGS, LIST_CONFIG_RESOURCE
 def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
     """Tell settings, from the image alone. No keys, or null, means all keys."""
     results = []
+    repeats = len(request.resources) - len({(one.resource_type, one.resource_name) for one in request.resources})
     for resource in request.resources:
         result = DescribeConfigsResult(0, "", resource.resource_type, resource.resource_name)
         try:
+            if repeats > REPEATS_MAX:
+                raise Refused(ErrorCode.INVALID_REQUEST, f"{repeats} resources are repeated: name each of them once")
             described = _described(call, resource)
         except Refused as refused:
             result.error_code, result.error_message = refused.code, refused.message

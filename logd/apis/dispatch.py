@@ -15,6 +15,7 @@ from logd.apis.versions import unsupported_version
 from logd.errors import DecodeError, Refused
 from logd.wire import schemas
 from logd.wire.codec import decode
+from logd.wire.decoder import REQUEST_ELEMENTS_MAX
 from logd.wire.frames import RequestHead, decode_request_head, response_parts
 from logd.wire.message import Message
 
@@ -119,7 +120,7 @@ def start(frame: memoryview, connection: Connection, services: Services) -> Part
     if short is not None and (parts := short(frame, head, connection, services)) is not None:
         return parts
     try:
-        request, _ = decode(schemas.request_class(key), version, frame, head.body)
+        request, _ = decode(schemas.request_class(key), version, frame, head.body, REQUEST_ELEMENTS_MAX)
     except DecodeError as error:
         raise Hangup(f"{found.name} v{version} does not decode: {error}") from error
     call = Call(key, version, head.correlation_id, head.client_id, connection, services)

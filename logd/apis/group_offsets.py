@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import trio
+
 from logd.apis.groups import later, require_group_id
 from logd.apis.registry import Call, api
 from logd.cluster.image import Image
@@ -43,6 +45,9 @@ from logd.wire.schemas.offset_fetch import (
 TOPIC_IDS_VERSION = 10
 GROUPS_VERSION = 8
 GROUP_ERROR_VERSION = 2
+
+TURN_GROUPS = 500
+"""Groups whose offsets are looked up before other connections get their turn."""
 
 _UNKNOWN = int(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
 _UNKNOWN_ID = int(ErrorCode.UNKNOWN_TOPIC_ID)
@@ -134,8 +139,12 @@ def _resolve(image: Image, topic: OffsetCommitRequestTopic | OffsetFetchRequestT
 async def offset_fetch(call: Call, request: OffsetFetchRequest) -> OffsetFetchResponse:
     """Versions 1-10: one group before 8, then any number; by topic id from 10 on; all topics when none is named."""
     groups = request.groups if call.version >= GROUPS_VERSION else [_only_group(request)]
-    asked = [_ask_group(call, group, request.require_stable) for group in groups]
-    answers = [await _fetched(call, *each) for each in asked]
+    answers: list[OffsetFetchResponseGroup] = []
+    for piece in range(0, len(groups), TURN_GROUPS):
+        asked = [_ask_group(call, group, request.require_stable) for group in groups[piece : piece + TURN_GROUPS]]
+        answers += [await _fetched(call, *each) for each in asked]
+        if len(groups) > TURN_GROUPS:
+            await trio.lowlevel.checkpoint()
     if call.version >= GROUPS_VERSION:
         return OffsetFetchResponse(groups=answers)
     return _old_form(groups[0], answers[0], call.version)

@@ -6,6 +6,7 @@ Answered from the image; only a topic that is made because somebody asked for it
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
+from itertools import islice
 
 from logd.apis.registry import Call, api
 from logd.cluster.controller import check_topic_name
@@ -31,6 +32,9 @@ from logd.wire.schemas.metadata import (
 
 TOPIC_OPERATIONS = 3576
 """Bits of what may be done to a topic, when nobody restricts it: read, write, create, describe, ... (KIP-430)."""
+
+CREATED_MAX = 100
+"""Topics that one request makes; the next one makes others, as clients ask again for what they were told is unknown."""
 
 CLUSTER_OPERATIONS = 8096
 """The same for the cluster."""
@@ -69,7 +73,7 @@ def _to_create(call: Call, request: MetadataRequest, names: Iterable[str]) -> li
     if not (allowed and services.settings.auto_create_topics_enable):
         return []
     known = services.cluster.image.topics
-    return [name for name in names if name not in known and valid_topic_name(name)]
+    return list(islice((name for name in names if name not in known and valid_topic_name(name)), CREATED_MAX))
 
 
 async def _after_creation(call: Call, missing: list[str], answer: MetadataResponse) -> MetadataResponse:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from logd.wire.message import Buffer
 
 
+NOTES_MAX = 32
+"""Refusals of one request that are remembered: a thousand of them say no more than the first, and cost time."""
+
 COLD_READS_MAX = 8
 """Reads of what is not in the page cache, at the same time."""
 
@@ -118,7 +121,7 @@ class Services:
 class Call:
     """One request as a handler sees it, beside its decoded body."""
 
-    __slots__ = ("api_key", "client_id", "connection", "correlation_id", "services", "version")
+    __slots__ = ("_notes", "api_key", "client_id", "connection", "correlation_id", "services", "version")
 
     def __init__(
         self,
@@ -135,9 +138,13 @@ class Call:
         self.client_id = client_id or ""
         self.connection = connection
         self.services = services
+        self._notes = 0
 
     def refused(self, refused: Refused, *, topic: str = "") -> None:
         """Remember what was refused to this client, and of which topic, for those who ask why."""
+        self._notes += 1
+        if self._notes > NOTES_MAX:
+            return
         now_ms, chronicle, peer = self.services.clock.now_ms(), self.services.chronicle, self.connection.peer
         what = f"{schemas.api_name(self.api_key)} v{self.version}"
         said = f"was refused: {refused.code.name}: {refused.message}"

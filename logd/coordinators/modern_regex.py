@@ -331,7 +331,11 @@ class Expression:
 
     def _reads(self, state: int, char: str) -> bool:
         kind, chars, _ = self._states[state]
-        return kind == _SET and char in chars
+        return kind == _SET and self._takes(chars, char)
+
+    def _takes(self, chars: frozenset[str], char: str) -> bool:
+        """Whether one of these characters is it."""
+        return char in chars
 
     def _closure(self, waiting: list[int], *, start: bool, end: bool) -> frozenset[int]:
         seen = set(waiting)

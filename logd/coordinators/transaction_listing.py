@@ -21,8 +21,8 @@ _STATES = {name: state for state, name in NAMES.items()}
 class IdExpression(Expression):
     """An expression over transactional ids, which may hold any character: the dot takes those that topics lack."""
 
-    def _reads(self, state: int, char: str) -> bool:
-        return super()._reads(state, char) or (char not in LEGAL and self._states[state][1] is LEGAL)
+    def _takes(self, chars: frozenset[str], char: str) -> bool:
+        return char in chars or (char not in LEGAL and chars is LEGAL)
 
 
 def describe(transactions: Mapping[str, Transaction], transactional_ids: Iterable[str]) -> DescribeTransactionsResponse:

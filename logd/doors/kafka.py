@@ -36,6 +36,9 @@ COALESCED_BYTES_MAX = 64 * 1024
 TURN_REQUESTS_MAX = 32
 """Requests that one connection may start before others get their turn."""
 
+BIG_REQUEST_BYTES = 64 * 1024
+"""A request other than Produce over this size has so many elements that others get their turn after it."""
+
 TURN_RECEIVES_MAX = 4
 """Times that a connection may find bytes waiting before others get their turn."""
 
@@ -167,6 +170,8 @@ class Peer:
                 result = start(frame, self.connection, self.services)
                 self.frames.limit = self.request_bytes_max
                 turn += 1
+                if len(frame) > BIG_REQUEST_BYTES and frame[:2] != PRODUCE_HEAD:
+                    self.unbroken = TURN_RECEIVES_MAX
                 if isinstance(result, Pending):
                     if out:  # goes before it, and nobody else may be sending then
                         await self._send(out)

@@ -12,7 +12,7 @@ import struct
 from typing import TypeVar
 
 from logd.errors import DecodeError
-from logd.wire.decoder import Decoder, compile_decoder
+from logd.wire.decoder import ELEMENTS_MAX, Decoder, compile_decoder
 from logd.wire.encoder import Encoder, compile_encoder
 from logd.wire.message import Buffer, Message
 
@@ -26,11 +26,12 @@ class EncodeError(ValueError):
     """A message that its version cannot carry: null in a field that must not be, a number out of range. Our bug."""
 
 
-def decode(cls: type[M], version: int, data: Buffer, start: int = 0) -> tuple[M, int]:
+def decode(cls: type[M], version: int, data: Buffer, start: int = 0, elements_max: int = ELEMENTS_MAX) -> tuple[M, int]:
     """The `cls` that stands at `start` of `data`, and the position after it.
 
     ``records`` fields are views of `data`; all else is copied.
 
+    :param elements_max: how many elements all its arrays may have together.
     :raises DecodeError: for bytes that are no such message, and for a version that `cls` has not.
     """
     try:
@@ -39,7 +40,7 @@ def decode(cls: type[M], version: int, data: Buffer, start: int = 0) -> tuple[M,
         decoder = _decoder(cls, version)
     view = data if type(data) is memoryview else memoryview(data)
     try:
-        return decoder(view, start, len(view))
+        return decoder(view, start, len(view), elements_max)
     except (struct.error, IndexError) as error:
         raise DecodeError(f"{cls.__name__} v{version}: the bytes end inside a field") from error
     except UnicodeDecodeError as error:

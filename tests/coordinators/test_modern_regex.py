@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logd.coordinators.modern_regex import Expression
+from logd.coordinators.transaction_listing import IdExpression
 from logd.errors import ErrorCode, Refused
 
 NAMES = ["foo", "foobar", "abab", "aac", "abc", "t-12", "a.b", "a.bcd", "", "z", "abbcd", "ABC", "AbC", "b", "ab", "Ab"]
@@ -96,3 +97,12 @@ def test_too_many_steps_are_refused() -> None:
     expression = Expression("(.*a){40}.*(b|c){0,300}(.?x){200}")
     with pytest.raises(Refused, match="too many steps"):
         expression.resolve(f"{index:05b}".replace("0", "a").replace("1", "x") * 40 for index in range(2000))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [("^a.*$", ["a/b", "ab", "ab/"]), ("(a.b|c)?", ["a/b"]), ("ab", ["ab"]), (".*b", ["a/b", "ab"])],
+)
+def test_expressions_over_transactional_ids(pattern: str, found: list[str]) -> None:
+    """Ids hold characters that topics lack: wherever one stands, in the middle of a match or behind its end."""
+    assert IdExpression(pattern).resolve(["a/b", "ab", "ab/"]) == found

@@ -153,7 +153,7 @@ def test_a_message_has_a_million_elements_at_most() -> None:
     """A frame that is all tiny elements is refused, so that 100 MB of it never become gigabytes."""
     topics = ELEMENTS_MAX + 1
     data = b"\x00" + b"\x00\x01" + bytes(4) + uvarint_bytes(topics + 1) + b"\x01\x01\x00" * topics + b"\x00"
-    with pytest.raises(DecodeError, match="more than 1000000 elements"):
+    with pytest.raises(DecodeError, match="more elements in one message than it may have"):
         decode_exact(ProduceRequest, 9, data)
 
 

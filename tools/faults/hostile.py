@@ -62,7 +62,8 @@ SETTINGS = {
     "offsets.topic.num.partitions": "2",
     "transaction.state.log.num.partitions": "2",
     "num.partitions": "1",
-    "log.retention.bytes": "10000000",
+    "log.retention.ms": "-1",  # the good client writes records of another year
+    "log.retention.bytes": "100000000",
     "log.retention.check.interval.ms": "5000",
     "log.segment.bytes": "2000000",
     "producer.id.expiration.ms": "20000",
