@@ -42,6 +42,11 @@ BIG_REQUEST_BYTES = 64 * 1024
 TURN_RECEIVES_MAX = 4
 """Times that a connection may find bytes waiting before others get their turn."""
 
+LUCK_MAX = 16
+LUCK_LOST = 4
+"""A look at a drained socket that finds nothing counts like so many that find something: it costs a system call, and
+waiting for bytes that are there costs two."""
+
 PENDING_MAX = 64
 """Parked answers of one connection: a producer has 5 requests in flight, the rest is patience."""
 
@@ -57,9 +62,11 @@ class Peer:
         "arrived",
         "closing",
         "connection",
+        "drained",
         "frames",
         "held",
         "idle_sweeps",
+        "luck",
         "pending",
         "receiving",
         "request_bytes_max",
@@ -80,6 +87,8 @@ class Peer:
         self.pending: deque[Pending | Ready] = deque()
         self.held: memoryview | None = None
         self.closing = False
+        self.drained = False  # the last receive took all that there was
+        self.luck = 0  # of looking for more right after that; below 0 it is waited for first
         self.unbroken = 0
         self.idle_sweeps = 0
         self.scope = trio.CancelScope()
@@ -148,18 +157,32 @@ class Peer:
         if self.unbroken > TURN_RECEIVES_MAX:
             self.unbroken = 0
             await trio.lowlevel.checkpoint()
+        looks = self.drained
+        if looks and self.luck < 0:
+            looks = False
+            self.luck += 1
+            await self._readable()
         while True:
             space = self.frames.writable()
             try:
                 count = sock.recv_into(space)
             except BlockingIOError:
                 space.release()
-                self.unbroken = 0
-                await trio.lowlevel.wait_readable(sock)
+                if looks:
+                    looks = False
+                    self.luck = max(self.luck - LUCK_LOST, -LUCK_MAX)
+                await self._readable()
                 continue
+            if looks and self.luck < LUCK_MAX:
+                self.luck += 1
+            self.drained = count < len(space)
             space.release()
             self.frames.received(count)
             return count > 0
+
+    async def _readable(self) -> None:
+        self.unbroken = 0
+        await trio.lowlevel.wait_readable(self.sock)
 
     async def _start_requests(self) -> None:
         """Start every request that has arrived whole and whose turn it is; send what is answered at once."""

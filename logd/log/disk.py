@@ -79,7 +79,10 @@ class Disk(Protocol):
         """Read like :meth:`read` what the page cache holds, or return None where the disk would be waited for."""
 
     def allocate(self, file: File, start: int, size: int) -> None:
-        """Grow the file from ``start`` by ``size`` bytes of zeros that exist on disk; cut back when that fails."""
+        """Grow the file from ``start`` by ``size`` bytes of zeros that exist on disk; cut back when that fails.
+
+        In memory (tmpfs) they need not exist: :meth:`write` is refused there when no more is left.
+        """
 
     def resize(self, file: File, size: int) -> None:
         """Set the end of the file."""
@@ -142,6 +145,18 @@ _RESIDENCY_POINTER: Final = (ctypes.c_char * len(_RESIDENCY)).from_buffer(_RESID
 _MINCORE: Final = ctypes.CDLL(None, use_errno=True).mincore
 _MINCORE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _MINCORE.restype = ctypes.c_int
+
+
+_FSTATFS: Final = ctypes.CDLL(None, use_errno=True).fstatfs
+_FSTATFS.argtypes = (ctypes.c_int, ctypes.c_void_p)
+_FSTATFS.restype = ctypes.c_int
+_TMPFS_MAGIC: Final = 0x01021994
+
+
+def _is_tmpfs(fd: int) -> bool:
+    """Say whether a file lives in memory: there ``pwrite`` fails cleanly when it is full, and allocating costs twice."""
+    found = (ctypes.c_long * 32)()
+    return _FSTATFS(fd, found) == 0 and found[0] == _TMPFS_MAGIC
 
 
 class RealDisk:
@@ -234,7 +249,10 @@ class RealDisk:
         if self._room is not None and not self._room.admits(size):
             raise StorageFailed(file.path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), file.path))
         try:
-            os.posix_fallocate(file.fd, start, size)
+            if _is_tmpfs(file.fd):
+                os.ftruncate(file.fd, start + size)
+            else:
+                os.posix_fallocate(file.fd, start, size)
         except OSError as cause:
             self.resize(file, start)
             raise StorageFailed(file.path, cause) from cause

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from logd.errors import StorageFailed
-from logd.log.disk import Disk, File, PageMapping, RealDisk, lock_file
+from logd.log.disk import DISK_FULL, Disk, File, PageMapping, RealDisk, lock_file
 from tests.fakes.disks import MemoryDisk
 
 
@@ -19,6 +21,18 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Disk, str]:
     disk: Disk = RealDisk() if request.param == "real" else MemoryDisk()
     disk.make_directory(f"{tmp_path}/d")
     return disk, f"{tmp_path}/d"
+
+
+@pytest.fixture
+def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of one megabyte."""
+    where = tmp_path / "small"
+    where.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", where], capture_output=True, check=False)
+    if made.returncode:
+        pytest.skip("cannot mount a tmpfs: run the tests as root")
+    yield where
+    subprocess.run(["umount", "-l", where], check=True)
 
 
 def test_write_read_map(place: tuple[Disk, str]) -> None:
@@ -109,6 +123,20 @@ def test_failed_growth_is_cut_back(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert os.fstat(file.fd).st_size == 4096
+
+
+def test_in_memory_growth_takes_no_pages(small_tmpfs: Path) -> None:
+    """On tmpfs growing costs nothing, and a write that finds no page left is refused, with all before it there."""
+    disk = RealDisk()
+    file = disk.open(f"{small_tmpfs}/a", create=True)
+    disk.allocate(file, 0, 4 << 20)
+    assert os.fstat(file.fd).st_size == 4 << 20
+    assert os.fstat(file.fd).st_blocks == 0
+    disk.write(file, b"x" * 4096, 0)
+    with pytest.raises(StorageFailed) as refused:
+        disk.write(file, b"y" * (2 << 20), 4096)
+    assert refused.value.cause.errno in DISK_FULL
+    assert disk.read(file, 4096, 0) == b"x" * 4096
 
 
 def test_lock(tmp_path: Path) -> None:
