@@ -154,7 +154,7 @@ _TMPFS_MAGIC: Final = 0x01021994
 
 
 def _is_tmpfs(fd: int) -> bool:
-    """Say whether a file lives in memory: there ``pwrite`` fails cleanly when it is full, and allocating costs twice."""
+    """Say whether a file lives in memory: there a full one refuses ``pwrite``, and allocating costs twice."""
     found = (ctypes.c_long * 32)()
     return _FSTATFS(fd, found) == 0 and found[0] == _TMPFS_MAGIC
 

@@ -23,7 +23,7 @@ from logd.wire.schemas.produce import (
     TopicProduceResponse,
 )
 from tools.apache_kafka import installed_libs
-from tools.benchmarks import clients, command, figures, report, requests
+from tools.benchmarks import clients, command, figures, memory, procfs, report, requests
 from tools.benchmarks.loads import Sizes
 from tools.benchmarks.runner import Results
 
@@ -145,3 +145,13 @@ def test_unknown_load_is_named() -> None:
     done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "TERM": "dumb"})
     assert done.returncode != 0
     assert "nothing: there is no such load; there are produce, fixed-rate, raw" in done.stderr
+
+
+def test_every_second_page_is_given_back() -> None:
+    """Half of what is held is free again, in single pages."""
+    size_bytes = 16 << 20
+    before = procfs.rss_anon_bytes(os.getpid())
+    area = memory.hold(size_bytes)
+    grown = procfs.rss_anon_bytes(os.getpid()) - before
+    assert area[0] == 0
+    assert size_bytes * 0.4 < grown < size_bytes * 0.6

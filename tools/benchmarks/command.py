@@ -19,7 +19,7 @@ from typing import Any
 
 from tools.apache_kafka import VERSION as KAFKA_VERSION
 from tools.apache_kafka import KafkaUnavailable, fetch_libs
-from tools.benchmarks import absolutes, figures, group_loads, loads, report, systems
+from tools.benchmarks import absolutes, figures, group_loads, loads, memory, report, systems
 from tools.benchmarks.loads import Load, Sizes
 from tools.benchmarks.runner import Plan, Results, Runner, say
 from tools.benchmarks.systems import Stage, System
@@ -112,6 +112,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--heap", default="1g", help="Kafka's heap")
     parser.add_argument("--disk-dir", type=Path, default=Path.home() / ".cache" / "logd" / "bench")
     parser.add_argument("--tmpfs-dir", type=Path, default=Path("/dev/shm"))
+    parser.add_argument("--memory", type=float, metavar="GIB", help="touched ahead; 0.4 of what there is, 10 at most")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the JSON goes")
     parser.add_argument("--absolutes", action="store_true", help="also logd's figures that are no ratios")
     parser.add_argument("--only-absolutes", action="store_true", help="nothing but those")
@@ -146,7 +147,13 @@ def compare(options: argparse.Namespace, labels: Sequence[str]) -> Results:
         rounds=min(options.rounds, 2) if options.quick or options.tiny else options.rounds,
         warm_runs_max=1 if options.tiny else 2 if options.quick else 8,
     )
-    return Runner(plan, results).run()
+    size_bytes = int(options.memory * (1 << 30)) if options.memory is not None else memory.fitting_bytes()
+    if options.tiny or options.quick:
+        size_bytes = 0
+    if size_bytes:
+        say(f"touching {size_bytes / (1 << 30):.1f} GiB of memory, so that no run pays for it")
+    with memory.held(size_bytes):
+        return Runner(plan, results).run()
 
 
 def main() -> int:
