@@ -7,15 +7,17 @@ server: compare servers with it, do not take it for what a server can do.
 from __future__ import annotations
 
 import os
+import struct
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from logd.cli.completion import topic_names
-from logd.cli.failures import NOT_FOUND, Failure
+from logd.cli.failures import NOT_FOUND, TIMED_OUT, Failure
 from logd.cli.options import Settings, common_options
 from logd.cli.output import note, show_rows
 from logd.cli.places import bounds_of, chosen_partitions
@@ -24,10 +26,15 @@ from logd.cli.progress import Progress
 from logd.cli.session import client_settings, existing_topic, run_async
 
 if TYPE_CHECKING:
-    from logd.client import Delivery
+    from logd.client import Admin, Delivery
+    from logd.client.metadata import TopicInfo
 
 SENT_COLUMNS = ("records", "seconds", "records_s", "mb_s", "p50_ms", "p95_ms", "p99_ms", "max_ms")
+WAY_COLUMNS = ("records", "seconds", "p50_ms", "p95_ms", "p99_ms", "max_ms")
 READ_COLUMNS = ("records", "seconds", "records_s", "mb_s", "first_ms")
+RUN_BYTES = 8
+STAMP = struct.Struct(f">{RUN_BYTES}sq")
+"""What a value of `bench e2e` begins with: the run, and when it was sent (nanoseconds of this process's clock)."""
 VALUES = 64
 """Different values, so that nothing compresses to nothing; half of each is text."""
 
@@ -76,16 +83,12 @@ class _Sender:
     async def run(self, codec: str, acks: int, create: bool) -> tuple[Any, ...]:
         import trio
 
-        from logd.client import Admin, NewTopic, Producer, ProducerSettings, Router
+        from logd.client import Admin, Producer, ProducerSettings, Router
 
         plan = ProducerSettings(acks=acks, codec=codec, delivery_timeout_ms=self._settings.timeout_ms)
         async with Router(self._settings.bootstrap, client_settings(self._settings)) as router:
             async with Admin(router) as admin:
-                if create and self._topic not in await admin.topics.list():
-                    await admin.topics.create_one(NewTopic(self._topic, partitions=1))
-                    note(f"topic {self._topic!r} created")
-                else:
-                    await existing_topic(admin, self._topic)
+                await _be_there(admin, self._topic, create)
             with self._progress:
                 async with Producer(router, plan) as producer, trio.open_nursery() as nursery:
                     started = time.perf_counter()
@@ -94,7 +97,7 @@ class _Sender:
                     await producer.flush()
                 elapsed_s = time.perf_counter() - started
         megabytes = self._records * self._size / 1e6
-        spread = [round(percentile(self._times_ms, part), 2) for part in (0.5, 0.95, 0.99, 1.0)]
+        spread = _spread(self._times_ms)
         rates = (round(self._records / elapsed_s), round(megabytes / elapsed_s, 2))
         return (self._records, round(elapsed_s, 3), *rates, *spread)
 
@@ -173,6 +176,125 @@ async def _read(settings: Settings, topic: str, records: int | None) -> tuple[An
                 elapsed_s = time.perf_counter() - started
     rates = (round(count / elapsed_s), round(size / 1e6 / elapsed_s, 2))
     return (count, round(elapsed_s, 3), *rates, round(first_s * 1000, 2))
+
+
+@bench.command("e2e")
+@click.argument("topic", shell_complete=topic_names)
+@click.option("-n", "--records", type=click.IntRange(min=1), default=1_000, show_default=True, help="How many.")
+@click.option(
+    "-s", "--size", type=click.IntRange(min=STAMP.size), default=100, show_default=True, help="Bytes of a value."
+)
+@click.option(
+    "-r",
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Records per second.  [default: each when the one before has arrived]",
+)
+@click.option("--acks", type=click.Choice(list(ACKS)), default="all", help="Who must have a record: all, leader, none.")
+@click.option("--create", is_flag=True, help="Make the topic with one partition when it does not exist.")
+@common_options()
+@click.pass_obj
+def end_to_end(
+    settings: Settings, topic: str, records: int, size: int, rate: float | None, acks: str, create: bool
+) -> None:
+    """Send records and read them back: how long each is under way, from end to end. They stay in the topic.
+
+    Records of others in the topic are passed over. In a pipe: one line with records, seconds, and milliseconds: median,
+    95th and 99th percentile, longest.
+    """
+    row = run_async(settings, lambda: _Way(settings, topic, records, size, rate).run(ACKS[acks], create))
+    show_rows(settings.output, WAY_COLUMNS, [row])
+
+
+class _Way:
+    """One run of `bench e2e`: a producer and a consumer in one process, so that one clock measures."""
+
+    def __init__(self, settings: Settings, topic: str, records: int, size: int, rate: float | None) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._records = records
+        self._rate = rate
+        self._run = os.urandom(RUN_BYTES)
+        self._rest = values_of(size - STAMP.size, 0)
+        self._times_ms: list[float] = []
+        self._progress = Progress("sending and reading", records)
+
+    async def run(self, acks: int, create: bool) -> tuple[Any, ...]:
+        import trio
+
+        from logd.client import Admin, Consumer, Producer, ProducerSettings, Router
+
+        plan = ProducerSettings(acks=acks, delivery_timeout_ms=self._settings.timeout_ms)
+        async with Router(self._settings.bootstrap, client_settings(self._settings)) as router:
+            async with Admin(router) as admin:
+                info = await _be_there(admin, self._topic, create)
+                _, ends = await bounds_of(admin, chosen_partitions(info, ()))
+            arrived, wake = trio.open_memory_channel[None](1)
+            with self._progress:
+                async with (
+                    Producer(router, plan) as producer,
+                    Consumer(router, positions=ends) as consumer,
+                    trio.open_nursery() as nursery,
+                ):
+                    started = time.perf_counter()
+                    nursery.start_soon(self._read, consumer, arrived)
+                    await self._send(producer, wake, started)
+                elapsed_s = time.perf_counter() - started
+        return (self._records, round(elapsed_s, 3), *_spread(self._times_ms))
+
+    async def _send(self, producer: Any, wake: Any, started: float) -> None:
+        """Send them all, and wait until the last has arrived, but no longer than a record may take."""
+        import trio
+
+        for number in range(self._records):
+            if self._rate is not None:
+                await trio.sleep(max(started + number / self._rate - time.perf_counter(), 0))
+            stamp = STAMP.pack(self._run, time.perf_counter_ns())
+            delivery = await producer.send(self._topic, stamp + self._rest)
+            if self._rate is None:
+                await self._until(number + 1, wake, delivery)
+        await self._until(self._records, wake, delivery)
+
+    async def _until(self, count: int, wake: Any, delivery: Delivery) -> None:
+        import trio
+
+        with trio.move_on_after(self._settings.timeout_s):
+            await delivery.wait()
+            delivery.outcome()
+            while len(self._times_ms) < count:
+                await wake.receive()
+        if len(self._times_ms) < count:
+            what = f"{count - len(self._times_ms)} of {count} records did not arrive"
+            why = f"they were not read back within {self._settings.timeout_s:g} s"
+            raise Failure(what, why, f"logd-cli doctor --topic {self._topic}", TIMED_OUT)
+
+    async def _read(self, consumer: Any, arrived: Any) -> None:
+        import trio
+
+        while len(self._times_ms) < self._records:
+            batch = await consumer.read()
+            now_ns, before = time.perf_counter_ns(), len(self._times_ms)
+            for record in batch:
+                stamp = (record.value or b"")[: STAMP.size]
+                if stamp.startswith(self._run) and len(stamp) == STAMP.size:
+                    self._times_ms.append((now_ns - STAMP.unpack(stamp)[1]) / 1e6)
+            self._progress.advance(len(self._times_ms) - before)
+            with suppress(trio.WouldBlock):
+                arrived.send_nowait(None)
+
+
+async def _be_there(admin: Admin, topic: str, create: bool) -> TopicInfo:
+    """The topic, made when it is to be. :raises Failure: it does not exist."""
+    from logd.client import NewTopic
+
+    if create and topic not in await admin.topics.list():
+        await admin.topics.create_one(NewTopic(topic, partitions=1))
+        note(f"topic {topic!r} created")
+    return await existing_topic(admin, topic)
+
+
+def _spread(times_ms: Sequence[float]) -> list[float]:
+    return [round(percentile(times_ms, part), 2) for part in (0.5, 0.95, 0.99, 1.0)]
 
 
 def values_of(size: int, number: int) -> bytes:

@@ -112,6 +112,20 @@ def test_a_small_benchmark(cli: Cli, topic: str) -> None:
     assert cli("bench", "produce", f"{topic}-new", "-n", "10", "-r", "1000", "--create").rows[0][0] == "10"
 
 
+def test_from_end_to_end(cli: Cli, topic: str) -> None:
+    """Each record is sent and read back, among the records of others; one at a time, or at a rate."""
+    cli("produce", topic, stdin=b"of somebody else\n")
+    (row,) = cli("bench", "e2e", topic, "-n", "20").rows
+    assert (row[0], float(row[5]) >= float(row[2]) > 0) == ("20", True)
+    (row,) = cli("bench", "e2e", topic, "-n", "20", "-r", "2000", "-s", "16", "--acks", "1").rows
+    assert row[0] == "20"
+    (there,) = cli("bench", "consume", topic).rows
+    assert there[0] == "41"
+    assert cli("bench", "e2e", topic, "-s", "15").code == 2
+    assert cli("bench", "e2e", f"{topic}-way").code == 5
+    assert cli("bench", "e2e", f"{topic}-way", "-n", "1", "--create").rows[0][0] == "1"
+
+
 def test_numbers_for_people() -> None:
     """Amounts, times and percentiles."""
     assert [amount(count, "B") for count in (999, 1500, 2_500_000, 3.2e9, 4e12)] == [
