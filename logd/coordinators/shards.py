@@ -1,18 +1,19 @@
 """The shards of one coordinator on this node: a runtime for each partition of its topic that this node leads.
 
 Owns their opening, loading and closing as images come and go, the one timer of them all, and the finding of a shard by
-its key. The front of the transaction coordinator asks it; what a shard decides is its machine's business.
+its key. The fronts of the coordinators of groups and of transactions ask it; what a shard decides is its machine's
+business.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from logd.coordinators.front import PATIENCE_S, shard_of
 from logd.coordinators.timer import Timer
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 
@@ -21,6 +22,26 @@ if TYPE_CHECKING:
     from logd.config import Settings
     from logd.coordinators.journal import Journal
     from logd.coordinators.runtime import Runtime
+
+
+PATIENCE_S = 1.0
+"""How long FindCoordinator waits for a shard that is being opened or loaded."""
+
+
+@lru_cache(maxsize=8192)
+def java_hash(text: str) -> int:
+    """``String.hashCode``: 32 bits, signed, over UTF-16 units, by which Kafka's clients and tools find a group."""
+    units = text.encode("utf-16-be", "surrogatepass")
+    value = 0
+    for at in range(0, len(units), 2):
+        value = (31 * value + (units[at] << 8) + units[at + 1]) & 0xFFFFFFFF
+    return value - (1 << 32) if value >= 1 << 31 else value
+
+
+def shard_of(group_id: str, count: int) -> int:
+    """The partition of `__consumer_offsets` that keeps a group, of `count`."""
+    value = java_hash(group_id)
+    return 0 if value == -(1 << 31) else abs(value) % count
 
 
 class Metadata(Protocol):
@@ -35,11 +56,18 @@ class Metadata(Protocol):
     ) -> Topic: ...
 
 
+class Opened(Protocol):
+    """Called with a shard that serves from now on: a new one, or one that has been ``loaded``."""
+
+    def __call__(self, shard: Runtime, *, loaded: bool) -> None: ...
+
+
 class Shards:
     """Runtimes by partition of `topic`.
 
     :param journal_of: the journal of each partition, None for one that this node does not lead.
     :param open_shard: a runtime over a journal, not loaded yet: (name, partition, journal, timer).
+    :param log: where it is said that a shard can't be loaded.
     """
 
     def __init__(
@@ -49,18 +77,21 @@ class Shards:
         cluster: Metadata,
         journal_of: Callable[[int], Journal | None],
         open_shard: Callable[[str, int, Journal, Timer], Runtime],
+        log: logging.Logger,
+        opened: Opened | None = None,
     ) -> None:
         self.topic = topic
         self.count = 0
         self._cluster = cluster
         self._journal_of = journal_of
         self._make = open_shard
+        self._opened = opened
         self._timer = Timer()
         self._by_index: dict[int, Runtime] = {}
         self._topic_id: bytes | None = None
         self._nursery: trio.Nursery | None = None
         self._changed = trio.Event()
-        self._log = logging.getLogger("logd.transactions")
+        self._log = log
 
     # Life
 
@@ -118,6 +149,7 @@ class Shards:
         assert self._nursery is not None
         if journal.end_offset <= journal.start_offset:
             runtime.serve()
+            self._tell_opened(runtime, loaded=False)
         else:
             self._nursery.start_soon(self._load, index, runtime)
         self._nursery.start_soon(runtime.release)
@@ -129,13 +161,22 @@ class Shards:
             self._log.error("%s can't be loaded, what it keeps is not served: %s", runtime.name, error)
             if self._by_index.get(index) is runtime:
                 self._by_index.pop(index).unload()
+            return
         finally:
             self._tell_changed()
+        self._tell_opened(runtime, loaded=True)
+
+    def _tell_opened(self, runtime: Runtime, *, loaded: bool) -> None:
+        if self._opened is not None:
+            self._opened(runtime, loaded=loaded)
 
     # Finding
 
     async def until_serving(self, keys: Iterable[str]) -> None:
-        """Wait a little for the shards of these keys, if they are about to serve."""
+        """Wait a little for the shards of these keys, if they are about to serve.
+
+        A client that is sent to a coordinator which then refuses it tries again only after seconds.
+        """
         with trio.move_on_after(PATIENCE_S):
             for key in keys:
                 while self._is_coming(key):
@@ -170,6 +211,16 @@ class Shards:
             raise Refused(
                 ErrorCode.NOT_COORDINATOR, f"this node does not keep {key!r} of {self.topic}: find the coordinator"
             )
+        return _serving(shard)
+
+    def at(self, index: int) -> Runtime:
+        """The shard of one partition of the topic, serving.
+
+        :raises Refused: COORDINATOR_LOAD_IN_PROGRESS, NOT_COORDINATOR.
+        """
+        shard = self._by_index.get(index)
+        if shard is None:
+            raise Refused(ErrorCode.NOT_COORDINATOR, f"{self.topic}-{index} is not led by this node")
         return _serving(shard)
 
     def tell(self, event: object) -> None:

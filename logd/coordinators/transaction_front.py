@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from logd.coordinators.front import TOPIC as OFFSETS_TOPIC
-from logd.coordinators.front import Waiter, shard_of
+from logd.coordinators.front import Waiter
 from logd.coordinators.journal import partition_journals
-from logd.coordinators.shards import Shards
+from logd.coordinators.shards import Shards, shard_of
 from logd.errors import ErrorCode, Refused, StorageFailed
 from logd.wire.message import Message
 from logd.wire.schemas.add_partitions_to_txn import (
@@ -99,7 +99,7 @@ class TransactionCoordinator:
         self._next_id = ids
         self._clock = clock
         self._markers = markers
-        self._shards = Shards(TOPIC, cluster=cluster, journal_of=journal_of, open_shard=self._open_shard)
+        self._shards = Shards(TOPIC, cluster=cluster, journal_of=journal_of, open_shard=self._open_shard, log=logger)
         self._ending: dict[str, trio.Event] = {}
         self.look_again = self._shards.look_again
         self.until_serving = self._shards.until_serving

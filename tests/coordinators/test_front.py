@@ -14,9 +14,10 @@ from logd.cluster.controller import NewTopic
 from logd.cluster.image import Broker, Topic
 from logd.cluster.store import MemoryStore
 from logd.config import Settings
-from logd.coordinators.front import TOPIC, GroupCoordinator, java_hash, shard_of
+from logd.coordinators.front import TOPIC, GroupCoordinator
 from logd.coordinators.journal import Batch, Journal, MemoryJournal
 from logd.coordinators.shard import limits_of
+from logd.coordinators.shards import java_hash, shard_of
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.heartbeat import HeartbeatRequest
 from logd.wire.schemas.join_group import JoinGroupRequest, JoinGroupRequestProtocol, JoinGroupResponse

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from logd.cluster.controller import NewTopic
-from logd.coordinators.front import shard_of
 from logd.coordinators.journal import MemoryJournal
+from logd.coordinators.shards import shard_of
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.delete_groups import DeleteGroupsRequest
 from logd.wire.schemas.offset_commit import (
