@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.benchmarks import clients, confluent, procfs, requests
+from tools.benchmarks import clients, compaction, confluent, generator, procfs, requests
 from tools.benchmarks.generator import receive_frame
 from tools.benchmarks.report import aligned
 from tools.benchmarks.runner import RUN_FAILURES, say
@@ -31,6 +31,8 @@ PACKAGED = ("logd", "pyproject.toml", "setup.cfg", "README.md", "LICENSE", "NOTI
 STARTS = 11
 IDLE_CONNECTIONS = 1000
 MANY_PARTITIONS = 1000
+RECORDS_EACH = 10_500  # of 1 KB: 10 GiB in all partitions
+MANY_KEYS, MAP_BYTES = 50_000_000, 900 * MIB
 SETTLE_S = 3.0
 
 FIXTURE_PROGRAM = """
@@ -161,6 +163,34 @@ def many_partitions(stage: Stage, binaries: Path) -> list[Absolute]:
     return found
 
 
+def full_partitions(stage: Stage, binaries: Path) -> list[Absolute]:
+    """10 GiB in a thousand partitions, written just before kill -9: until ready, and until a record is acknowledged."""
+    with _server(stage, binaries / "logd") as system:
+        confluent.create_topic(system.bootstrap, "full", MANY_PARTITIONS)
+        arguments = ["--keys", str(RECORDS_EACH), "--partitions", str(MANY_PARTITIONS), "--records-a-batch", "1000"]
+        clients.python_client("keyed", "fill", "--bootstrap", system.bootstrap, "--topic", "full", *arguments)
+        system.kill()
+        ready_ms = system.start()
+        acknowledged_ms = ready_ms + generator.first_acknowledged_ms(system.bootstrap, "full")
+    title = f"10 GiB in {MANY_PARTITIONS:,} partitions"
+    return [
+        Absolute(f"{title}: ready after kill -9", "ms", ready_ms, 10_000),
+        Absolute(f"{title}: first acknowledged record after kill -9", "ms", acknowledged_ms, 10_000),
+    ]
+
+
+def compaction_memory(stage: Stage, binaries: Path) -> list[Absolute]:
+    """The worker's memory while a partition of 50 million keys is compacted with room for all of them in its map."""
+    settings = {"log.cleaner.dedupe.buffer.size": str(MAP_BYTES)}
+    with _server(stage, binaries / "logd", settings) as system:
+        compaction.make_topic(system, "keys", 256 << 20)
+        arguments = ["--keys", str(MANY_KEYS), "--value-bytes", "4", "--records-a-batch", "500"]
+        clients.python_client("keyed", "fill", "--bootstrap", system.bootstrap, "--topic", "keys", *arguments)
+        peak_bytes = compaction.peak_memory_bytes(system, "keys")
+    title = f"compaction of {MANY_KEYS:,} keys in one run"
+    return [Absolute(f"{title}: peak memory of the worker (RSS)", "MiB", peak_bytes / MIB, 2048)]
+
+
 def idle_connections(stage: Stage, binaries: Path) -> list[Absolute]:
     """What a connection costs that has said one thing and is silent since."""
     with _server(stage, binaries / "logd") as system, ExitStack() as held:
@@ -184,6 +214,8 @@ MEASUREMENTS: tuple[Callable[[Stage, Path], list[Absolute]], ...] = (
     fixture,
     memory_and_first_record,
     many_partitions,
+    full_partitions,
+    compaction_memory,
     idle_connections,
 )
 

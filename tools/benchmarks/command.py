@@ -19,11 +19,12 @@ from typing import Any
 
 from tools.apache_kafka import VERSION as KAFKA_VERSION
 from tools.apache_kafka import KafkaUnavailable, fetch_libs
-from tools.benchmarks import absolutes, figures, group_loads, loads, memory, report, systems
+from tools.benchmarks import absolutes, compaction, figures, group_loads, loads, memory, report, systems
 from tools.benchmarks.loads import Load, Sizes
 from tools.benchmarks.runner import Plan, Results, Runner, say
 from tools.benchmarks.systems import Stage, System
 
+KEYS_BY_DEFAULT, KEY_BYTES = 4_000_000, 32
 GROUPS = {
     "consume": ("consume-1024", "consume-100"),
     "confluent": ("confluent-produce", "confluent-consume"),
@@ -49,6 +50,7 @@ def all_loads(sizes: Sizes, reached: Callable[[], Sequence[float]]) -> dict[str,
         group_loads.IdleGroups(sizes, "consumer"),
         loads.ConfluentProduce(sizes),
         loads.ConfluentConsume(sizes),
+        compaction.Compaction(sizes),
         loads.Restart(sizes),
         loads.Flush(sizes),
     ]
@@ -79,12 +81,18 @@ def _labels(options: argparse.Namespace) -> list[str]:
 
 def _make(label: str, stage: Stage, options: argparse.Namespace) -> System:
     if label.startswith("kafka"):
-        return systems.KafkaSystem(label, stage, options.heap)
+        return systems.KafkaSystem(label, stage, options.heap, _more(options))
     if label == "tansu":
         executable = systems.tansu_executable()
         assert executable is not None
         return systems.tansu_system(label, stage, executable)
-    return systems.logd_system(label, stage, options.logd)
+    return systems.logd_system(label, stage, options.logd, _more(options))
+
+
+def _more(options: argparse.Namespace) -> dict[str, str]:
+    """Settings that both get: memory for all keys of a large compaction, which Kafka's default does not hold."""
+    large = (options.compaction_keys or 0) > KEYS_BY_DEFAULT
+    return {"log.cleaner.dedupe.buffer.size": str(options.compaction_keys * KEY_BYTES)} if large else {}
 
 
 def machine() -> dict[str, Any]:
@@ -110,6 +118,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--systems", default="kafka,logd,tansu", help="the first is the reference")
     parser.add_argument("--logd", type=Path, default=systems.default_logd(), help="the logd executable")
     parser.add_argument("--heap", default="1g", help="Kafka's heap")
+    parser.add_argument("--compaction-keys", type=int, help="how many keys `compaction` writes (1,500,000)")
     parser.add_argument("--disk-dir", type=Path, default=Path.home() / ".cache" / "logd" / "bench")
     parser.add_argument("--tmpfs-dir", type=Path, default=Path("/dev/shm"))
     parser.add_argument("--memory", type=float, metavar="GIB", help="touched ahead; 0.4 of what there is, 10 at most")
@@ -133,6 +142,8 @@ def _stages(options: argparse.Namespace) -> list[Stage]:
 def compare(options: argparse.Namespace, labels: Sequence[str]) -> Results:
     """Run the loads on the systems, the first of which is the reference."""
     sizes = Sizes.tiny() if options.tiny else Sizes.quick() if options.quick else Sizes()
+    if options.compaction_keys:
+        sizes = dataclasses.replace(sizes, compaction_keys=options.compaction_keys)
     results = Results()
 
     def reached() -> list[float]:

@@ -38,21 +38,24 @@ class Sizes:
     group_members: int = 100
     idle_groups: int = 500
     idle_s: float = 9.0
+    compaction_keys: int = 1_500_000
+    probe_s: float = 6.0
 
     @staticmethod
     def quick() -> Sizes:
-        return Sizes(200_000, 4.0, 2.0, 300_000_000, 1_000, 1_000, 5_000, 100_000)
+        return Sizes(200_000, 4.0, 2.0, 300_000_000, 1_000, 1_000, 5_000, 100_000, compaction_keys=500_000, probe_s=2.0)
 
     @staticmethod
     def tiny() -> Sizes:
         """For the bench's own smoke test."""
-        return Sizes(5_000, 1.0, 0.3, 4_000_000, 50, 20, 500, 2_000, 5, 3, 0.5)
+        return Sizes(5_000, 1.0, 0.3, 4_000_000, 50, 20, 500, 2_000, 5, 3, 0.5, 20_000, 0.2)
 
 
 class Load:
     """A load with the defaults: nothing to prepare, nothing to clean, a topic of its own in every run."""
 
     name: ClassVar[str]
+    warm_runs_max: ClassVar[int] = 8  # at most so many runs before those that count
     in_memory: ClassVar[bool] = False  # also for a server that keeps nothing: no gigabytes, no reading back, no flush
 
     def __init__(self, sizes: Sizes) -> None:

@@ -29,6 +29,14 @@ def rss_anon_bytes(pid: int) -> int:
     return 0
 
 
+def peak_rss_bytes(pid: int) -> int:
+    """The most memory that the process ever had resident, bytes: the pages of files that it mapped too."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def disk_bytes(directory: Path) -> int:
     """Bytes that the directory's files occupy on disk (allocated blocks, not lengths)."""
     total = 0

@@ -79,6 +79,12 @@ def _verdict(row: Row, subject: str) -> str:
     return "" if reached is None else ("reached" if reached else "short")
 
 
+def _goal(figure: Figure, sign: str) -> str:
+    if figure.reach is None:
+        return ""
+    return f"{sign} {figure.reach:g}" + ("" if figure.moonshot is None else f" / {figure.moonshot:g}")
+
+
 def _cells(row: Row, reference: str, others: Sequence[str]) -> list[str]:
     figure = row.figure
     cells = [figure.title, figure.unit, _number(row.medians[reference]) if reference in row.medians else "-"]
@@ -87,7 +93,7 @@ def _cells(row: Row, reference: str, others: Sequence[str]) -> list[str]:
         cells.append(_number(row.medians[label]) if label in row.medians else "-")
         cells.append(f"{ratio.median:.2f} ({ratio.low:.2f}..{ratio.high:.2f})" if ratio else "-")
     sign = ">=" if figure.higher_is_better else "<="
-    cells.append(f"{sign} {figure.reach:g} / {figure.moonshot:g}" if figure.reach is not None else "")
+    cells.append(_goal(figure, sign))
     return cells
 
 

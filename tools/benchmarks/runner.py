@@ -155,7 +155,7 @@ class Runner:
             self._fail(f"{key}.{system.label}", problem)
             return False
         best, flat_runs = 0.0, 0
-        for number in range(self.plan.warm_runs_max):
+        for number in range(min(self.plan.warm_runs_max, load.warm_runs_max)):
             metrics = self._attempt(key, load, system, f"warm-up {number + 1}")
             if metrics is None:
                 return False

@@ -19,7 +19,8 @@ from tools.apache_kafka import ApacheKafka, answers, free_ports
 
 READY_TIMEOUT_S = 60.0
 # Deleted topics must leave the disk between two runs; a minute, Kafka's default, would let them pile up.
-SHARED_SETTINGS = {"log.segment.delete.delay.ms": "1000"}
+# A cleaner that looks every 15 s would make the measuring of one a lottery.
+SHARED_SETTINGS = {"log.segment.delete.delay.ms": "1000", "log.cleaner.backoff.ms": "500"}
 
 
 class StartFailed(Exception):
@@ -56,9 +57,10 @@ class KafkaSystem:
 
     durable = True
 
-    def __init__(self, label: str, stage: Stage, heap: str = "1g") -> None:
+    def __init__(self, label: str, stage: Stage, heap: str = "1g", settings: Mapping[str, str] | None = None) -> None:
         self.label = label
-        properties = {**SHARED_SETTINGS, "log.initial.task.delay.ms": "500"}  # or the first deletion takes 30 s
+        properties = {**SHARED_SETTINGS, **(settings or {})}
+        properties["log.initial.task.delay.ms"] = "500"  # or the first deletion takes 30 s
         properties["group.consumer.assignment.interval.ms"] = "0"  # as logd: no pause between two assignments
         if stage.name == "flush":
             properties["log.flush.interval.messages"] = "1"
