@@ -7,7 +7,7 @@ Apache Kafka closes it: an API or version that is not served, a body that does n
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from logd.apis.registry import HANGUP, Call, Connection, Endpoint, Parked, Services, endpoint, shortcuts
@@ -49,6 +49,11 @@ class Pending:
         """Whether :meth:`parts` will not wait."""
         return isinstance(self.waiting, Parked) and self.waiting.is_ready()
 
+    def drop(self) -> None:
+        """Nobody will wait for it: the peer has left. What was begun as a coroutine and has not run never will."""
+        if isinstance(self.waiting, Coroutine):
+            self.waiting.close()
+
     async def parts(self) -> Parts | None:
         """Wait for the answer and encode it; None when the request wants none."""
         try:
@@ -72,6 +77,9 @@ class Ready:
     def is_ready(self) -> bool:
         """Whether :meth:`parts` gives an answer."""
         return self._error is None
+
+    def drop(self) -> None:
+        """Nobody will wait for it; see :meth:`Pending.drop`."""
 
     async def parts(self) -> Parts | None:
         """The encoded answer; raises what ends the connection."""

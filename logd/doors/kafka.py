@@ -99,9 +99,13 @@ class Peer:
 
     async def serve(self) -> None:
         """Until the peer leaves or has to be hung up on."""
-        with self.scope:
-            async with trio.open_nursery() as nursery:
-                await self._guarded(self._requests, nursery)
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    await self._guarded(self._requests, nursery)
+        finally:
+            for answer in self.pending:
+                answer.drop()
 
     @property
     def busy(self) -> bool:
@@ -136,10 +140,12 @@ class Peer:
     async def _requests(self, nursery: trio.Nursery) -> None:
         while not self.closing and await self._receive():
             self.idle_sweeps = 0
-            await self._start_requests()
+            goes_on = await self._start_requests()
             if self.pending and not self.writing:
                 self.writing = True
                 nursery.start_soon(self._guarded, self._answers, nursery)
+            if not goes_on:
+                await trio.sleep_forever()  # until what waits has been answered
 
     async def _receive(self) -> bool:
         """Take in some bytes, or be nudged since answers have left; False when the peer has closed."""
@@ -184,8 +190,11 @@ class Peer:
         self.unbroken = 0
         await trio.lowlevel.wait_readable(self.sock)
 
-    async def _start_requests(self) -> None:
-        """Start every request that has arrived whole and whose turn it is; send what is answered at once."""
+    async def _start_requests(self) -> bool:
+        """Start every request that has arrived whole and whose turn it is; send what is answered at once.
+
+        False when a frame came that ends the connection, as soon as what came before it has been answered.
+        """
         out: Parts = []
         size_bytes = turn = 0
         try:
@@ -197,7 +206,7 @@ class Peer:
                     self.unbroken = TURN_RECEIVES_MAX
                 if isinstance(result, Pending):
                     if out:  # goes before it, and nobody else may be sending then
-                        await self._send(out)
+                        await self._send_before(result, out)
                         out, size_bytes = [], 0
                     if result.head.api_key == PRODUCE and not result.in_order:
                         self.frames.detach()  # its records are views of the frame; all else was copied by the decoder
@@ -215,10 +224,18 @@ class Peer:
             if not self.pending:
                 await self._send(out)  # what came right before a frame that cannot be
                 raise
-            self._park(Ready(None, error))  # ends the connection when what waits has been answered
-            await trio.sleep_forever()
+            self._park(Ready(None, error))
+            return False
         if out:
             await self._send(out)
+        return True
+
+    async def _send_before(self, pending: Pending, out: Parts) -> None:
+        try:
+            await self._send(out)
+        except BaseException:
+            pending.drop()
+            raise
 
     def _park(self, answer: Pending | Ready) -> None:
         self.pending.append(answer)

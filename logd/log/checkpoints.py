@@ -7,14 +7,16 @@ writes. It decides nothing about when, and never looks at data.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
+from logd.errors import StorageFailed
 from logd.log.aborted import TXN_INDEX_SUFFIX
 from logd.log.flush import IndexTail, RecoveryPoint
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.restoring import SNAPSHOT_SUFFIX
 from logd.log.segment import INDEX_SUFFIX, TIME_INDEX_SUFFIX
-from logd.log.state import STATE_NAME, State, pack_state
+from logd.log.state import FLUSHED_NAME, STATE_NAME, State, pack_flushed, pack_state
 
 if TYPE_CHECKING:
     from logd.log.disk import Disk
@@ -31,7 +33,17 @@ SNAPSHOTS_KEPT: Final = 3
 class Checkpoints:
     """The state of one log as it is on disk, and what makes the next."""
 
-    __slots__ = ("_aborted_bytes", "_disk", "_indexed", "_path", "job", "since_point_bytes", "snapshots", "state")
+    __slots__ = (
+        "_aborted_bytes",
+        "_disk",
+        "_indexed",
+        "_noted",
+        "_path",
+        "job",
+        "since_point_bytes",
+        "snapshots",
+        "state",
+    )
 
     def __init__(self, disk: Disk, path: str, state: State, snapshots: list[int]) -> None:
         self._disk = disk
@@ -45,6 +57,7 @@ class Checkpoints:
         """What was appended since the last recovery point."""
         self._indexed = (0, 0)  # entries of the active segment's two index files that are on disk
         self._aborted_bytes = 0  # and of its transaction index
+        self._noted = 0
 
     def point_due(self, producers: int, *, sealed: bool) -> bool:
         """Whether the next flush is to make a recovery point: a segment was sealed, or enough was written."""
@@ -110,6 +123,23 @@ class Checkpoints:
         self._disk.replace(f"{self._path}/{STATE_NAME}", pack_state(state), sync=True)
         self._disk.sync_directory(self._path)
         self.state = state
+
+    def note_flushed(self, offset: int) -> None:
+        """Write down how far the log is flushed, where the state file is behind; waits for nothing.
+
+        A crash of the process leaves it as it is, so that damage below it is not taken for a torn end. When it cannot
+        be written, less is known, and that is all.
+        """
+        if offset > max(self._noted, self.state.flushed_offset):
+            with contextlib.suppress(StorageFailed):
+                file = self._disk.open(f"{self._path}/{FLUSHED_NAME}", create=True)
+                self._disk.write(file, pack_flushed(offset), 0)
+            self._noted = offset
+
+    def forget_flushed(self) -> None:
+        """Take the note away before the log gets shorter; it counts with the next :meth:`write`."""
+        self._disk.remove(f"{self._path}/{FLUSHED_NAME}")
+        self._noted = 0
 
     def written(self, job: FlushJob) -> None:
         """Take note that a job has run."""

@@ -6,7 +6,9 @@ clean-shutdown marker; the directories of the partitions inside belong to :class
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -45,7 +47,7 @@ class DataDirectory:
         """
         disk = disk or RealDisk()
         try:
-            disk.make_directory(path)
+            _make(disk, path)
             lock = lock_file(f"{path}/{LOCK_NAME}")
             if lock is None:
                 raise DirectoryUnusable(
@@ -123,6 +125,19 @@ class DataDirectories:
         """Let go of the locks."""
         for one in self._usable:
             one.close()
+
+
+def _make(disk: Disk, path: str) -> None:
+    """Make a directory and those above it, and flush the names of the new ones, so that no power cut takes them."""
+    whole = Path(path)
+    made = [one for one in (whole, *whole.parents) if not one.exists()]
+    disk.make_directory(path)
+    for one in made:
+        try:
+            disk.sync_directory(str(one.parent))
+        except StorageFailed as failure:
+            if failure.cause.errno != errno.EACCES:  # a parent that may not be read cannot be flushed by us
+                raise
 
 
 def _check_format(disk: Disk, path: str) -> None:

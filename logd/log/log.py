@@ -540,6 +540,7 @@ class Log:
         self.flushed_offset = min(self.flushed_offset, end)
         self.cleaned_offset = min(self.cleaned_offset, end)
         self.epochs.truncate_end(end)
+        checkpoints.forget_flushed()
         checkpoints.write(checkpoints.state_of(self, point=point, flushed=self.flushed_offset, has_snapshot=True))
         for later in self.segments[at + 1 :]:
             recovery.remove_segment(self._disk, later)
@@ -566,6 +567,7 @@ class Log:
         self.epochs.truncate_end(start)
         self.aborted.truncate(start)
         checkpoints = self._checkpoints
+        checkpoints.forget_flushed()
         checkpoints.write(checkpoints.state_of(self, point=start, flushed=start, has_snapshot=False))
         for segment in self.segments:
             recovery.remove_segment(self._disk, segment)
@@ -628,6 +630,10 @@ class Log:
                 if segment not in self._opened:
                     segment.release()
         self._checkpoints.written(job)
+
+    def note_flushed(self) -> None:
+        """Write down, at once and without a flush, how far the log is flushed; called every second or so."""
+        self._checkpoints.note_flushed(self.flushed_offset)
 
     def checkpoint(self, high_watermark: int) -> FlushJob | None:
         """Return a job that writes the state file, None when the file says it all already or is being written."""

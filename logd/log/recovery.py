@@ -21,7 +21,16 @@ from logd.log.flush import mark_unflushed
 from logd.log.producers import Producers
 from logd.log.restoring import SNAPSHOT_SUFFIX, note_batch, put_right, restore_aborted, restore_producers
 from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPlace, Segment
-from logd.log.state import META_NAME, STATE_NAME, UNFLUSHED_NAME, State, parse_meta, parse_state
+from logd.log.state import (
+    FLUSHED_NAME,
+    META_NAME,
+    STATE_NAME,
+    UNFLUSHED_NAME,
+    State,
+    parse_flushed,
+    parse_meta,
+    parse_state,
+)
 from logd.log.swap import Sums, settle
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
@@ -70,12 +79,16 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
         config = msgspec.structs.replace(config, compacted=True)  # it was, and has gaps for ever
     state = _state(disk, path)
     segments = _segments(disk, path, entries)
+    noted = parse_flushed(disk.load(f"{path}/{FLUSHED_NAME}"))
     if not segments:
+        if max(state.flushed_offset, noted) > state.start_offset:
+            raise Corrupt(path, 0, f"all segments from offset {state.start_offset} on are missing")
         return empty(disk, path, topic_id, state, now_ms)
     if state.start_offset < segments[0].base_offset:
         if state.flushed_offset > state.start_offset:
             raise Corrupt(segments[0].log_path, 0, f"the segments from offset {state.start_offset} on are missing")
         state = _replaced(state, start_offset=segments[0].base_offset)
+    state = msgspec.structs.replace(state, flushed_offset=max(state.flushed_offset, noted))
     snapshots = [_number(entry.name) for entry in entries if _is(entry.name, SNAPSHOT_SUFFIX)]
     unflushed = any(entry.name == UNFLUSHED_NAME for entry in entries)
     trusted = state.clean_end_offset >= segments[-1].base_offset and state.clean_bytes == segments[-1].size

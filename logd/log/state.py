@@ -1,7 +1,8 @@
-"""The two small files of a partition's directory that cannot be rebuilt from its data, as values and as bytes.
+"""The small files of a partition's directory that cannot be rebuilt from its data, as values and as bytes.
 
 ``partition.meta`` says to which topic id the data belongs; it is written once. ``partition.state`` holds the offsets
-and leader epochs that only the log knows; it is replaced whole. Both carry a CRC-32C. ``log`` and ``recovery`` read
+and leader epochs that only the log knows; it is replaced whole. ``partition.flushed`` is one offset that is younger.
+All carry a CRC-32C. ``log`` and ``recovery`` read
 and write them through the disk; this module only packs and unpacks.
 """
 
@@ -19,6 +20,7 @@ from logd.wire.checksum import crc32c
 META_NAME: Final = "partition.meta"
 STATE_NAME: Final = "partition.state"
 UNFLUSHED_NAME: Final = "partition.unflushed"
+FLUSHED_NAME: Final = "partition.flushed"
 FORMAT_VERSION: Final = 1
 
 _META: Final = Struct(">4sIh16s")
@@ -27,6 +29,8 @@ _STATE: Final = Struct(">4sIqqqqqqbi")
 _STATE_MAGIC: Final = b"LST1"
 _EPOCH: Final = Struct(">iq")
 _ABORTED: Final = Struct(">qI")  # only there when a transaction was aborted
+_FLUSHED: Final = Struct(">4sIq")
+_FLUSHED_MAGIC: Final = b"LFO1"
 _CRC_FROM: Final = 8
 
 NOT_CLEAN: Final = -1
@@ -104,6 +108,21 @@ def parse_state(data: bytes) -> State:
     except StructError as cause:
         raise DecodeError(f"a partition.state file cut short: {cause}") from cause
     return State(start, point, flushed, high_watermark, clean_end, clean_bytes, bool(has_snapshot), epochs, aborted)
+
+
+def pack_flushed(offset: int) -> bytes:
+    """Return the content of ``partition.flushed``: how far the log was flushed, as said since the last state file.
+
+    It is written in place and never flushed: whatever of it is found after a crash was true before.
+    """
+    return _sealed(bytearray(_FLUSHED.pack(_FLUSHED_MAGIC, 0, offset)))
+
+
+def parse_flushed(data: bytes | None) -> int:
+    """Return the offset; 0 for a file that is not there or damaged."""
+    if data is None or len(data) != _FLUSHED.size or data[:4] != _FLUSHED_MAGIC or not _intact(data):
+        return 0
+    return int(_FLUSHED.unpack(data)[2])
 
 
 def _sealed(out: bytearray) -> bytes:

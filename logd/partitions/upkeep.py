@@ -81,6 +81,7 @@ class Upkeep:
             await self._retain(partition, now_ms)
             if partition.failure is not None:
                 return
+        log.note_flushed()
         if log.flush_due(now_ms):
             partition.want_flush()
         if checkpoint:

@@ -12,6 +12,7 @@ import pytest
 from logd.testing import Broker
 from logd.wire.schemas.api_versions import ApiVersionsRequest
 from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
+from logd.wire.schemas.list_transactions import ListTransactionsRequest
 from logd.wire.schemas.metadata import MetadataRequest
 from tests.raw import Peer, batch, produce_request
 
@@ -196,3 +197,18 @@ def test_many_requests_behind_a_parked_one(peer: Peer, broker: Broker) -> None:
     for n in range(100):
         assert peer.receive().responses[0].partition_responses[0].base_offset == n + 1
         assert peer.receive().topics == []
+
+
+@pytest.mark.parametrize("last", [bytes(4), b"\xff" * 4, b"\x7f" + b"\xff" * 3])
+def test_a_bad_frame_behind_a_request_that_waits(broker: Broker, last: bytes) -> None:
+    """What came before it is answered, then the connection is closed; nobody is left waiting."""
+    with Peer(broker.bootstrap) as peer:
+        peer.make_topic("behind")
+    with Peer(broker.bootstrap) as peer:
+        peer.sock.sendall(peer.frame(ListTransactionsRequest(), 1) + last)
+        assert peer.receive().error_code == 0
+        assert peer.closed()
+    with Peer(broker.bootstrap) as peer:
+        peer.sock.sendall(peer.frame(produce_request("behind", batch(b"x")), 9) + last)
+        assert peer.receive().responses[0].partition_responses[0].error_code == 0
+        assert peer.closed()

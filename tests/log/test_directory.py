@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from logd.log.directory import FORMAT_NAME, DataDirectory, DirectoryUnusable
+from logd.log.disk import RealDisk
 
 
 def test_clean_marker(tmp_path: Path) -> None:
@@ -47,3 +48,18 @@ def test_not_a_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DirectoryUnusable, match="choose another"):
         DataDirectory.open(f"{tmp_path}/file/data")
+
+
+def test_names_of_new_directories_are_flushed(tmp_path: Path) -> None:
+    """A data directory that is made, and those above it, are in their parents when the power goes."""
+
+    class Watched(RealDisk):
+        def sync_directory(self, path: str) -> None:
+            flushed.append(path)
+            super().sync_directory(path)
+
+    flushed: list[str] = []
+    DataDirectory.open(str(tmp_path / "a" / "b"), disk=Watched()).close()
+    assert flushed == [str(tmp_path / "a"), str(tmp_path)]
+    DataDirectory.open(str(tmp_path / "a" / "b"), disk=Watched()).close()
+    assert len(flushed) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from logd.errors import Corrupt
@@ -271,3 +273,51 @@ def test_newest_timestamp_of_a_segment_sealed_after_a_crash(disk: MemoryDisk) ->
         log = Log.open(PATH, config, clean=False, now_ms=0, disk=disk)
         flush(log)
         assert log.segments[0].max_timestamp == newest
+
+
+def test_damage_below_what_was_noted_as_flushed(disk: MemoryDisk) -> None:
+    """Between two state files a note says how far the log is flushed: damage below it is named, not cut."""
+    log = filled(disk, 3)
+    flush(log)
+    log.note_flushed()
+    append(log, batch(producer=1, sequence=3))
+    data(disk, log, 0)[log.segments[0].locate(1) + 70] ^= 1
+    with pytest.raises(Corrupt, match="had been flushed"):
+        reopen(disk)
+    data(disk, log, 0)[log.segments[0].locate(1) + 70] ^= 1
+    data(disk, log, 0)[log.segments[0].locate(3) + 62] ^= 1
+    assert reopen(disk).end_offset == 3
+
+
+@pytest.mark.parametrize("note", [b"", b"LFO1" + bytes(12), bytes(16), b"x" * 100])
+def test_damaged_note(disk: MemoryDisk, note: bytes) -> None:
+    """A note that is damaged says nothing, and the log opens."""
+    log = filled(disk, 3)
+    flush(log)
+    log.note_flushed()
+    disk.replace(f"{PATH}/partition.flushed", note, sync=True)
+    data(disk, log, 0)[log.segments[0].locate(1) + 70] ^= 1
+    assert reopen(disk).end_offset == 1
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_truncation_takes_the_note_back(disk: MemoryDisk, end: int) -> None:
+    """What was cut off on purpose is missed by nobody."""
+    log = filled(disk, 3)
+    flush(log)
+    log.note_flushed()
+    log.truncate(end)
+    assert reopen(disk).end_offset == end
+    assert disk.load(f"{PATH}/partition.flushed") is None
+
+
+def test_all_segments_missing(disk: MemoryDisk) -> None:
+    """A log of which nothing is left but the note, or the state, that there was something is not begun anew."""
+    for noted in (True, False):
+        other = MemoryDisk()
+        log = filled(other, 3)
+        flush(log)
+        (log.note_flushed if noted else partial(checkpoint, log))()
+        other.remove(log.segments[0].log_path)
+        with pytest.raises(Corrupt, match="all segments from offset 0 on are missing"):
+            reopen(other)

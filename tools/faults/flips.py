@@ -33,7 +33,7 @@ KINDS = (
     "compaction",
 )
 NODE_FILES = ("format.json", ".clean-shutdown", ".lock", "metadata.db")
-CHECKPOINTED_S = 3.5
+NOTED_S = 2.5
 SETTINGS = {
     "log.flush.mode": "group",
     "log.roll.ms": "15",
@@ -76,8 +76,12 @@ def copied(source: Path, data: Path) -> Path:
 
 
 def kill(template: Path, killed: Path, places: list[tuple[str, int]], report: Report) -> None:
-    """Make a directory whose server was killed: some seconds after the last write, so that all is known as flushed."""
-    one_segment = {"log.cleaner.enable": "false", "log.roll.ms": "3600000"}
+    """Make a directory whose server was killed: two seconds after the last write, so that all is known as flushed."""
+    one_segment = {
+        "log.cleaner.enable": "false",
+        "log.roll.ms": "3600000",
+        "log.flush.offset.checkpoint.interval.ms": "60000",  # what is flushed is told by the note of each second
+    }
     with Server(copied(template, killed), settings={**SETTINGS, **one_segment}) as server:
         server.start()
         with Peer(server.bootstrap) as peer:
@@ -89,7 +93,7 @@ def kill(template: Path, killed: Path, places: list[tuple[str, int]], report: Re
                     stream.taken(5)
                     if code != OK:
                         report.wrong("refused", f"{place} answers {code}: {server.log_end()}")
-        time.sleep(CHECKPOINTED_S)
+        time.sleep(NOTED_S)
         server.kill()
 
 

@@ -272,7 +272,7 @@ def judge(good: Good, counts: Counter[str], memory: list[int], report: Report) -
         report.wrong("lost", f"the good client's records: {lost}")
     if memory:
         begun = max(memory[: max(len(memory) // 10, 1)])
-        report.figures["memory_kib"] = (begun, max(memory), memory[-1])
+        report.figures["memory_mib"] = [one // 1024 for one in memory[:: max(len(memory) // 12, 1)]]
         if min(memory[-5:]) - begun > GROWTH_KIB_MAX:
             report.wrong("memory", f"it grew from {begun} to {memory[-1]} KiB")
 
