@@ -91,7 +91,7 @@ class Housekeeping:
         log, now_ms = partition.log, self._clock.now_ms()
         delete = "delete" in partition.config.cleanup_policy
         try:
-            going = log.expired(now_ms, partition.high_watermark, delete=delete)
+            going = log.expired(now_ms, partition.last_stable_offset, delete=delete)
             done = None
             if going:
                 oldest_ms = await partition.in_thread(going[0].find_first_timestamp)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from logd.wire.schemas.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 from tests.process.server import Server, environment
@@ -20,6 +21,7 @@ from tests.raw import Peer, batch, produce_request
 ROOT = Path(__file__).resolve().parents[2]
 CLI = str(Path(sys.executable).with_name("logd-cli"))
 TURNS = 6
+PATIENCE_S = 60.0
 
 
 def run(server: Server | None, *arguments: str) -> tuple[int, list[list[str]], str]:
@@ -89,6 +91,26 @@ def test_stopped_server(server: Server, tmp_path: Path) -> None:
     with Peer(server.bootstrap) as peer:
         answer = peer.ask(produce_request("old", batch(b"after")), 9)
         assert answer.responses[0].partition_responses[0].base_offset == TURNS
+
+
+def test_what_an_open_transaction_holds_is_not_told_as_gone(server: Server) -> None:
+    """Retention takes nothing from the first record of an open transaction on, and neither run says that it does."""
+    producer = Producer({"bootstrap.servers": server.bootstrap, "transactional.id": "open", "log_level": 0})
+    producer.init_transactions(PATIENCE_S)
+    producer.begin_transaction()
+    time.sleep(0.03)  # the segment is rolled by the record's own time
+    producer.produce("old", b"open", timestamp=time.time_ns() // 1_000_000)
+    assert producer.flush(PATIENCE_S) == 0
+    with Peer(server.bootstrap) as peer:
+        for _ in range(TURNS):
+            time.sleep(0.03)
+            peer.ask(produce_request("old", batch(b"later", key=b"k", timestamp=time.time_ns() // 1_000_000)), 9)
+    would_go = run(server, "retention", "run", "--topic", "old", "--dry-run")[1]
+    assert int(would_go[0][2]) <= TURNS
+    assert run(server, "retention", "run", "--topic", "old")[1] == would_go
+    assert run(server, "retention", "run", "--topic", "old")[1] == []
+    producer.abort_transaction(PATIENCE_S)
+    assert int(run(server, "retention", "run", "--topic", "old")[1][0][2]) > TURNS
 
 
 def test_unknown_topic(server: Server) -> None:
