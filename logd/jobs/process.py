@@ -17,6 +17,9 @@ from logd.errors import Corrupt, StorageFailed, WorkerLost
 from logd.jobs.worker import Finish, Group, Outcome, Start, decode_outcome, encode_order, framed, read_frame
 
 MODULE = "logd.jobs.worker"
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+"""For glibc: blocks of a few megabytes, which the worker takes and gives back all the time, are used again. Else each
+would be mapped anew, and zeroing its pages takes longer than filling it."""
 
 
 class WorkerProcess:
@@ -70,7 +73,7 @@ class WorkerProcess:
                     [sys.executable, "-m", MODULE],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    env={**os.environ, "PYTHONPATH": paths},
+                    env={**KEEP_MEMORY, **os.environ, "PYTHONPATH": paths},
                 )
             return self._process
 

@@ -17,8 +17,8 @@ from typing import IO
 import msgspec
 
 from logd.errors import Corrupt, StorageFailed
-from logd.log.cleaner import Cleaner, MapTooSmall, Piece, Rewritten, Surveyed, Task
-from logd.log.disk import Disk, RealDisk
+from logd.log.cleaner import Cleaner, Hasten, MapTooSmall, Piece, Rewritten, Surveyed, Task
+from logd.log.disk import Disk, RealDisk, start_writing
 
 NICENESS = 10
 LENGTH_BYTES = 4
@@ -83,8 +83,9 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
 class Bench:
     """Carries out orders; holds the log that is being worked on."""
 
-    def __init__(self, disk: Disk) -> None:
+    def __init__(self, disk: Disk, hasten: Hasten | None = None) -> None:
         self._disk = disk
+        self._hasten = hasten
         self._cleaner: Cleaner | None = None
 
     def carry_out(self, order: Order, salt: bytes) -> Outcome:
@@ -106,7 +107,7 @@ class Bench:
     def _carry_out(self, order: Order, salt: bytes) -> Outcome:
         if isinstance(order, Start):
             self._cleaner = None  # its map goes before the next is made
-            self._cleaner = Cleaner(self._disk, order.task, salt)
+            self._cleaner = Cleaner(self._disk, order.task, salt, self._hasten)
             return Outcome(surveyed=self._cleaner.survey())
         if isinstance(order, Group):
             assert self._cleaner is not None, "a group before its log"
@@ -128,7 +129,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not look like an answer
     orders: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, orders), daemon=True).start()
-    bench = Bench(RealDisk())
+    bench = Bench(RealDisk(), start_writing)
     while True:
         outcome = bench.carry_out(decode_order(orders.get()), os.urandom(SALT_BYTES))
         answers.write(framed(encode_outcome(outcome)))

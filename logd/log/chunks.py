@@ -13,9 +13,8 @@ import numpy as np
 
 from logd.errors import Corrupt, DecodeError
 from logd.log.columns import PADDING, Columns, Numbers, columns_of
-from logd.log.disk import Disk, File
+from logd.log.disk import Disk
 from logd.wire.batches import HEADER_BYTES, RECORDS_BYTES_MAX, BatchHeader, check_crc, read_header
-from logd.wire.checksum import crc32c
 from logd.wire.compression import decompress
 from logd.wire.message import Buffer
 
@@ -113,11 +112,3 @@ def _offsets(batches: list[Batch], columns: Columns) -> Numbers:
     if ((offsets < bases) | (offsets > lasts)).any() or (np.diff(offsets) <= 0).any():
         raise DecodeError("the offsets of a batch's records do not rise inside it")
     return offsets
-
-
-def file_checksum(disk: Disk, file: File, size: int) -> int:
-    """Return the CRC-32C of the first bytes of a file."""
-    crc = 0
-    for position in range(0, size, CHUNK_BYTES):
-        crc = crc32c(disk.read(file, min(CHUNK_BYTES, size - position), position), crc)
-    return crc

@@ -13,20 +13,30 @@ import contextlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 
 from logd.errors import StorageFailed
 from logd.log.aborted import AbortedTransaction
-from logd.log.chunks import Batch, Rows, chunks, file_checksum, rows_of
-from logd.log.disk import Disk
+from logd.log.chunks import Batch, Rows, chunks, rows_of
+from logd.log.disk import Disk, File
 from logd.log.keymap import SPAN_MAX, Digester, KeyMap, slots_for
 from logd.log.rewriting import delete_horizon_ms, emptied, without
 from logd.log.segment import LOG_SUFFIX, Segment
 from logd.log.swap import cleaned_path
 from logd.wire.batches import BatchHeader, read_header
+from logd.wire.checksum import crc32c
+
+_OLDEST: Final = np.iinfo(np.int64).min
+HASTEN_BYTES: Final = 8 * 1024 * 1024
+
+
+class Hasten(Protocol):
+    """Begins to write a range of a file to the disk, in the background; :func:`logd.log.disk.start_writing`."""
+
+    def __call__(self, file: File, start: int, size: int) -> None: ...
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -95,20 +105,29 @@ class MapTooSmall(Exception):
 
 
 class Verdict(NamedTuple):
-    """Which records of a batch stay: ``left`` of its rows, those that are ``kept``; whether one is a tombstone."""
+    """Which records of a batch stay: ``left`` of its rows, those that are ``kept``; whether one is a tombstone.
+
+    ``runs``: where their bytes begin and end, neighbours in one; ``newest_delta``: their largest time delta.
+    """
 
     rows: Rows
     place: tuple[int, int]
     left: int
     tombstone: bool
     kept: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    runs: tuple[list[int], list[int]]
+    newest_delta: int
 
 
 class Cleaner:
-    """One run of compaction over one log."""
+    """One run of compaction over one log.
 
-    def __init__(self, disk: Disk, task: Task, salt: bytes) -> None:
+    :param hasten: called every few megabytes, so that the disk works while this computes.
+    """
+
+    def __init__(self, disk: Disk, task: Task, salt: bytes, hasten: Hasten | None = None) -> None:
         self._disk = disk
+        self._hasten = hasten
         self._task = task
         self._digester = Digester(salt)
         self._end_offset = min(task.end_offset, task.first_dirty + SPAN_MAX)
@@ -191,7 +210,7 @@ class Cleaner:
         out.path = cleaned_path(task.directory, base)
         _remove(disk, out)
         out.file  # made now: nothing may come into it  # noqa: B018
-        rewriting = _Rewriting(out, task.index_interval_bytes, task.now_ms)
+        rewriting = _Rewriting(out, task.index_interval_bytes, task.now_ms, self._hasten)
         try:
             self._write_group(group, rewriting)
         except StorageFailed:
@@ -199,9 +218,8 @@ class Cleaner:
                 _remove(disk, out)  # the space may be what is missing
             raise
         size = sum(piece.size for piece in group)
-        crc = file_checksum(disk, out.file, out.size)
         counts = (rewriting.records_before, rewriting.records_after)
-        return Rewritten(base, following, out.size, crc, size, *counts, tuple(rewriting.dropped_markers))
+        return Rewritten(base, following, out.size, rewriting.crc, size, *counts, tuple(rewriting.dropped_markers))
 
     def _write_group(self, group: list[Piece], rewriting: _Rewriting) -> None:
         for piece in group:
@@ -240,8 +258,11 @@ class Cleaner:
         starts = columns.firsts[:-1]
         counts = np.add.reduceat(kept, starts, dtype=np.int64).tolist()
         some = np.logical_or.reduceat(tombstones, starts).tolist()
-        for place, count, tombstone in zip(pairwise(columns.firsts.tolist()), counts, some, strict=True):
-            yield Verdict(rows, place, count, tombstone, kept)
+        runs, of_runs = _runs(rows, kept)
+        newest = np.maximum.reduceat(np.where(kept, columns.time_deltas, _OLDEST), starts).tolist()
+        places = pairwise(columns.firsts.tolist())
+        for place, count, tombstone, (a, b), delta in zip(places, counts, some, of_runs, newest, strict=True):
+            yield Verdict(rows, place, count, tombstone, kept, (runs[0][a:b], runs[1][a:b]), delta)
 
     def _decide_whole(self, batch: Batch, rewriting: _Rewriting) -> None:
         """Keep or drop a batch whose records need not be looked at one by one."""
@@ -273,7 +294,9 @@ class Cleaner:
         elif horizon_ms is None:
             rows = rows_of([batch])
             everything = np.ones(header.count, np.bool_)
-            rewriting.reduce(batch, Verdict(rows, (0, header.count), header.count, True, everything), self._horizon())
+            newest = int(rows.columns.time_deltas.max())
+            verdict = Verdict(rows, (0, header.count), header.count, True, everything, ([], []), newest)
+            rewriting.reduce(batch, verdict, self._horizon())
         elif horizon_ms <= self._task.now_ms:
             self._drop(batch, rewriting)
         else:
@@ -315,6 +338,23 @@ class Cleaner:
         return chunks(self._disk, path, piece.size)
 
 
+def _runs(
+    rows: Rows, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]
+) -> tuple[tuple[list[int], list[int]], Iterator[tuple[int, int]]]:
+    """Where the bytes of records that stay begin and end, neighbours in one; and which of these runs each batch has."""
+    columns = rows.columns
+    firsts = columns.firsts[:-1]
+    begins = kept.copy()
+    begins[1:] &= ~kept[:-1]
+    begins[firsts] = kept[firsts]
+    lasts = kept.copy()
+    lasts[:-1] &= ~kept[1:]
+    lasts[columns.firsts[1:] - 1] = kept[columns.firsts[1:] - 1]
+    counts = np.add.reduceat(begins, firsts, dtype=np.int64)
+    of_batches = pairwise([0, *np.cumsum(counts).tolist()])
+    return (columns.starts[begins].tolist(), columns.ends[lasts].tolist()), of_batches
+
+
 def _has_data(header: BatchHeader) -> bool:
     return header.count > 0 and not header.is_control
 
@@ -337,10 +377,13 @@ def _remove(disk: Disk, segment: Segment) -> None:
 class _Rewriting:
     """The segment that is being written, and counts."""
 
-    def __init__(self, out: Segment, index_interval_bytes: int, now_ms: int) -> None:
+    def __init__(self, out: Segment, index_interval_bytes: int, now_ms: int, hasten: Hasten | None) -> None:
         self.out = out
+        self._hasten = hasten
+        self._hastened = 0
         self._interval_bytes = index_interval_bytes
         self._now_ms = now_ms
+        self.crc = 0
         self.records_before = 0
         self.records_after = 0
         self.dropped_markers: list[int] = []
@@ -353,14 +396,21 @@ class _Rewriting:
 
     def reduce(self, batch: Batch, verdict: Verdict, horizon_ms: int | None) -> None:
         """Write what stays of a batch."""
-        rows, (start, stop) = verdict.rows, verdict.place
-        at = np.flatnonzero(verdict.kept[start:stop]) + start
-        columns, data = rows.columns, rows.data
-        kept = [data[a:b] for a, b in zip(columns.starts[at].tolist(), columns.ends[at].tolist(), strict=True)]
-        reduced = without(batch.header, kept, int(columns.time_deltas[at].max()), horizon_ms)
-        self.records_after += len(kept)
+        begins, ends = verdict.runs
+        data = verdict.rows.data
+        if horizon_ms is not None:  # each record is changed
+            columns, (start, stop) = verdict.rows.columns, verdict.place
+            at = np.flatnonzero(verdict.kept[start:stop]) + start
+            begins, ends = columns.starts[at].tolist(), columns.ends[at].tolist()
+        kept = [data[a:b] for a, b in zip(begins, ends, strict=True)]
+        reduced = without(batch.header, kept, verdict.left, verdict.newest_delta, horizon_ms)
+        self.records_after += verdict.left
         self.write(reduced, batch.header, read_header(reduced).max_timestamp)
 
     def write(self, data: bytearray | memoryview, header: BatchHeader, max_timestamp: int) -> None:
         """Write a batch that stands for the one with ``header``."""
+        self.crc = crc32c(data, self.crc)
         self.out.append(data, header.base_offset, header.last_offset, max_timestamp, self._now_ms, self._interval_bytes)
+        if self._hasten is not None and self.out.size - self._hastened >= HASTEN_BYTES:
+            self._hasten(self.out.file, self._hastened, self.out.size - self._hastened)
+            self._hastened = self.out.size

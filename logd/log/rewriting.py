@@ -26,9 +26,12 @@ def delete_horizon_ms(header: BatchHeader) -> int | None:
     return header.base_timestamp if header.attributes & DELETE_HORIZON else None
 
 
-def without(header: BatchHeader, kept: Sequence[bytes], newest_delta: int, horizon_ms: int | None) -> bytearray:
-    """Return the batch with only the records ``kept``, at least one.
+def without(
+    header: BatchHeader, kept: Sequence[bytes], count: int, newest_delta: int, horizon_ms: int | None
+) -> bytearray:
+    """Return the batch with only the records ``kept``, ``count`` and at least one.
 
+    :param kept: their bytes: one each where a horizon is set, else neighbours may be in one piece.
     :param newest_delta: the largest time delta among them.
     :param horizon_ms: the delete horizon to be set, None to leave it as it is.
     """
@@ -42,7 +45,7 @@ def without(header: BatchHeader, kept: Sequence[bytes], newest_delta: int, horiz
     if not header.log_append_time:
         max_timestamp = header.base_timestamp + newest_delta
     packed = compress(header.codec, b"".join(kept))
-    return _batch(header, attributes, base_timestamp, max_timestamp, len(kept), packed)
+    return _batch(header, attributes, base_timestamp, max_timestamp, count, packed)
 
 
 def emptied(header: BatchHeader) -> bytearray:
