@@ -22,6 +22,8 @@ ROUNDS = {
     ("power", "ext4"): 6,
     ("power", "xfs"): 4,
     ("clock", ""): 3,
+    ("hostile", "memory"): 20,
+    ("hostile", "live"): 6,
 }
 
 
