@@ -123,6 +123,7 @@ class Node:
             self.bootstrap.append(f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}")
 
     def _welcome(self, sock: socket.socket, connection: Connection) -> Guest:
+        connection.opened_ms = self.services.clock.now_ms()
         return Peer(sock, connection, self.services, self.settings)
 
     def registration(self) -> Broker:
@@ -261,6 +262,7 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
         transactions=node.transactions,
         markers=markers,
         advertised=node.advertised,
+        connections=lambda: [guest.connection for guest in node.guests.present],
     )
     node.partitions.opened.append(node.groups.look_again)
     node.partitions.opened.append(node.transactions.look_again)

@@ -7,7 +7,7 @@ table, so that what is not served is not advertised. It never decodes bytes and 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -44,7 +44,17 @@ COLD_READS_MAX = 8
 class Connection:
     """What a handler may know of the peer and of the socket that it came in by."""
 
-    __slots__ = ("client_name", "client_version", "id", "listener", "local_host", "local_port", "peer")
+    __slots__ = (
+        "client_id",
+        "client_name",
+        "client_version",
+        "id",
+        "listener",
+        "local_host",
+        "local_port",
+        "opened_ms",
+        "peer",
+    )
 
     def __init__(self, number: int, peer: str, local_host: str, local_port: int, listener: str) -> None:
         self.id = number
@@ -52,6 +62,8 @@ class Connection:
         self.local_host = local_host
         self.local_port = local_port
         self.listener = listener
+        self.opened_ms = -1
+        self.client_id = ""
         self.client_name = ""
         self.client_version = ""
 
@@ -66,6 +78,7 @@ class Services:
         "client_metrics",
         "clock",
         "cluster",
+        "connections",
         "fetch_sessions",
         "groups",
         "housekeeping",
@@ -86,6 +99,7 @@ class Services:
         transactions: TransactionCoordinator,
         markers: MarkerWriter,
         advertised: Callable[[Connection, int], tuple[str, int]],
+        connections: Callable[[], Iterable[Connection]] = tuple,
     ) -> None:
         self.clock = clock
         self.cluster = cluster
@@ -95,6 +109,7 @@ class Services:
         self.transactions = transactions
         self.markers = markers
         self.advertised = advertised
+        self.connections = connections
         self.chronicle = groups.chronicle
         self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
         self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots)

@@ -38,6 +38,7 @@ SOFTWARE_NAME = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")
 @api(API_VERSIONS)
 def api_versions(call: Call, request: ApiVersionsRequest) -> ApiVersionsResponse:
     """Versions 0-4. From 3 the client tells its name and version, which must look like ones (KIP-511)."""
+    call.connection.client_id = call.client_id
     if call.version >= 3:
         for text in (request.client_software_name, request.client_software_version):
             if SOFTWARE_NAME.fullmatch(text) is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator
 
 from logd.apis.own_groups import measured
-from logd.apis.registry import Call, api
+from logd.apis.registry import Call, Connection, api
 from logd.chronicle import Event, Subject
 from logd.coordinators.findings import finding
 from logd.errors import ErrorCode, Refused
@@ -19,6 +19,10 @@ from logd.wire.schemas.why import EventFact, Finding, WhyEvent, WhyRequest, WhyR
 WHY = 30002
 
 EVENTS_MAX = 10_000
+CONNECTIONS_MAX = 1_000
+"""Open connections in one answer; the newest."""
+CLIENT_TEXT_MAX = 200
+"""Of what a client says of itself, in a sentence."""
 STILL_MS = 30_000
 """A partition with records to read whose committed offset did not move for so long stands still."""
 
@@ -42,9 +46,33 @@ async def why(call: Call, request: WhyRequest) -> WhyResponse:
         answer.findings = [each async for each in _of_group(call, request.subject)]
     elif request.subject and subject is Subject.TOPIC:
         answer.findings = list(_of_topic(call, request.subject))
-    events = chronicle.find(subject, request.subject, request.since_ms, min(request.events_max, EVENTS_MAX))
+    count = min(request.events_max, EVENTS_MAX)
+    events = chronicle.find(subject, request.subject, request.since_ms, count)
+    if subject is Subject.CONNECTION:
+        found = sorted(_connections(call, request.subject), key=lambda each: each.id)
+        answer.findings = [_of_connection(each, answer.now_ms) for each in found[-CONNECTIONS_MAX:]]
+        if len(found) > CONNECTIONS_MAX:
+            answer.findings.append(finding("more", f"{len(found) - CONNECTIONS_MAX} older connections are open"))
+        for each in found[-CONNECTIONS_MAX:]:
+            if request.subject and each.peer != request.subject and len(events) < count:
+                events += chronicle.find(subject, each.peer, request.since_ms, count - len(events))
     answer.events = [_told(event) for event in events]
     return answer
+
+
+def _connections(call: Call, wanted: str) -> list[Connection]:
+    """The open connections, or those with this address, client id or number."""
+    present = call.services.connections()
+    return [each for each in present if wanted in ("", each.peer, each.client_id, str(each.id))]
+
+
+def _of_connection(one: Connection, now_ms: int) -> Finding:
+    software = f" ({one.client_name} {one.client_version})" if one.client_name else ""
+    who = f"client {one.client_id!r}{software}" if one.client_id else f"a client without id{software}"
+    age_s = max(now_ms - one.opened_ms, 0) // 1000
+    text = f"{one.peer} is open for {age_s} s on listener {one.listener}: {who[:CLIENT_TEXT_MAX]}, connection {one.id}"
+    facts: dict[str, object] = {"peer": one.peer, "client": one.client_id, "number": one.id, "listener": one.listener}
+    return finding("open", text, **facts, software=f"{one.client_name} {one.client_version}".strip(), open_s=age_s)
 
 
 def _told(event: Event) -> WhyEvent:

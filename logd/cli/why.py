@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logd.cli.completion import group_names, topic_names
-from logd.cli.failures import FAILED, USAGE, Failure
+from logd.cli.failures import FAILED, NOT_FOUND, USAGE, Failure
 from logd.cli.groups import existing_group
 from logd.cli.options import Settings, common_options
 from logd.cli.output import Thing, chosen, note, show_rows, show_things
@@ -61,7 +61,8 @@ _command(
     "connection",
     "[CONNECTION]",
     None,
-    "Why a client was refused or cut off. CONNECTION is HOST:PORT of the client, its client id, or a number." + _LINES,
+    "Which connections are open, and why a client was refused or cut off. "
+    "CONNECTION is HOST:PORT of the client, its client id, or a number." + _LINES,
 )
 
 
@@ -99,6 +100,9 @@ async def _ask(admin: Admin, kind: str, subject: str, count: int, since_ms: int)
             await existing_group(admin, subject)
         elif kind == "topic":
             await existing_topic(admin, subject)
+        elif not found.findings:
+            reason = "no open connection has that address, client id or number, and nothing of it is remembered"
+            raise Failure(f"connection {subject!r} is not known", reason, "logd-cli why connection", NOT_FOUND)
     return found
 
 

@@ -42,6 +42,7 @@ class Guest(Protocol):
 
     idle_sweeps: int
     scope: trio.CancelScope
+    connection: Connection
 
     @property
     def busy(self) -> bool:

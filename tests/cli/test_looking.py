@@ -15,7 +15,10 @@ from confluent_kafka import Consumer as OtherConsumer
 from logd.cli.bench import percentile
 from logd.cli.progress import amount, clock
 from logd.cli.top import Sample, compared, screen
-from tests.cli.conftest import COMMAND, Cli, environment
+from logd.testing import Broker
+from logd.wire.schemas.api_versions import ApiVersionsRequest
+from tests.cli.conftest import COMMAND, Cli, environment, run
+from tests.raw import Peer
 
 
 def is_kafka(request: pytest.FixtureRequest) -> bool:
@@ -51,6 +54,21 @@ def test_why_of_what_is_not_there(cli: Cli, topic: str, request: pytest.FixtureR
     ran = cli("why", "topic", topic[:-1])
     assert (ran.code, f"did you mean '{topic}'" in ran.err) == (5, True)
     assert cli("why", "connection").code == 0
+    assert cli("why", "connection", "192.0.2.1:1").code == 5
+
+
+def test_why_lists_the_connections_that_are_open(logd_broker: Broker) -> None:
+    """Each with its address, since when, the client's id and software, and a number; found by any of these."""
+    with Peer(logd_broker.bootstrap) as peer:
+        peer.ask(ApiVersionsRequest("of-a-test", "7"), 4)
+        host, port = peer.sock.getsockname()
+        (line,) = run(logd_broker.bootstrap, "why", "connection", f"{host}:{port}").rows
+        assert (line[1:3], "client 'raw' (of-a-test 7)" in line[3]) == ([f"connection {host}:{port}", "open"], True)
+        number = line[3].rpartition(" ")[2]
+        for called in (number, "raw", ""):
+            ran = run(logd_broker.bootstrap, "why", "connection", *filter(None, [called]), "-o", "json")
+            facts = [each["facts"] for each in json.loads(ran.out)["findings"]]
+            assert (f"{host}:{port}", number) in [(each["peer"], each["number"]) for each in facts]
 
 
 def test_a_look_at_everything(cli: Cli, topic: str) -> None:
