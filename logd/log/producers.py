@@ -22,6 +22,8 @@ from logd.wire.batches import TRANSACTIONAL, BatchHeader
 from logd.wire.checksum import crc32c
 
 BATCHES_KEPT: Final = 5
+VERIFICATIONS_KEPT: Final = 1000
+"""How many producers may be remembered that were refused and have stored nothing since, in one log."""
 SEQUENCE_MAX: Final = 2**31 - 1
 EPOCH_MAX: Final = 2**15 - 1
 MARKERS_BUMP_FROM: Final = 2
@@ -69,10 +71,11 @@ class Producer:
 class Verification:
     """A question to the coordinator that is under way: may this producer begin a transaction here (KIP-890)?
 
-    It is void once a marker was written, so that a late answer opens nothing.
+    It is void once a marker was written, so that a late answer opens nothing. It outlives a refusal: what was refused
+    comes again, and a batch that was sent after it must not get ahead of it.
     """
 
-    __slots__ = ("askers", "epoch", "lowest_sequence", "restarts", "void")
+    __slots__ = ("askers", "epoch", "idle_since_ms", "lowest_sequence", "restarts", "settled", "void")
 
     def __init__(self, epoch: int, sequence: int, *, restarts: bool) -> None:
         self.epoch = epoch
@@ -80,6 +83,9 @@ class Verification:
         self.restarts = restarts
         """The client begins each transaction with a new epoch, and so with sequence 0."""
         self.askers = 0
+        self.idle_since_ms: int | None = None
+        self.settled = False
+        """A batch of the producer was stored: nothing is left to remember."""
         self.void = False
 
 
@@ -159,20 +165,25 @@ class Producers:
         if self._is_open(producer, epoch):
             return None
         found = self._verifications.get(producer_id)
-        if found is None or found.restarts is not restarts:
+        if found is None:
             found = self._verifications[producer_id] = Verification(epoch, sequence, restarts=restarts)
         elif epoch > found.epoch:
             found.epoch, found.lowest_sequence = epoch, sequence
         elif epoch == found.epoch:
             found.lowest_sequence = min(found.lowest_sequence, sequence)
         found.askers += 1
+        found.idle_since_ms = None
         return found
 
     def end_verification(self, producer_id: int, verification: Verification) -> None:
-        """Its answer has been used, or will not be."""
+        """Its answer has been used, or will not be. It is kept until the producer's next batch or marker is stored."""
         verification.askers -= 1
-        if not verification.askers and self._verifications.get(producer_id) is verification:
+        if verification.settled and not verification.askers and self._verifications.get(producer_id) is verification:
             del self._verifications[producer_id]
+        if len(self._verifications) > VERIFICATIONS_KEPT:
+            oldest = next((one for one, known in self._verifications.items() if not known.askers), None)
+            if oldest is not None:
+                del self._verifications[oldest]
 
     def check_transactional(self, header: BatchHeader, verified: Verification | None) -> Kept | None:
         """Judge a client's transactional batch; see :meth:`check`.
@@ -276,9 +287,18 @@ class Producers:
         last_offset = base_offset + header.last_offset_delta
         batches.append(Kept(header.base_sequence, header.last_sequence, base_offset, last_offset, timestamp_ms))
         producer.last_timestamp = timestamp_ms
+        if self._verifications:
+            self._settle(header.producer_id)
         if header.attributes & TRANSACTIONAL and producer.txn_first_offset == NO_OFFSET and header.count:
             producer.txn_first_offset = base_offset
             self.transactions.begin(header.producer_id, base_offset)
+
+    def _settle(self, producer_id: int) -> None:
+        verification = self._verifications.get(producer_id)
+        if verification is not None:
+            verification.settled = True
+            if not verification.askers:
+                del self._verifications[producer_id]
 
     def end(
         self, producer_id: int, epoch: int, coordinator_epoch: int, timestamp_ms: int, offset: int
@@ -314,6 +334,13 @@ class Producers:
         ]
         for producer_id in gone:
             del self._by_id[producer_id]
+        for producer_id, known in list(self._verifications.items()):
+            if known.askers:
+                continue
+            if known.idle_since_ms is None:
+                known.idle_since_ms = now_ms
+            elif now_ms - known.idle_since_ms >= expiration_ms:
+                del self._verifications[producer_id]
         return len(gone)
 
     def clear(self) -> None:

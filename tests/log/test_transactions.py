@@ -10,7 +10,7 @@ from logd.errors import ErrorCode, Refused
 from logd.log.aborted import TXN_INDEX_SUFFIX, AbortedIndex, AbortedTransaction
 from logd.log.log import Log, LogConfig
 from logd.log.markers import Marker, build_marker, read_marker
-from logd.log.producers import Verification
+from logd.log.producers import VERIFICATIONS_KEPT, Verification
 from logd.log.state import State, pack_state, parse_state
 from logd.log.transactions import NEVER
 from logd.wire.batches import Record, build_batch, check_crc, read_header, read_records
@@ -167,6 +167,45 @@ def test_only_what_was_verified_begins(log: Log) -> None:
     log.producers.end_verification(1, verified)
     assert log.producers.begin_verification(1, 0, 1, restarts=False) is None
     assert answer(log, None, sequence=1) == OK
+
+
+def test_a_refused_batch_is_not_overtaken(log: Log) -> None:
+    """The coordinator refuses the first batch, for now; the one sent after it waits until the first is stored."""
+    log.producers.end_verification(1, ask(log, sequence=0))
+    second = ask(log, sequence=1)
+    assert answer(log, second, sequence=1) == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+    log.producers.end_verification(1, second)
+    first = ask(log, sequence=0)
+    assert answer(log, first) == OK
+    log.producers.end_verification(1, first)
+    assert answer(log, None, sequence=1) == OK
+
+
+def test_the_first_question_says_how_a_client_numbers(log: Log) -> None:
+    """A producer that asked first as an old client does may begin with any sequence that it has shown (KIP-890)."""
+    log.producers.end_verification(1, ask(log, sequence=1))
+    verified = ask(log, sequence=1, restarts=True)
+    assert answer(log, verified, sequence=1) == OK
+    log.producers.end_verification(1, verified)
+    mark(log, 1, committed=True, epoch=1)
+    again = ask(log, 2, sequence=1, restarts=True)
+    assert answer(log, again, producer=2, sequence=1) == ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER
+
+
+def test_what_was_refused_is_forgotten_in_time(log: Log) -> None:
+    """It expires like the producers do, and so many at most are kept; one whose answer is awaited stays."""
+    waiting = ask(log, 1, sequence=3)
+    for producer in range(2, VERIFICATIONS_KEPT + 3):
+        log.producers.end_verification(producer, ask(log, producer, sequence=3))
+    assert ask(log, 2, sequence=4).lowest_sequence == 4
+    assert ask(log, VERIFICATIONS_KEPT + 2, sequence=4).lowest_sequence == 3
+    log.producers.end_verification(3, ask(log, 3, sequence=3))
+    log.producers.expire(1000, 500)
+    log.producers.expire(1499, 500)
+    assert ask(log, 3, sequence=4).lowest_sequence == 3
+    log.producers.expire(1500, 500)
+    assert ask(log, 4, sequence=4).lowest_sequence == 4
+    assert ask(log, 1, sequence=4) is waiting
 
 
 def test_a_late_answer_opens_nothing(log: Log) -> None:
