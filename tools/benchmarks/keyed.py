@@ -102,6 +102,8 @@ def fill(options: argparse.Namespace, host: str, port: int) -> dict[str, float]:
     each = options.records_a_batch
     burst = max(1, min(BURST, (1 << 18) // (each * options.value_bytes + 1)))
     with connect(host, port) as sock:
+        sock.sendall(requests.api_versions())  # logd takes no first request of a megabyte
+        receive_frame(sock)
         for partition in range(options.partitions):
             count += send(sock, options.topic, partition, batches(0, options.keys, 1, each, options.value_bytes), burst)
             if options.again:
