@@ -17,6 +17,7 @@ from logd.cli.records import as_text
 
 if TYPE_CHECKING:
     from logd.cli.segments import Expected, Fault, Found
+    from logd.wire.batches import Record
 
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 BATCH_COLUMNS = (
@@ -68,7 +69,10 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
 @common_options()
 @click.pass_obj
 def dump(settings: Settings, paths: tuple[Path, ...], records: bool) -> None:
-    """Print the batches of segment files, or of all below a directory."""
+    """Print the batches of segment files, or of all below a directory.
+
+    The kind of a batch is data, transaction, commit or abort: the last two are the markers that end a transaction.
+    """
     from logd.cli.segments import Fault, read_batches
 
     rows: list[tuple[Any, ...]] = []
@@ -86,7 +90,7 @@ def dump(settings: Settings, paths: tuple[Path, ...], records: bool) -> None:
 
 def _batch_row(path: Path, found: Found) -> tuple[Any, ...]:
     header = found.header
-    kind = "control" if header.is_control else "transaction" if header.is_transactional else "data"
+    kind = _marker(found) if header.is_control else "transaction" if header.is_transactional else "data"
     codec = CODECS[header.codec] if header.codec < len(CODECS) else header.codec
     return (
         str(path),
@@ -106,6 +110,30 @@ def _batch_row(path: Path, found: Found) -> tuple[Any, ...]:
     )
 
 
+def _marker(found: Found) -> str:
+    """What a control batch says: commit or abort, or control where it ends no transaction."""
+    from logd.log.markers import read_marker
+
+    marker = read_marker(found.data, 0, found.header)
+    return "control" if marker is None else "commit" if marker.committed else "abort"
+
+
+def _control_row(path: Path, found: Found, record: Record) -> tuple[Any, ...]:
+    """A record that the server wrote and no consumer sees: as words instead of its bytes, where it is a marker."""
+    from logd.log.markers import read_marker
+
+    marker = read_marker(found.data, 0, found.header)
+    place = (str(path), found.position, record.offset, record.timestamp)
+    if marker is None:
+        return (*place, *_texts(record), "")
+    return (*place, "commit" if marker.committed else "abort", f"coordinator epoch {marker.coordinator_epoch}", "")
+
+
+def _texts(record: Record) -> tuple[str | None, str | None]:
+    key, value = record.key, record.value
+    return None if key is None else as_text(key), None if value is None else as_text(value)
+
+
 def _record_rows(path: Path, found: Found) -> list[tuple[Any, ...]]:
     from logd.cli.segments import Fault
     from logd.errors import DecodeError
@@ -115,14 +143,15 @@ def _record_rows(path: Path, found: Found) -> list[tuple[Any, ...]]:
         records = read_records(found.data, bytes_max=RECORDS_BYTES_MAX)
     except DecodeError as error:
         raise Fault(path, found.position, str(error)) from error
+    if found.header.is_control:
+        return [_control_row(path, found, record) for record in records]
     return [
         (
             str(path),
             found.position,
             record.offset,
             record.timestamp,
-            None if record.key is None else as_text(record.key),
-            None if record.value is None else as_text(record.value),
+            *_texts(record),
             ",".join(f"{name}={as_text(value)}" for name, value in record.headers),
         )
         for record in records

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from logd.cli.main import main
-from logd.wire.batches import Record, build_batch
+from logd.log.markers import build_marker
+from logd.wire.batches import Record, build_batch, stamp
 
 
 def invoke(*arguments: object) -> Result:
@@ -126,6 +127,21 @@ def test_dump_shows_batches_and_records(tmp_path: Path) -> None:
     records = invoke("log", "dump", path, "--records", "-o", "tsv")
     assert records.stdout.splitlines()[1].split("\t")[2:6] == ["1", "1001", "k", "value 1"]
     assert "is bad at byte" in records.stderr
+
+
+def test_dump_reads_markers(tmp_path: Path) -> None:
+    """Markers say commit or abort, and by the word of which coordinator; other control records show their bytes."""
+    markers = [build_marker(7, 1, committed=committed, coordinator_epoch=5, now_ms=1000) for committed in (True, False)]
+    for offset, marker in enumerate(markers):
+        stamp(marker, 0, offset, 0)
+    other = build_batch([Record(2, 1000, b"\0\0\0\3", b"v")], base_offset=2, control=True)
+    path = segment(tmp_path, 0, *map(bytes, (*markers, other)))
+    batches = invoke("log", "dump", path, "-o", "tsv")
+    assert [line.split("\t")[11] for line in batches.stdout.splitlines()] == ["commit", "abort", "control"]
+    records = invoke("log", "dump", path, "--records", "-o", "tsv")
+    found = [line.split("\t")[4:6] for line in records.stdout.splitlines()]
+    assert found[:2] == [["commit", "coordinator epoch 5"], ["abort", "coordinator epoch 5"]]
+    assert found[2][1] == "v"
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
