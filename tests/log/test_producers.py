@@ -82,6 +82,15 @@ def test_newer_epoch_begins_with_zero(log: Log, sequence: int, fine: bool) -> No
     assert refused.value.code == ErrorCode.INVALID_PRODUCER_EPOCH
 
 
+def test_a_raised_epoch_begins_anew(log: Log) -> None:
+    """A producer raises its epoch for another partition's sake: its batches from 0 on are new here, too (B13)."""
+    assert send(log, 0) == (0, False)
+    assert send(log, 1) == (1, False)
+    assert send(log, 0, epoch=1) == (2, False)
+    assert send(log, 1, epoch=1) == (3, False)
+    assert send(log, 0, epoch=1) == (2, True)
+
+
 def test_wrap(log: Log) -> None:
     """After 2^31-1 comes 0, between batches and inside of one; the repetition across the wrap is seen."""
     send(log, MAX - 1, count=2)
