@@ -181,6 +181,13 @@ def test_a_refused_batch_is_not_overtaken(log: Log) -> None:
     assert answer(log, None, sequence=1) == OK
 
 
+def test_a_refused_stranger_stops_nobody(log: Log) -> None:
+    """A batch of an epoch to come is refused; the producer whose transaction is open goes on."""
+    write(log, sequence=0, count=3)
+    log.producers.end_verification(1, ask(log, epoch=1, sequence=0))
+    assert answer(log, None, sequence=3) == OK
+
+
 def test_the_first_question_says_how_a_client_numbers(log: Log) -> None:
     """A producer that asked first as an old client does may begin with any sequence that it has shown (KIP-890)."""
     log.producers.end_verification(1, ask(log, sequence=1))

@@ -74,8 +74,9 @@ NOT_ASKED = {
     "AddPartitionsToTxn 4 and later with no transactions": "Kafka 4.3.1 never answers",
     "null records in Produce; AlterConfigs of one resource twice": "Kafka 4.3.1 never answers",
     "markers for a partition that is there and one that is not, in one request": "Kafka 4.3.1 never answers",
-    "a batch after one that was refused when its transaction began, transaction.version below 2": (
-        "Kafka 4.3.1 goes on refusing by the sequence of the refused one; logd forgets what it refused"
+    "a batch of an open transaction after one of a future epoch that the coordinator refused": (
+        "Kafka 4.3.1 refuses it, by the sequence of the refused one (story 319 of transactions); logd stores it: "
+        "docs/decisions/0019-transactions.md"
     ),
     "the aborted transactions of a Fetch that is cut short": "Kafka adds later ones; logd gives those of what it sends",
     "a subscription that is rubbish": "Kafka 4.3.1 allocates what its bytes claim and never answers",
