@@ -14,6 +14,7 @@ ROUNDS = {
     ("simulation", ""): 6,
     ("kill", "os"): 2,
     ("kill", "group"): 2,
+    ("exactly-once", "os"): 3,
     ("flips", ""): 60,
     ("calls", ""): 8,
     ("full", "tmpfs"): 4,

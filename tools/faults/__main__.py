@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tools.faults.report import Report, Skipped, end_after, end_at_first
 
-KINDS = ("kill", "calls", "flips", "full", "power", "clock", "simulation", "hostile")
+KINDS = ("kill", "exactly-once", "calls", "flips", "full", "power", "clock", "simulation", "hostile")
 SKIPPED = 3
 
 
@@ -31,7 +31,7 @@ def main() -> int:
         end_at_first()
     if chosen.seconds is not None:
         end_after(chosen.seconds)
-    module = importlib.import_module(f"tools.faults.{chosen.kind}")
+    module = importlib.import_module("tools.faults." + chosen.kind.replace("-", "_"))
     more = {"on": chosen.on} if "on" in inspect.signature(module.run).parameters and chosen.on else {}
     begun = time.monotonic()
     try:

@@ -43,6 +43,8 @@ class Report:
     faults: int = 0
     found: list[Anomaly] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    """What is no anomaly and has to be said."""
 
     def add(self, anomalies: Iterable[Anomaly], where: str = "") -> None:
         """Take anomalies in, with the round that they belong to."""
@@ -76,6 +78,7 @@ class Report:
             f"{self.kind} seed={self.seed} faults={self.faults} {figures} anomalies={len(self.found)} {kinds}".strip()
         ]
         out += [f"  {one.kind}: {one.text}" for one in self.found[:SHOWN_MAX]]
+        out += [f"  note: {one}" for one in self.notes]
         if not self.faults:
             out.append("  nothing was tried")
         elif not self.found:
