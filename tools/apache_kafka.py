@@ -25,7 +25,7 @@ import tempfile
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -35,6 +35,7 @@ ARTIFACTS = (
     f"org.apache.kafka:kafka-tools:{VERSION}",
     "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4",  # without it a failing start says nothing
 )
+STREAMS_ARTIFACTS = (f"org.apache.kafka:kafka-streams:{VERSION}",)
 READY_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 30.0
 PORT_ATTEMPTS = 3
@@ -80,6 +81,17 @@ def installed_libs() -> Path | None:
     return next((path for path in candidates if _holds_kafka(path)), None)
 
 
+def installed_streams() -> Path | None:
+    """The same for what a Kafka Streams application needs; it comes with its own copy of the client."""
+    named = os.environ.get("LOGD_KAFKA_LIBS")
+    candidates = [Path(named)] if named else [_streams_directory()]
+    return next((path for path in candidates if (path / f"kafka-streams-{VERSION}.jar").exists()), None)
+
+
+def _streams_directory() -> Path:
+    return cache_directory().with_name(f"kafka-streams-{VERSION}")
+
+
 def available() -> bool:
     """True when a node can be started: Java is there, and the jars are there or Maven can fetch them."""
     return shutil.which("java") is not None and (installed_libs() is not None or shutil.which("mvn") is not None)
@@ -87,29 +99,38 @@ def available() -> bool:
 
 def fetch_libs() -> Path:
     """The directory of jars, fetched with Maven when it is not there yet. Raises KafkaUnavailable."""
-    if (found := installed_libs()) is not None:
+    return _fetched(ARTIFACTS, cache_directory(), installed_libs)
+
+
+def fetch_streams() -> Path:
+    """The same for a Kafka Streams application. Raises KafkaUnavailable."""
+    return _fetched(STREAMS_ARTIFACTS, _streams_directory(), installed_streams)
+
+
+def _fetched(artifacts: Sequence[str], target: Path, installed: Callable[[], Path | None]) -> Path:
+    if (found := installed()) is not None:
         return found
+    wanted = " and ".join(artifacts)
     if named := os.environ.get("LOGD_KAFKA_LIBS"):
-        raise KafkaUnavailable(f"LOGD_KAFKA_LIBS={named} holds no Kafka {VERSION} jars; correct it or unset it")
+        raise KafkaUnavailable(f"LOGD_KAFKA_LIBS={named} does not hold {wanted}; correct it or unset it")
     if shutil.which("mvn") is None:
         raise KafkaUnavailable("mvn is not installed; install Maven or point LOGD_KAFKA_LIBS at a directory of jars")
-    target = cache_directory()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="fetching-", dir=target.parent) as scratch:
-        _copy_dependencies(Path(scratch))
+        _copy_dependencies(Path(scratch), artifacts)
         with contextlib.suppress(OSError):  # somebody else was first: theirs is as good
             (Path(scratch) / "libs").rename(target)
-    if not _holds_kafka(target):
-        raise KafkaUnavailable(f"{target} is there but holds no Kafka {VERSION}; remove it and try again")
-    return target
+    if (found := installed()) is None:
+        raise KafkaUnavailable(f"{target} is there but does not hold {wanted}; remove it and try again")
+    return found
 
 
-def _copy_dependencies(scratch: Path) -> None:
+def _copy_dependencies(scratch: Path, artifacts: Sequence[str]) -> None:
     dependencies = "".join(
         "<dependency><groupId>{}</groupId><artifactId>{}</artifactId><version>{}</version></dependency>".format(
             *artifact.split(":")
         )
-        for artifact in ARTIFACTS
+        for artifact in artifacts
     )
     project = (
         '<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>'
@@ -399,6 +420,7 @@ def main() -> int:
     try:
         if options.command == "fetch":
             print(fetch_libs())
+            print(fetch_streams())
             return 0
         if options.command == "tool":
             return subprocess.call(java_command(options.main_class, options.rest, libs=fetch_libs()))

@@ -7,7 +7,8 @@ registry.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from logd.apis.registry import Call, api
 from logd.errors import ErrorCode, Refused
@@ -83,32 +84,52 @@ async def _keep(call: Call, request: TxnOffsetCommitRequest, wanted: list[Offset
     if partition is None:
         raise Refused(ErrorCode.NOT_COORDINATOR, f"group {request.group_id!r} is kept elsewhere: find its coordinator")
     producers = partition.log.producers
-    verification = producers.begin_verification(*producer, 0, restarts=call.version >= ADDS_VERSION)
+    begin = partial(producers.begin_verification, *producer, 0, restarts=call.version >= ADDS_VERSION)
+    verification = begin()
+
+    def begin_again() -> None:
+        """The markers of the transaction before, which was waited for, voided the question."""
+        nonlocal verification
+        if verification is not None and verification.void:
+            producers.end_verification(producer[0], verification)
+            verification = begin()
+
+    def is_void() -> bool:
+        return verification is not None and verification.void
+
     if verification is None:
         waiter = call.services.groups.ask_pending(commit, producer)
     else:
         try:
-            await _verify(call, request, place)
-            if verification.void:
+            await _verify(call, request, place, begin_again)
+            if is_void():
                 raise Refused(
                     ErrorCode.INVALID_TXN_STATE, "the transaction ended before these offsets came into it: abort"
                 )
             waiter = call.services.groups.ask_pending(commit, producer)
         finally:
-            producers.end_verification(producer[0], verification)
+            if verification is not None:
+                producers.end_verification(producer[0], verification)
     kept = await waiter.wait()
     assert isinstance(kept, OffsetCommitResponse)
     return {(topic.name, one.partition_index): one.error_code for topic in kept.topics for one in topic.partitions}
 
 
-async def _verify(call: Call, request: TxnOffsetCommitRequest, place: tuple[str, int]) -> None:
+async def _verify(
+    call: Call, request: TxnOffsetCommitRequest, place: tuple[str, int], before_again: Callable[[], None]
+) -> None:
     """Whether the group's offsets belong to the transaction, which from version 5 on is made so.
 
     :raises Refused: they do not, or can't be made to.
     """
     adds = call.version >= ADDS_VERSION
     asked = call.services.transactions.add_partitions(
-        request.transactional_id, request.producer_id, request.producer_epoch, [place], verify_only=not adds
+        request.transactional_id,
+        request.producer_id,
+        request.producer_epoch,
+        [place],
+        verify_only=not adds,
+        before_again=before_again,
     )
     codes: Mapping[tuple[str, int], ErrorCode] = asked if isinstance(asked, dict) else await asked
     code = codes[place]

@@ -48,7 +48,7 @@ class Question:
 
     def __init__(self, version: int) -> None:
         self._version = version
-        self._asked: dict[int, tuple[Partition, Verification]] = {}
+        self._asked: dict[int, tuple[Partition, Verification, int]] = {}
         self._refused: dict[int, Refused] = {}
         self.producer: tuple[int, int] | None = None
         """Id and epoch, once a batch was found that is transactional."""
@@ -70,25 +70,41 @@ class Question:
             raise Refused(
                 ErrorCode.INVALID_PRODUCER_ID_MAPPING, "the transactional batches are of several producer ids or epochs"
             )
-        restarts = self._version >= ADDS_FROM
         for partition, data, header in found:
-            self.producer = producer = (header.producer_id, header.producer_epoch)
-            known = partition.log.producers
-            try:
-                verification = known.begin_verification(*producer, header.base_sequence, restarts=restarts)
-            except Refused as refused:
-                self._refused[id(data)] = refused
-                continue
-            if verification is not None:
-                self._asked[id(data)] = partition, verification
+            self.producer = header.producer_id, header.producer_epoch
+            self._begin(id(data), partition, header.base_sequence)
+
+    def _begin(self, key: int, partition: Partition, sequence: int) -> None:
+        assert self.producer is not None
+        known, restarts = partition.log.producers, self._version >= ADDS_FROM
+        try:
+            verification = known.begin_verification(*self.producer, sequence, restarts=restarts)
+        except Refused as refused:
+            self._refused[key] = refused
+            return
+        if verification is not None:
+            self._asked[key] = partition, verification, sequence
+
+    def _begin_again(self) -> None:
+        """Before it is asked again: markers of the transaction before, which was waited for, voided the question."""
+        assert self.producer is not None
+        for key, (partition, verification, sequence) in list(self._asked.items()):
+            if verification.void:
+                del self._asked[key]
+                partition.log.producers.end_verification(self.producer[0], verification)
+                self._begin(key, partition, sequence)
 
     def ask(self, call: Call, transactional_id: str) -> Awaitable[Codes] | None:
         """Ask; what is to be waited for, None when the answer is there."""
         if not self._asked or self.producer is None:
             return None
-        partitions = list({(partition.topic, partition.index) for partition, _ in self._asked.values()})
+        partitions = list({(partition.topic, partition.index) for partition, _, _ in self._asked.values()})
         codes = call.services.transactions.add_partitions(
-            transactional_id, *self.producer, partitions, verify_only=self._version < ADDS_FROM
+            transactional_id,
+            *self.producer,
+            partitions,
+            verify_only=self._version < ADDS_FROM,
+            before_again=self._begin_again,
         )
         if not isinstance(codes, dict):
             return codes
@@ -97,7 +113,7 @@ class Question:
 
     def answered(self, codes: Codes) -> None:
         """Take the coordinator's answer."""
-        for key, (partition, _) in self._asked.items():
+        for key, (partition, _, _) in self._asked.items():
             code = codes.get((partition.topic, partition.index), ErrorCode.NONE)
             if code:
                 self._refused[key] = self._told(code, partition)
@@ -135,6 +151,6 @@ class Question:
     def close(self) -> None:
         """All has been appended, or will not be."""
         producer_id = self.producer[0] if self.producer is not None else -1
-        for partition, verification in self._asked.values():
+        for partition, verification, _ in self._asked.values():
             partition.log.producers.end_verification(producer_id, verification)
         self._asked.clear()

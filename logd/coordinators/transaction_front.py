@@ -176,10 +176,11 @@ class TransactionCoordinator:
 
         :raises Refused: as :meth:`ask`, and what the machine refuses.
         """
-        busy = transactional_id in self._ending
+        ended = self._ending.get(transactional_id)
         outcome = await self._outcome_with_id(transactional_id, request, version)
         limit = trio.current_time() + self._patience_s()
-        while busy and _is_busy(outcome) and await self._ended(transactional_id, limit):
+        while ended is not None and _is_busy(outcome) and await _passed(ended, limit):
+            ended = self._ending.get(transactional_id)
             outcome = await self._outcome_with_id(transactional_id, request, version)
         if isinstance(outcome, Refused):
             raise outcome
@@ -195,15 +196,6 @@ class TransactionCoordinator:
 
     def _patience_s(self) -> float:
         return self._cluster.settings.add_partitions_to_txn_retry_backoff_max_ms / 1000
-
-    async def _ended(self, transactional_id: str, limit: float) -> bool:
-        """Wait until the transaction that is being ended is complete; False when it takes until `limit`, or none is."""
-        ended = self._ending.get(transactional_id)
-        if ended is None or trio.current_time() >= limit:
-            return False
-        with trio.move_on_at(limit):
-            await ended.wait()
-        return True
 
     def ask_all(self, request: Message, version: int = 0) -> list[Waiter]:
         """Put a request to every shard of this node.
@@ -229,12 +221,14 @@ class TransactionCoordinator:
         *,
         verify_only: bool,
         version: int = BROKER_VERSION,
+        before_again: Callable[[], None] | None = None,
     ) -> Codes | Awaitable[Codes]:
         """Add partitions to a transaction, or ask whether they belong to it: a code for each.
 
         At once, or awaitable while the answer is not committed yet, or while the transaction before is being ended.
 
         :param version: of AddPartitionsToTxn; before 4 the client is one of transaction.version 0 or 1.
+        :param before_again: called each time that the transaction before has ended and the question is put again.
         """
         topics: dict[str, list[int]] = {}
         for topic, index in partitions:
@@ -252,18 +246,30 @@ class TransactionCoordinator:
             waiter = self.ask(transactional_id, asked, version)
         except Refused as refused:
             return dict.fromkeys(partitions, refused.code)
-        if waiter.message is None or (_is_busy(waiter.message) and transactional_id in self._ending):
-            return self._added_later(waiter, partitions, asked, version)
+        ended = self._ending.get(transactional_id)
+        if waiter.message is None or (_is_busy(waiter.message) and ended is not None):
+            return self._added_later(waiter, ended, partitions, asked, version, before_again)
         return _codes(waiter.message, partitions)
 
     async def _added_later(
-        self, waiter: Waiter, partitions: Sequence[TopicPartition], asked: AddPartitionsToTxnTransaction, version: int
+        self,
+        waiter: Waiter,
+        ended: trio.Event | None,
+        partitions: Sequence[TopicPartition],
+        asked: AddPartitionsToTxnTransaction,
+        version: int,
+        before_again: Callable[[], None] | None,
     ) -> Codes:
+        """Ask again once `ended`, the transaction that was being ended when it was asked first, is over."""
         limit = trio.current_time() + self._patience_s()
         outcome = await waiter.outcome()
-        while _is_busy(outcome) and await self._ended(asked.transactional_id, limit):
+        while ended is not None and _is_busy(outcome) and await _passed(ended, limit):
+            if before_again is not None:
+                before_again()
             try:
-                outcome = await self.ask(asked.transactional_id, asked, version).outcome()
+                waiter = self.ask(asked.transactional_id, asked, version)
+                ended = self._ending.get(asked.transactional_id)
+                outcome = await waiter.outcome()
             except Refused as refused:
                 outcome = refused
         return _codes(outcome, partitions)
@@ -311,6 +317,15 @@ class TransactionCoordinator:
             if self._ending.get(written.transactional_id) is ended:
                 del self._ending[written.transactional_id]
             ended.set()
+
+
+async def _passed(ended: trio.Event, limit: float) -> bool:
+    """Wait until the markers of a transaction are written; False when that takes until `limit`."""
+    if trio.current_time() >= limit:
+        return False
+    with trio.move_on_at(limit):
+        await ended.wait()
+    return ended.is_set()
 
 
 def _is_busy(outcome: Message | Refused) -> bool:

@@ -16,7 +16,8 @@ from logd.cluster.store import MemoryStore
 from logd.config import Settings
 from logd.coordinators.journal import Journal, MemoryJournal
 from logd.coordinators.markers import Marker
-from logd.coordinators.transaction_front import RETRY_S, TransactionCoordinator
+from logd.coordinators.shards import shard_of
+from logd.coordinators.transaction_front import RETRY_S, TOPIC, TransactionCoordinator
 from logd.errors import ErrorCode, Refused
 from logd.wire.message import Message
 from logd.wire.schemas.describe_transactions import DescribeTransactionsRequest, DescribeTransactionsResponse
@@ -161,6 +162,44 @@ async def test_the_next_transaction_waits(autojump_clock: trio.testing.MockClock
             assert codes == []
             at.pen.held.set()
         assert codes == [{ErrorCode.NONE}]
+        assert await at.state() == "Ongoing"
+
+
+async def test_a_no_that_waited_is_asked_again(autojump_clock: trio.testing.MockClock) -> None:
+    """The markers are written while "still being ended" waits for the journal: the question is put again, not told."""
+    async with house() as at:
+        producer = await at.init()
+        await at.add(producer, *PLACES)
+        at.pen.held = trio.Event()
+        producer = await at.end(producer)
+        shards = len(at.front._cluster.image.topics[TOPIC].partitions)
+        neighbour = next(name for name in map(str, range(10_000)) if shard_of(name, shards) == shard_of(ID, shards))
+        journal = at.journals[shard_of(ID, shards)]
+        journal.held = True
+        told: list[Any] = []
+
+        async def neighbour_begins() -> None:
+            told.append(await at.front.ask_with_id(neighbour, InitProducerIdRequest(neighbour, 60_000), 5))
+
+        async def add() -> None:
+            asked = at.front.add_partitions(
+                ID, *producer, [PLACES[0]], verify_only=False, before_again=lambda: told.append("again")
+            )
+            assert not isinstance(asked, dict)
+            told.append(await asked)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(neighbour_begins)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(add)
+            await trio.testing.wait_all_tasks_blocked()
+            at.pen.held.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == []
+            journal.held = False
+            journal.commit()
+        assert "again" in told
+        assert {PLACES[0]: ErrorCode.NONE} in told
         assert await at.state() == "Ongoing"
 
 

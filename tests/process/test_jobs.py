@@ -68,7 +68,8 @@ def test_running_server(server: Server) -> None:
     assert done[0][:2] == dirty[0][:2]
     assert int(done[0][2]) >= int(dirty[0][2])  # the last segment may have been rolled by its age meanwhile
     assert int(done[0][5]) < int(done[0][4])
-    assert run(server, "compaction", "run")[1] == []
+    # the same with what was rolled since; then nothing is left
+    assert any(run(server, "compaction", "run")[1] == [] for _ in range(3))
     assert server.stop()[0] == 0
 
 

@@ -11,6 +11,10 @@ from .tale import CASES, Case, Tale
 
 assert corpus.__all__
 
+TELLINGS_MAX = 3
+"""Kafka's group coordinator hears of a new topic a moment after its creation was answered, on a busy machine too late
+for the first request: what differs is told again, with new names, and only what differs each time is a difference."""
+
 
 def told(case: Case, both: Twins, address: tuple[str, int]) -> Tale:
     """The case as one server answers it."""
@@ -26,7 +30,11 @@ def told(case: Case, both: Twins, address: tuple[str, int]) -> Tale:
 def test_logd_answers_as_kafka(name: str, both: Twins) -> None:
     """The same requests, the same answers, but for what `differences` allows."""
     case = CASES[name]
-    kafka = told(case, both, both.kafka)
-    logd = told(case, both, both.logd)
-    lines = differences_of(case, kafka, logd, served_keys(both.specs.key))
+    lines: list[str] = []
+    for _ in range(TELLINGS_MAX):
+        kafka = told(case, both, both.kafka)
+        logd = told(case, both, both.logd)
+        lines = differences_of(case, kafka, logd, served_keys(both.specs.key))
+        if not lines:
+            return
     assert not lines, f"{len(lines)} differences\n" + "\n".join(lines[:20])

@@ -78,10 +78,24 @@ def _produced(output: str) -> Produced:
 
 
 def produce(
-    bootstrap: str, topic: str, *, records: int, size: int, rate: float = -1, properties: Sequence[str]
+    bootstrap: str,
+    topic: str,
+    *,
+    records: int,
+    size: int,
+    rate: float = -1,
+    properties: Sequence[str],
+    transactional_id: str | None = None,
+    transaction_ms: int = 100,
 ) -> Produced:
-    """ProducerPerformance to its end. `rate` in records a second, -1 for as fast as it goes. Raises ClientFailed."""
-    return _produced(_output(_start(_producer_command(bootstrap, topic, records, size, rate, properties))))
+    """ProducerPerformance to its end. `rate` in records a second, -1 for as fast as it goes. Raises ClientFailed.
+
+    With a transactional id it commits every `transaction_ms`.
+    """
+    command = _producer_command(bootstrap, topic, records, size, rate, properties)
+    if transactional_id is not None:
+        command += ["--transactional-id", transactional_id, "--transaction-duration-ms", str(transaction_ms)]
+    return _produced(_output(_start(command)))
 
 
 def produce_together(
@@ -112,6 +126,21 @@ def end_to_end(bootstrap: str, topic: str, *, records: int, warm_up: int, size: 
     if found is None:
         raise ClientFailed(f"EndToEnd.java: {output[-1500:]}")
     return float(found[1]) / 1000, float(found[2]) / 1000, float(found[3]) / 1000
+
+
+def transactions(
+    bootstrap: str, topic: str, *, producers: int, warm_up: int, transactions: int, records: int, size: int
+) -> dict[str, float]:
+    """Transactions a second (`rate`), `p50_ms` and `p99_ms` of several Java producers at once (Transactions.java).
+
+    `warm_up` and `transactions` are for each producer. Raises ClientFailed.
+    """
+    numbers = [str(each) for each in (producers, warm_up, transactions, records, size)]
+    output = _output(_start(_java(str(HERE / "Transactions.java"), bootstrap, topic, *numbers)))
+    found = re.search(r"^rate ([\d.]+) p50 ([\d.]+) p99 ([\d.]+)", output, re.MULTILINE)
+    if found is None:
+        raise ClientFailed(f"Transactions.java: {output[-1500:]}")
+    return {"rate": float(found[1]), "p50_ms": float(found[2]) / 1000, "p99_ms": float(found[3]) / 1000}
 
 
 def end_to_end_tool(bootstrap: str, topic: str, *, records: int, size: int) -> tuple[float, float]:

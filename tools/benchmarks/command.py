@@ -19,7 +19,17 @@ from typing import Any
 
 from tools.apache_kafka import VERSION as KAFKA_VERSION
 from tools.apache_kafka import KafkaUnavailable, fetch_libs
-from tools.benchmarks import absolutes, compaction, figures, group_loads, loads, memory, report, systems
+from tools.benchmarks import (
+    absolutes,
+    compaction,
+    figures,
+    group_loads,
+    loads,
+    memory,
+    report,
+    systems,
+    transaction_loads,
+)
 from tools.benchmarks.loads import Load, Sizes
 from tools.benchmarks.runner import Plan, Results, Runner, say
 from tools.benchmarks.systems import Stage, System
@@ -29,6 +39,7 @@ GROUPS = {
     "consume": ("consume-1024", "consume-100"),
     "confluent": ("confluent-produce", "confluent-consume"),
     "groups": ("group-classic", "group-consumer", "offset-commits", "idle-classic", "idle-consumer"),
+    "transactional": ("transactions", "transaction-cost"),
     "e2e": ("end-to-end", "end-to-end-tool"),
 }
 
@@ -48,6 +59,8 @@ def all_loads(sizes: Sizes, reached: Callable[[], Sequence[float]]) -> dict[str,
         group_loads.OffsetCommits(sizes),
         group_loads.IdleGroups(sizes, "classic"),
         group_loads.IdleGroups(sizes, "consumer"),
+        transaction_loads.Transactions(sizes),
+        transaction_loads.TransactionCost(sizes),
         loads.ConfluentProduce(sizes),
         loads.ConfluentConsume(sizes),
         compaction.Compaction(sizes),

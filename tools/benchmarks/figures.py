@@ -13,7 +13,10 @@ STAGES = (DISK, TMPFS, FLUSH)
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One row: `metric` of `load` in `stage`. `reach` and `moonshot` are ratios to Kafka, None without a goal."""
+    """One row: `metric` of `load` in `stage`. `reach` and `moonshot` are ratios to Kafka, None without a goal.
+
+    Where `of_itself` they are for the metric itself, which is a ratio already.
+    """
 
     title: str
     unit: str
@@ -23,6 +26,7 @@ class Figure:
     higher_is_better: bool
     reach: float | None = None
     moonshot: float | None = None
+    of_itself: bool = False
 
     @property
     def key(self) -> str:
@@ -63,6 +67,18 @@ FIGURES = (
     Figure("compaction, 1 KB records: CPU", "s/GB", "compaction", DISK, "cpu_s_per_gb", False),
     Figure("produce one record while compacting: p99", "ms", "compaction", DISK, "busy_p99_ms", False, 1.0),
     Figure("the same, times the p99 without compacting", "times", "compaction", DISK, "busy_to_idle", False),
+    Figure("transactions of 10 x 1 KB, 4 producers", "1/s", "transactions", DISK, "rate", True, 1.0, 2.0),
+    Figure(
+        "transactions of 10 x 1 KB, 4 producers: CPU",
+        "us/tx",
+        "transactions",
+        TMPFS,
+        "server_cpu_us_per_transaction",
+        False,
+        0.7,
+        0.4,
+    ),
+    Figure("transactions of 100 ms / idempotent", "", "transaction-cost", DISK, "kept", True, 0.9, 0.97, True),
     Figure("EndToEndLatency: mean", "ms", "end-to-end-tool", DISK, "mean_ms", False),
     Figure("produce one 100 B record a request, tmpfs", "1/s", "raw", TMPFS, "rate", True),
     Figure("produce 1 KB, tmpfs: throughput", "MB/s", "produce", TMPFS, "mb_per_s", True),

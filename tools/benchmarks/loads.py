@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from tools.benchmarks import clients, confluent, generator
@@ -40,15 +40,17 @@ class Sizes:
     idle_s: float = 9.0
     compaction_keys: int = 1_500_000
     probe_s: float = 6.0
+    transactions: int = 2_000  # of each of four producers
 
     @staticmethod
     def quick() -> Sizes:
-        return Sizes(200_000, 4.0, 2.0, 300_000_000, 1_000, 1_000, 5_000, 100_000, compaction_keys=500_000, probe_s=2.0)
+        sizes = Sizes(200_000, 4.0, 2.0, 300_000_000, 1_000, 1_000, 5_000, 100_000)
+        return replace(sizes, compaction_keys=500_000, probe_s=2.0, transactions=300)
 
     @staticmethod
     def tiny() -> Sizes:
         """For the bench's own smoke test."""
-        return Sizes(5_000, 1.0, 0.3, 4_000_000, 50, 20, 500, 2_000, 5, 3, 0.5, 20_000, 0.2)
+        return Sizes(5_000, 1.0, 0.3, 4_000_000, 50, 20, 500, 2_000, 5, 3, 0.5, 20_000, 0.2, 20)
 
 
 class Load:

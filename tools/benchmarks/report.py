@@ -74,8 +74,11 @@ def _number(value: float) -> str:
 
 
 def _verdict(row: Row, subject: str) -> str:
-    ratio = row.ratios.get(subject)
-    reached = row.figure.reached(ratio.median) if ratio else None
+    if row.figure.of_itself:
+        reached = row.figure.reached(row.medians[subject]) if subject in row.medians else None
+    else:
+        ratio = row.ratios.get(subject)
+        reached = row.figure.reached(ratio.median) if ratio else None
     return "" if reached is None else ("reached" if reached else "short")
 
 
