@@ -40,6 +40,10 @@ public class Transactions {
                         nanos[first + index] = System.nanoTime() - from;
                     }
                     return new long[] {began, System.nanoTime()};
+                } catch (Throwable failure) {  // or the others would wait for this one at the barrier
+                    failure.printStackTrace();
+                    Runtime.getRuntime().halt(1);
+                    throw failure;
                 }
             }));
         }
