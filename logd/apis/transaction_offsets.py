@@ -91,7 +91,8 @@ async def _keep(call: Call, request: TxnOffsetCommitRequest, wanted: list[Offset
         """The markers of the transaction before, which was waited for, voided the question."""
         nonlocal verification
         if verification is not None and verification.void:
-            producers.end_verification(producer[0], verification)
+            ended, verification = verification, None  # which is all there is when it can't begin again
+            producers.end_verification(producer[0], ended)
             verification = begin()
 
     def is_void() -> bool:
