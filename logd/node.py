@@ -37,6 +37,7 @@ from logd.log.directory import DataDirectories, DirectoryUnusable
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import Housekeeping
+from logd.partitions.runs import Runs
 from logd.partitions.scrubber import Scrubber
 from logd.partitions.steady import SteadyClock
 from logd.partitions.table import PartitionTable
@@ -253,11 +254,13 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
     )
     steady = SteadyClock(clock, trio.current_time)
     compactor = Compactor(node.partitions, cluster, steady, partial(hire_compaction, cluster))
+    runs = Runs(Housekeeping(node.partitions, retain, compactor, steady), clock.now_ms())
+    await background.start(runs.run)
     node.services = Services(
         clock=clock,
         cluster=cluster,
         partitions=node.partitions,
-        housekeeping=Housekeeping(node.partitions, retain, compactor, steady),
+        runs=runs,
         groups=node.groups,
         transactions=node.transactions,
         markers=markers,

@@ -15,7 +15,13 @@ LINES_MAX = 700
 FUNCTION_LINES_MAX = 70
 VAGUE = re.compile(r"(^|_)(utils?|helpers?|common|managers?|impl|misc)(_|$)")
 # Where a task must survive somebody else's bug: a connection, a step of a job, a node under the supervisor.
-BARRIERS = ("logd/doors/", "logd/jobs/", "logd/coordinators/timer.py", "logd/supervisor.py")
+BARRIERS = (
+    "logd/doors/",
+    "logd/jobs/",
+    "logd/partitions/runs.py",
+    "logd/coordinators/timer.py",
+    "logd/supervisor.py",
+)
 # What people and pytest start, and what is imported by name: the tables of schemas and of commands.
 STARTED = {"logd.cli.server", "logd.cli.main", "logd.testing.plugin", "logd.__main__"}
 # The parts that may ask what time it is: the node hands a Clock down to all the others.

@@ -216,9 +216,17 @@ _RUN_JOB = _pair(
         _field("Job", "string"),
         _field("Topics", "[]string", null=True, default="null"),
         _field("DryRun", "bool"),
+        _field("JobId", "int64", default="-1"),
+        _field("WaitMs", "int32"),
+        _field("Stop", "bool"),
     ],
     [
         *_ERROR,
+        _field("JobId", "int64", default="-1"),
+        _field("Finished", "bool"),
+        _field("At", "string"),
+        _field("Passed", "int64"),
+        _field("Total", "int64"),
         _field(
             "Partitions",
             "[]JobPartition",

@@ -1,9 +1,14 @@
-"""RunJob (30004): retention or compaction now, by hand or from cron, and what it took.
+"""RunJob (30004): retention or compaction now, by hand or from cron: begin one, ask how far it is, stop it.
 
-Something that only logd has. ``logd-cli retention run`` and ``compaction run`` ask for it. Called through the registry.
+Something that only logd has. ``logd-cli retention run`` and ``compaction run`` ask for it. A request waits a second at
+most: whoever began a job asks again with its number, and it goes on when nobody does. Called through the registry.
 """
 
 from __future__ import annotations
+
+from typing import Final
+
+import trio
 
 from logd.apis.registry import Call, api
 from logd.errors import Refused
@@ -11,6 +16,8 @@ from logd.partitions.housekeeping import Done
 from logd.wire.schemas.run_job import JobPartition, RunJobRequest, RunJobResponse
 
 RUN_JOB = 30004
+WAIT_MS_MAX: Final = 1000
+"""A node that stops waits for the answers that it owes."""
 
 
 def _no_answer(request: RunJobRequest, version: int, refused: Refused) -> RunJobResponse:
@@ -19,9 +26,27 @@ def _no_answer(request: RunJobRequest, version: int, refused: Refused) -> RunJob
 
 @api(RUN_JOB, refuse=_no_answer)
 async def run_job(call: Call, request: RunJobRequest) -> RunJobResponse:
-    """Version 0."""
-    done = await call.services.housekeeping.run(request.job, request.topics, dry_run=request.dry_run)
-    return RunJobResponse(partitions=[_told(one) for one in done])
+    """Version 0. Without a job id a job is begun; what it has done is told when it has ended."""
+    runs = call.services.runs
+    number = request.job_id
+    if number < 0:
+        number = runs.begin(request.job, request.topics, dry_run=request.dry_run)
+    run = runs.find(number)
+    if request.stop:
+        run.stop()
+    with trio.move_on_after(max(0, min(request.wait_ms, WAIT_MS_MAX)) / 1000):
+        await run.ended.wait()
+    if run.failure is not None:
+        raise run.failure
+    ended = run.ended.is_set()
+    return RunJobResponse(
+        job_id=number,
+        finished=ended,
+        at=repr(run.at) if run.at is not None else "",
+        passed=runs.passed(run),
+        total=run.total,
+        partitions=[_told(one) for one in run.done] if ended else [],
+    )
 
 
 def _told(one: Done) -> JobPartition:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from logd.coordinators.markers import MarkerWriter
     from logd.coordinators.transaction_front import TransactionCoordinator
     from logd.log.slices import Slice
-    from logd.partitions.housekeeping import Housekeeping
+    from logd.partitions.runs import Runs
     from logd.partitions.table import PartitionTable
     from logd.wire.frames import RequestHead
     from logd.wire.message import Buffer
@@ -81,10 +81,10 @@ class Services:
         "connections",
         "fetch_sessions",
         "groups",
-        "housekeeping",
         "markers",
         "partitions",
         "record_times",
+        "runs",
         "transactions",
     )
 
@@ -94,7 +94,7 @@ class Services:
         clock: Clock,
         cluster: Cluster,
         partitions: PartitionTable,
-        housekeeping: Housekeeping,
+        runs: Runs,
         groups: GroupCoordinator,
         transactions: TransactionCoordinator,
         markers: MarkerWriter,
@@ -104,7 +104,7 @@ class Services:
         self.clock = clock
         self.cluster = cluster
         self.partitions = partitions
-        self.housekeeping = housekeeping
+        self.runs = runs
         self.groups = groups
         self.transactions = transactions
         self.markers = markers

@@ -1,7 +1,8 @@
 """``logd-cli retention run`` and ``compaction run``: housekeeping now, by hand or from cron.
 
-A running server is asked (RunJob, which only logd answers); with ``--data-dir`` the directory of a stopped server is
-worked on here, under its lock. What goes is printed by partition: offsets, segments, bytes, how old.
+A running server is asked to begin (RunJob, which only logd answers), and then how far it is; Ctrl-C stops it. With
+``--data-dir`` the directory of a stopped server is worked on here, under its lock. What goes is printed by partition:
+offsets, segments, bytes, how old.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ import click
 from logd.cli.failures import PARTLY_FAILED, Failure
 from logd.cli.options import Settings, common_options
 from logd.cli.output import note, show_rows
+from logd.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from logd.client.own import JobResult
+    from logd.client.own import JobProgress, JobResult
 
 RETENTION, COMPACTION = "retention", "compaction"
+UNITS = {RETENTION: "partitions", COMPACTION: "B"}
+STEPS = {RETENTION: "partition", COMPACTION: "segment"}
 RETENTION_COLUMNS = ("partition", "first_offset", "next_offset", "segments", "bytes", "oldest", "newest")
 COMPACTION_COLUMNS = ("partition", "first_offset", "next_offset", "segments", "bytes", "bytes_after")
 
@@ -110,12 +114,35 @@ def _run(
     if data_dir is not None:
         from logd.cli.stopped import run_stopped
 
-        return run_stopped(job, list(topics) or None, data_dir, config_file, dry_run=dry_run)
+        with Progress(job, None, UNITS[job]) as progress:
+            return run_stopped(job, list(topics) or None, data_dir, config_file, dry_run=dry_run, progress=progress)
     if config_file is not None:
         raise click.UsageError("--config goes with --data-dir: a running server has its own")
     from logd.cli.session import with_admin
 
-    return with_admin(settings, lambda admin: admin.own.run_job(job, list(topics) or None, dry_run=dry_run))
+    with Progress(job, None, UNITS[job]) as progress:
+        told = _Told(progress)
+        try:
+            return with_admin(
+                settings,
+                lambda admin: admin.own.run_job(job, list(topics) or None, dry_run=dry_run, progressed=told.told),
+            )
+        except KeyboardInterrupt:
+            if told.job_id is not None:
+                note(f"the server ends {job} after the {STEPS[job]} it is at; what is done stays done")
+            raise
+
+
+class _Told:
+    """What the server has said of the job so far."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.job_id: int | None = None
+        self._progress = progress
+
+    def told(self, news: JobProgress) -> None:
+        self.job_id = news.job_id
+        self._progress.reached(news.passed, news.total)
 
 
 def _place(one: JobResult) -> tuple[str, int, int]:

@@ -1,6 +1,6 @@
 """A bar on stderr for what takes longer than a second; nothing in a pipe, nothing for what is quick.
 
-The time is read here and nowhere below. Used by ``backup`` and ``bench``.
+The time is read here and nowhere below. Used by ``backup``, ``bench``, ``retention run`` and ``compaction run``.
 """
 
 from __future__ import annotations
@@ -50,6 +50,11 @@ class Progress:
         if self._active and now - self._last >= EVERY_S and now - self._started >= QUIET_S:
             self._last = now
             self._show(now - self._started)
+
+    def reached(self, done: int, total: int) -> None:
+        """So many are done, of so many: both as they are known now."""
+        self._total = total
+        self.advance(done - self.done)
 
     def _show(self, elapsed_s: float) -> None:
         rate = self.done / elapsed_s

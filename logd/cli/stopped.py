@@ -13,6 +13,7 @@ from pathlib import Path
 import trio
 
 from logd.cli.failures import FAILED, USAGE, Failure
+from logd.cli.progress import EVERY_S, Progress
 from logd.cli.session import only
 from logd.client.own import JobResult
 from logd.cluster.cluster import Cluster, open_cluster
@@ -24,13 +25,19 @@ from logd.log.directory import DataDirectories, DirectoryUnusable
 from logd.node import SystemClock, hire_compaction, new_cluster_id, new_uuid, open_store, partition_table
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
-from logd.partitions.housekeeping import Done, Housekeeping
+from logd.partitions.housekeeping import Done, Housekeeping, Run
 
 THREADS_MAX = 4
 
 
 def run_stopped(
-    job: str, topics: list[str] | None, data_dir: Path, config_file: Path | None, *, dry_run: bool
+    job: str,
+    topics: list[str] | None,
+    data_dir: Path,
+    config_file: Path | None,
+    *,
+    dry_run: bool,
+    progress: Progress,
 ) -> list[JobResult]:
     """Run a job over topics (None: all) of a stopped server.
 
@@ -47,7 +54,7 @@ def run_stopped(
         why = f"{data_dir} holds no metadata.db"
         raise Failure("that is no data directory of logd", why, "give what `logd serve --data-dir` was given", FAILED)
     try:
-        return trio.run(partial(_run, settings, job, topics, dry_run))
+        return trio.run(partial(_run, settings, job, topics, dry_run, progress))
     except (DirectoryUnusable, StoreUnusable, StorageFailed) as error:
         raise _unusable(error) from None
     except BaseExceptionGroup as group:
@@ -60,13 +67,15 @@ def _unusable(error: BaseException) -> Failure:
     return Failure("the data directory can't be worked on", str(error), hint, FAILED)
 
 
-async def _run(settings: Settings, job: str, topics: list[str] | None, dry_run: bool) -> list[JobResult]:
+async def _run(
+    settings: Settings, job: str, topics: list[str] | None, dry_run: bool, progress: Progress
+) -> list[JobResult]:
     data = DataDirectories.open(settings.log_dirs)
     try:
         store = await open_store(Path(data.path))
         try:
             cluster = await open_cluster(store, settings, new_uuid, new_cluster_id)
-            done = await _on(cluster, data, job, topics, dry_run)
+            done = await _on(cluster, data, job, topics, dry_run, progress)
         finally:
             with trio.CancelScope(shield=True):
                 await store.aclose()
@@ -75,7 +84,9 @@ async def _run(settings: Settings, job: str, topics: list[str] | None, dry_run: 
     return [_result(one) for one in done]
 
 
-async def _on(cluster: Cluster, data: DataDirectories, job: str, topics: list[str] | None, dry_run: bool) -> list[Done]:
+async def _on(
+    cluster: Cluster, data: DataDirectories, job: str, topics: list[str] | None, dry_run: bool, progress: Progress
+) -> list[Done]:
     clock, flusher = SystemClock(), Flusher(THREADS_MAX)
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)
@@ -86,7 +97,9 @@ async def _on(cluster: Cluster, data: DataDirectories, job: str, topics: list[st
         try:
             await partitions.settled()
             house = Housekeeping(partitions, retain, compactor, clock)
-            done = await house.run(job, topics, dry_run=dry_run, remove_now=True)
+            run = house.prepared(job, topics, dry_run=dry_run, remove_now=True)
+            nursery.start_soon(_show, house, run, progress)
+            await house.carry_out(run)
         finally:
             compactor.end()
         nursery.cancel_scope.cancel()
@@ -94,7 +107,13 @@ async def _on(cluster: Cluster, data: DataDirectories, job: str, topics: list[st
         if await partitions.close():
             with suppress(StorageFailed):  # without the mark the next start looks closer, and no more
                 data.mark_clean()
-    return done
+    return run.done
+
+
+async def _show(house: Housekeeping, run: Run, progress: Progress) -> None:
+    while True:
+        await trio.sleep(EVERY_S)
+        progress.reached(house.passed(run), run.total)
 
 
 def _result(done: Done) -> JobResult:

@@ -6,19 +6,24 @@ tells before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 
 import msgspec
+import trio
 
 from logd.client.calls import GROUP_LAG, RUN_JOB, SEEK_GROUP, WHY
-from logd.client.errors import check, refused
+from logd.client.errors import ClientError, check, refused
 from logd.client.group_offsets import Commit
 from logd.client.groups import Groups
 from logd.client.metadata import TopicPartition
 from logd.client.routing import Router
 from logd.errors import Refused
-from logd.wire.schemas import group_lag, run_job, seek_group, why
+from logd.wire.schemas import group_lag, seek_group, why
+from logd.wire.schemas.run_job import JobPartition, RunJobRequest, RunJobResponse
 
+JOB_WAIT_MS = 500
 SUBJECTS = {"all": 0, "group": 1, "topic": 2, "connection": 3}
 
 
@@ -96,6 +101,15 @@ class JobResult(msgspec.Struct, frozen=True):
     refused: str | None = None
 
 
+class JobProgress(msgspec.Struct, frozen=True):
+    """How far a job is: `passed` of `total`, bytes for a compaction and partitions for retention; where it is."""
+
+    job_id: int
+    at: str
+    passed: int
+    total: int
+
+
 class Own:
     """What logd offers beyond the Kafka protocol."""
 
@@ -161,22 +175,57 @@ class Own:
             sum(one.forgotten for one in found),
         )
 
-    async def run_job(self, job: str, topics: Sequence[str] | None, *, dry_run: bool = False) -> list[JobResult]:
+    async def run_job(
+        self,
+        job: str,
+        topics: Sequence[str] | None,
+        *,
+        dry_run: bool = False,
+        progressed: Callable[[JobProgress], None] | None = None,
+    ) -> list[JobResult]:
         """Have every broker run retention or compaction now, over some topics (None: all); what each took.
 
-        :raises Refused: an unknown job or topic.
+        It takes as long as it takes: each request waits for half a second at most. When this is cancelled the broker
+        is told to stop, which it does after the segment, or the partition, that it is at.
+
+        :param progressed: called with every answer.
+        :raises Refused: an unknown job or topic; the broker does not know the job any more, since it was restarted.
         """
         metadata = await self._router.refresh([])
-        request = run_job.RunJobRequest(job, None if topics is None else list(topics), dry_run)
+        wait_ms = min(JOB_WAIT_MS, self._router.settings.request_timeout_ms // 2)
+        request = RunJobRequest(job, None if topics is None else list(topics), dry_run, wait_ms=wait_ms)
         done: list[JobResult] = []
         for node in metadata.brokers:
-            answer = await self._router.ask(RUN_JOB, request, run_job.RunJobResponse, node=node)
-            check(answer.error_code, answer.error_message, job)
+            answer = await self._ask_job(self._router, request, node)
+            try:
+                while not answer.finished:
+                    if progressed is not None:
+                        progressed(JobProgress(answer.job_id, answer.at, answer.passed, answer.total))
+                    again = RunJobRequest(job, job_id=answer.job_id, wait_ms=wait_ms)
+                    answer = await self._router.retry(partial(self._ask_job, self._router, again, node))
+            except (trio.Cancelled, KeyboardInterrupt):
+                await self._stop_job(RunJobRequest(job, job_id=answer.job_id, stop=True), node)
+                raise
             done += [_job_result(item) for item in answer.partitions]
         return done
 
+    async def _ask_job(self, router: Router, request: RunJobRequest, node: int) -> RunJobResponse:
+        answer = await router.ask(RUN_JOB, request, RunJobResponse, node=node)
+        check(answer.error_code, answer.error_message, request.job)
+        return answer
 
-def _job_result(item: run_job.JobPartition) -> JobResult:
+    async def _stop_job(self, request: RunJobRequest, node: int) -> None:
+        with (
+            trio.move_on_after(self._router.settings.connect_timeout_ms / 1000) as scope,
+            suppress(ClientError, Refused),
+        ):
+            scope.shield = True
+            async with self._router.last_word() as router:
+                await router.refresh([])
+                await self._ask_job(router, request, node)
+
+
+def _job_result(item: JobPartition) -> JobResult:
     return JobResult(
         f"{item.topic}-{item.partition_index}",
         item.first_offset,

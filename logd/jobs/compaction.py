@@ -108,10 +108,10 @@ class Compaction:
         """Return what there is to clean in a log now, worth it or not."""
         return assess(held, rules_of(held.config, self._settings()), now_ms)
 
-    def clean(self, held: Held, now_ms: int) -> Iterator[Callable[[], None]]:
+    def clean(self, held: Held, now_ms: int, stop: Callable[[], bool] | None = None) -> Iterator[Callable[[], None]]:
         """Clean one log; see :func:`compact`."""
         rules = rules_of(held.config, self._settings())
-        return compact(held, rules, assess(held, rules, now_ms), now_ms, self._worker)
+        return compact(held, rules, assess(held, rules, now_ms), now_ms, self._worker, stop)
 
 
 def first_dirty(log: Log) -> int:
@@ -238,9 +238,14 @@ class _Question:
         self.outcome = self._worker.ask(self._order)
 
 
-def compact(held: Held, rules: Rules, dirt: Dirt, now_ms: int, worker: Worker) -> Iterator[Callable[[], None]]:
+def compact(
+    held: Held, rules: Rules, dirt: Dirt, now_ms: int, worker: Worker, stop: Callable[[], bool] | None = None
+) -> Iterator[Callable[[], None]]:
     """Clean one log; yields what a worker thread has to run. It ends early when the log changes under it.
 
+    What is yielded must be run, up to the end: a swap that is begun and left there would be forgotten by the next.
+
+    :param stop: asked between segments; True ends the run, and those that are clean stay so.
     :raises Corrupt: a sealed segment is damaged; nothing was changed in it.
     :raises StorageFailed: the disk did; where the log is in danger it is offline from now on.
     :raises WorkerLost: the worker process ended.
@@ -254,6 +259,8 @@ def compact(held: Held, rules: Rules, dirt: Dirt, now_ms: int, worker: Worker) -
     config = log.config
     segments = [one for one in _sealed(log) if one.base_offset < surveyed.end_offset]
     for group in groups(segments, config.segment_bytes, config.segment_index_bytes, config.index_interval_bytes):
+        if stop is not None and stop():
+            return
         question = _Question(worker, Group(group))
         yield question.put
         result = question.outcome.rewritten

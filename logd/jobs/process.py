@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import IO
 
 from logd.errors import Corrupt, StorageFailed, WorkerLost
 from logd.jobs.worker import Finish, Group, Outcome, Start, decode_outcome, encode_order, framed, read_frame
@@ -29,6 +30,8 @@ class WorkerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._guard = threading.Lock()
         self._ended = False
+        self.passed_bytes = 0
+        """How much of the log it works on has been read, twice what is dirty and once what is clean when all is."""
 
     @property
     def process_id(self) -> int | None:
@@ -44,15 +47,14 @@ class WorkerProcess:
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
+        if isinstance(order, Start):
+            self.passed_bytes = 0
         try:
             process.stdin.write(framed(encode_order(order)))
             process.stdin.flush()
-            data = read_frame(process.stdout)
+            outcome = self._answer(process.stdout)
         except (OSError, ValueError) as cause:
             raise self._lost(str(cause)) from cause
-        if data is None:
-            raise self._lost("it ended without an answer")
-        outcome = decode_outcome(data)
         failure = outcome.failure
         if failure is None:
             return outcome
@@ -61,6 +63,14 @@ class WorkerProcess:
         if failure.kind == "storage":
             raise StorageFailed(failure.path, OSError(failure.position, failure.text, failure.path))
         raise WorkerLost(failure.text)
+
+    def _answer(self, stream: IO[bytes]) -> Outcome:
+        while (data := read_frame(stream)) is not None:
+            outcome = decode_outcome(data)
+            if outcome.passed_bytes is None:
+                return outcome
+            self.passed_bytes = outcome.passed_bytes
+        raise OSError("it ended without an answer")
 
     def _started(self) -> subprocess.Popen[bytes]:
         with self._guard:

@@ -17,7 +17,7 @@ from typing import IO
 import msgspec
 
 from logd.errors import Corrupt, StorageFailed
-from logd.log.cleaner import Cleaner, Hasten, MapTooSmall, Piece, Rewritten, Surveyed, Task
+from logd.log.cleaner import Cleaner, Hasten, MapTooSmall, Piece, Rewritten, Surveyed, Task, Tell
 from logd.log.disk import Disk, RealDisk, start_writing
 
 NICENESS = 10
@@ -51,11 +51,15 @@ class Failure(msgspec.Struct, frozen=True, tag=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """An answer: exactly one of its fields for a Start, a Group or a failure; none for a Finish."""
+    """An answer: exactly one of its fields for a Start, a Group or a failure; none for a Finish.
+
+    With ``passed_bytes`` it is not the answer yet, but says how much of the log has been read since its Start.
+    """
 
     surveyed: Surveyed | None = None
     rewritten: Rewritten | None = None
     failure: Failure | None = None
+    passed_bytes: int | None = None
 
 
 Order = Start | Group | Finish
@@ -83,9 +87,10 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
 class Bench:
     """Carries out orders; holds the log that is being worked on."""
 
-    def __init__(self, disk: Disk, hasten: Hasten | None = None) -> None:
+    def __init__(self, disk: Disk, hasten: Hasten | None = None, tell: Tell | None = None) -> None:
         self._disk = disk
         self._hasten = hasten
+        self._tell = tell
         self._cleaner: Cleaner | None = None
 
     def carry_out(self, order: Order, salt: bytes) -> Outcome:
@@ -107,7 +112,7 @@ class Bench:
     def _carry_out(self, order: Order, salt: bytes) -> Outcome:
         if isinstance(order, Start):
             self._cleaner = None  # its map goes before the next is made
-            self._cleaner = Cleaner(self._disk, order.task, salt, self._hasten)
+            self._cleaner = Cleaner(self._disk, order.task, salt, self._hasten, self._tell)
             return Outcome(surveyed=self._cleaner.survey())
         if isinstance(order, Group):
             assert self._cleaner is not None, "a group before its log"
@@ -129,11 +134,14 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not look like an answer
     orders: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(sys.stdin.buffer, orders), daemon=True).start()
-    bench = Bench(RealDisk(), start_writing)
-    while True:
-        outcome = bench.carry_out(decode_order(orders.get()), os.urandom(SALT_BYTES))
+
+    def answer(outcome: Outcome) -> None:
         answers.write(framed(encode_outcome(outcome)))
         answers.flush()
+
+    bench = Bench(RealDisk(), start_writing, lambda passed_bytes: answer(Outcome(passed_bytes=passed_bytes)))
+    while True:
+        answer(bench.carry_out(decode_order(orders.get()), os.urandom(SALT_BYTES)))
 
 
 if __name__ == "__main__":

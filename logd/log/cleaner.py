@@ -31,12 +31,19 @@ from logd.wire.checksum import crc32c
 
 _OLDEST: Final = np.iinfo(np.int64).min
 HASTEN_BYTES: Final = 8 * 1024 * 1024
+TELL_BYTES: Final = 32 * 1024 * 1024
 
 
 class Hasten(Protocol):
     """Begins to write a range of a file to the disk, in the background; :func:`logd.log.disk.start_writing`."""
 
     def __call__(self, file: File, start: int, size: int) -> None: ...
+
+
+class Tell(Protocol):
+    """Called now and then with the bytes that have been read, of all pieces and in both passes."""
+
+    def __call__(self, passed_bytes: int) -> None: ...
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -123,11 +130,16 @@ class Cleaner:
     """One run of compaction over one log.
 
     :param hasten: called every few megabytes, so that the disk works while this computes.
+    :param tell: called every :data:`TELL_BYTES` with how far it is.
     """
 
-    def __init__(self, disk: Disk, task: Task, salt: bytes, hasten: Hasten | None = None) -> None:
+    def __init__(
+        self, disk: Disk, task: Task, salt: bytes, hasten: Hasten | None = None, tell: Tell | None = None
+    ) -> None:
         self._disk = disk
         self._hasten = hasten
+        self._tell = tell
+        self._passed_bytes = self._told_bytes = 0
         self._task = task
         self._digester = Digester(salt)
         self._end_offset = min(task.end_offset, task.first_dirty + SPAN_MAX)
@@ -335,7 +347,12 @@ class Cleaner:
 
     def _chunks(self, piece: Piece) -> Iterator[list[Batch]]:
         path = f"{self._task.directory}/{piece.base_offset:020d}{LOG_SUFFIX}"
-        return chunks(self._disk, path, piece.size)
+        for chunk in chunks(self._disk, path, piece.size):
+            yield chunk
+            self._passed_bytes += sum(batch.header.size for batch in chunk)
+            if self._tell is not None and self._passed_bytes - self._told_bytes >= TELL_BYTES:
+                self._told_bytes = self._passed_bytes
+                self._tell(self._passed_bytes)
 
 
 def _runs(

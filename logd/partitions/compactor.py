@@ -39,7 +39,9 @@ class Job(Protocol):
 
     def dirtiness(self, held: Partition, now_ms: int) -> float: ...
 
-    def clean(self, held: Partition, now_ms: int) -> Iterator[Callable[[], None]]: ...
+    def clean(
+        self, held: Partition, now_ms: int, stop: Callable[[], bool] | None = None
+    ) -> Iterator[Callable[[], None]]: ...
 
     def dirt(self, held: Partition, now_ms: int) -> Dirt: ...
 
@@ -54,11 +56,17 @@ class Dirt(Protocol):
     def end_offset(self) -> int: ...
 
     @property
+    def clean_bytes(self) -> int: ...
+
+    @property
     def dirty_bytes(self) -> int: ...
 
 
 class Worker(Protocol):
     """The worker process; see :class:`logd.jobs.process.WorkerProcess`."""
+
+    @property
+    def passed_bytes(self) -> int: ...
 
     def rest(self) -> None: ...
 
@@ -82,6 +90,7 @@ class Compactor:
         self._tries: Counter[Partition] = Counter()
         self._stopping = False
         self._turn = trio.Lock()  # one log at a time, whoever asks
+        self._cleaning: Partition | None = None  # because somebody asked
 
     async def run(self) -> None:
         """Look every now and then, until cancelled; the worker ends first, so that nobody waits for it."""
@@ -159,18 +168,33 @@ class Compactor:
             await partition.in_thread(work)
         return job.dirt(partition, self._clock.now_ms())
 
-    async def clean_now(self, partition: Partition) -> None:
-        """Clean a log, however dirty it is.
+    async def clean_now(self, partition: Partition, stop: Callable[[], bool]) -> None:
+        """Clean a log, however dirty it is, until ``stop``.
+
+        To be cancelled only when the node ends: see the job's ``clean``.
 
         :raises StorageFailed, Corrupt, WorkerLost: it is not, or not wholly, cleaned.
         """
         async with self._turn:
             job, worker = self._job()
-            for work in job.clean(partition, self._clock.now_ms()):
-                await partition.in_thread(work)
-                if partition.failure is not None:
-                    return
-            await trio.to_thread.run_sync(worker.rest)
+            now_ms = self._clock.now_ms()
+            if stop() or not job.dirt(partition, now_ms).dirty_bytes:
+                return
+            self._cleaning = partition
+            try:
+                for work in job.clean(partition, now_ms, stop):
+                    await partition.in_thread(work)
+                    if partition.failure is not None:
+                        return
+            finally:
+                self._cleaning = None
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(worker.rest)
+
+    def passed_bytes(self, partition: Partition) -> int:
+        """How much of a log that :meth:`clean_now` works on has been read: at the end its clean part once, the dirty
+        one twice."""
+        return self._hired[1].passed_bytes if self._hired is not None and self._cleaning is partition else 0
 
     def end(self) -> None:
         """End the worker, when nobody runs :meth:`run`."""

@@ -47,7 +47,7 @@ class House:
             clock=FixedClock(),
             cluster=cluster,
             partitions=cast(Any, None),
-            housekeeping=cast(Any, None),
+            runs=cast(Any, None),
             groups=self.groups,
             transactions=cast(Any, None),
             markers=cast(Any, None),

@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from logd.config import Settings, TopicConfig
-from logd.jobs.compaction import Compaction, Rules, assess, due, groups, rules_of, timestamps
+from logd.jobs.compaction import Compaction, Rules, assess, compact, due, groups, rules_of, timestamps
 from logd.log.log import Log, LogConfig
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, checkpoint
-from tests.log.compacting import RULES, Direct, Held, clean, put, roll
+from tests.log.compacting import RULES, Direct, Held, clean, pairs_of, put, roll
 
 PATH = "/data/t-0"
 CONFIG = LogConfig(compacted=True, timestamp_after_max_ms=2**62)
@@ -130,3 +130,24 @@ def test_the_job_of_a_node(log: Log, disk: MemoryDisk) -> None:
         work()
     assert job.dirtiness(held, 2000) == 0.0
     assert log.cleaned_offset == 3
+
+
+def test_stopped(log: Log, disk: MemoryDisk) -> None:
+    """A run that is stopped ends between two segments: what is clean stays so, and the next run does all the rest."""
+    for number in range(6):
+        put(log, ("same", str(number)))
+        roll(log)
+    small = changed()
+    log.config = msgspec.structs.replace(log.config, segment_bytes=1)
+    looks = iter((False, False, False, True))
+    held = Held(log)
+    for work in compact(held, small, assess(held, small, 0), 0, Direct(disk), lambda: next(looks)):
+        work()
+    assert [one[2] for one in pairs_of(log)] == ["3", "4", "5"]
+    assert log.cleaned_offset == 0
+    checkpoint(log)
+    log.close()
+    log = Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk)
+    clean(log, disk)
+    assert [one[2] for one in pairs_of(log)] == ["5"]
+    assert log.cleaned_offset == 6

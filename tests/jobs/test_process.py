@@ -89,3 +89,21 @@ def test_ended(worker: WorkerProcess) -> None:
     worker.end()
     with pytest.raises(WorkerLost, match="stopping"):
         worker.ask(Finish())
+
+
+def test_says_how_far_it_is(log: Log, worker: WorkerProcess) -> None:
+    """While it works it says how much it has read; the next log begins at nothing."""
+    for _ in range(40):
+        put(log, ("large", "v" * 1_000_000))
+    roll(log)
+    held = Held(log)
+    dirt = assess(held, RULES, 0)
+    seen = []
+    for work in compact(held, RULES, dirt, 0, worker):
+        work()
+        seen.append(worker.passed_bytes)
+    assert dirt.dirty_bytes // 2 < seen[0] <= dirt.dirty_bytes
+    assert dirt.dirty_bytes * 3 // 2 < seen[-1] <= dirt.dirty_bytes * 2
+    assert seen == sorted(seen)
+    worker.ask(start(log))
+    assert worker.passed_bytes < seen[0]

@@ -14,11 +14,17 @@ class RunJobRequest(Message):
     job: str = ""
     topics: list[str] | None = None
     dry_run: bool = False
+    job_id: int = -1
+    wait_ms: int = 0
+    stop: bool = False
 
     FIELDS: ClassVar[tuple[FieldFacts, ...]] = (
         ("job", "string", "0+", "none", -1),
         ("topics", "[]string", "0+", "0+", -1),
         ("dry_run", "bool", "0+", "none", -1),
+        ("job_id", "int64", "0+", "none", -1),
+        ("wait_ms", "int32", "0+", "none", -1),
+        ("stop", "bool", "0+", "none", -1),
     )
     VERSIONS: ClassVar[tuple[int, int]] = (0, 0)
     FLEXIBLE: ClassVar[int] = 0
@@ -56,12 +62,22 @@ class RunJobResponse(Message):
     throttle_time_ms: int = 0
     error_code: int = 0
     error_message: str | None = None
+    job_id: int = -1
+    finished: bool = False
+    at: str = ""
+    passed: int = 0
+    total: int = 0
     partitions: list[JobPartition] = []
 
     FIELDS: ClassVar[tuple[FieldFacts, ...]] = (
         ("throttle_time_ms", "int32", "0+", "none", -1),
         ("error_code", "int16", "0+", "none", -1),
         ("error_message", "string", "0+", "0+", -1),
+        ("job_id", "int64", "0+", "none", -1),
+        ("finished", "bool", "0+", "none", -1),
+        ("at", "string", "0+", "none", -1),
+        ("passed", "int64", "0+", "none", -1),
+        ("total", "int64", "0+", "none", -1),
         ("partitions", "[]JobPartition", "0+", "none", -1),
     )
     VERSIONS: ClassVar[tuple[int, int]] = (0, 0)
