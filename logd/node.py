@@ -239,7 +239,7 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
     await background.start(flusher.run)
     await cluster.start(node.registration())
     node.partitions = partition_table(data, cluster, flusher, clock)
-    node.partitions.open_all(cluster.image)
+    await node.partitions.open_all(cluster.image)
     data.mark_dirty()
     cluster.listeners.append(node.partitions.follow)
     chronicle = Chronicle(settings.why_events_max_bytes)

@@ -91,7 +91,7 @@ async def _on(
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)
         partitions = partition_table(data, cluster, flusher, clock)
-        partitions.open_all(cluster.image)
+        await partitions.open_all(cluster.image)
         data.mark_dirty()
         compactor = Compactor(partitions, cluster, clock, partial(hire_compaction, cluster))
         try:

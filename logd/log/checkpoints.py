@@ -43,6 +43,7 @@ class Checkpoints:
         "since_point_bytes",
         "snapshots",
         "state",
+        "wanted",
     )
 
     def __init__(self, disk: Disk, path: str, state: State, snapshots: list[int]) -> None:
@@ -54,7 +55,9 @@ class Checkpoints:
         """Writes the file now."""
         self.snapshots = snapshots
         self.since_point_bytes = 0
-        """What was appended since the last recovery point."""
+        """What was appended since the last recovery point: about what a start after a crash has to read."""
+        self.wanted = False
+        """Whether the next flush is to make a recovery point, however little was appended."""
         self._indexed = (0, 0)  # entries of the active segment's two index files that are on disk
         self._aborted_bytes = 0  # and of its transaction index
         self._noted = 0
@@ -62,12 +65,12 @@ class Checkpoints:
     def point_due(self, producers: int, *, sealed: bool) -> bool:
         """Whether the next flush is to make a recovery point: a segment was sealed, or enough was written."""
         due_bytes = max(RECOVERY_POINT_BYTES, producers * PRODUCER_POINT_BYTES)
-        return self.job is None and (self.since_point_bytes >= due_bytes or sealed)
+        return self.job is None and (self.since_point_bytes >= due_bytes or sealed or self.wanted)
 
     def recovery_point(self, log: Log, active: Segment) -> RecoveryPoint:
         """What makes the end of the log, once it is flushed, a place to start recovery from."""
         offset = log.end_offset
-        self.since_point_bytes = 0
+        self.since_point_bytes, self.wanted = 0, False
         snapshot = None
         if len(log.producers):
             snapshot = log.producers.snapshot(offset)

@@ -86,7 +86,9 @@ class Log:
         self._bases = [segment.base_offset for segment in found.segments]
         self._unfinished: list[Segment] = found.unfinished
         self._new_names = self.flushed_offset < self.end_offset or bool(found.unfinished)
-        self._checkpoints = Checkpoints(disk, path, found.state, found.snapshots)
+        self.checkpoints = Checkpoints(disk, path, found.state, found.snapshots)
+        point = max(found.state.recovery_point, found.state.clean_end_offset)
+        self.checkpoints.since_point_bytes = sum(one.size for one in found.segments if one.next_offset > point)
         self._last_flush_ms = -1
         self._doomed: list[Doomed] = []
         self._opened: list[Segment] = []  # sealed segments that were read, the latest last
@@ -286,7 +288,7 @@ class Log:
             if failure.cause.errno not in PASSING:
                 self.fail(failure)
             raise
-        self._checkpoints.since_point_bytes += size
+        self.checkpoints.since_point_bytes += size
 
     def _must_roll(self, last: int, max_timestamp: int, now_ms: int) -> bool:
         segment, config = self._active, self.config
@@ -328,7 +330,7 @@ class Log:
         self.segments.append(segment)
         self._bases.append(segment.base_offset)
         self._active = segment
-        self._checkpoints.forget_indexed()
+        self.checkpoints.forget_indexed()
         return segment
 
     def _seal(self, segment: Segment) -> None:
@@ -460,7 +462,7 @@ class Log:
 
         Only below the recovery point: before it, nothing but these files knows their producers.
         """
-        written = self._checkpoints.state
+        written = self.checkpoints.state
         kept_from = min(written.start_offset, written.recovery_point)
         due = [one for one in self._doomed if one.due_ms <= now_ms and one.segment.next_offset <= kept_from]
         if not due:
@@ -534,7 +536,7 @@ class Log:
         end = segment.base_offset_at(position) if position < segment.size else segment.next_offset
         if end < self.start_offset:
             return self._start_over()
-        checkpoints = self._checkpoints
+        checkpoints = self.checkpoints
         point = min(checkpoints.state.recovery_point, end)
         self.high_watermark = min(self.high_watermark, end)
         self.flushed_offset = min(self.flushed_offset, end)
@@ -566,7 +568,7 @@ class Log:
         self.flushed_offset = self.high_watermark = self.end_offset = start
         self.epochs.truncate_end(start)
         self.aborted.truncate(start)
-        checkpoints = self._checkpoints
+        checkpoints = self.checkpoints
         checkpoints.forget_flushed()
         checkpoints.write(checkpoints.state_of(self, point=start, flushed=start, has_snapshot=False))
         for segment in self.segments:
@@ -594,13 +596,13 @@ class Log:
     def flush_job(self, now_ms: int = -1) -> FlushJob | None:
         """Return a job that flushes all up to the end of the log, None when all is flushed."""
         self._check()
-        if self.flushed_offset >= self.end_offset and not self._unfinished:
+        if self.flushed_offset >= self.end_offset and not self._unfinished and not self.checkpoints.wanted:
             return None
         self._last_flush_ms = now_ms
         sealed, self._unfinished = self._unfinished, []
         active = self._active
         point = state = None
-        checkpoints, end = self._checkpoints, self.end_offset
+        checkpoints, end = self.checkpoints, self.end_offset
         if checkpoints.point_due(len(self.producers), sealed=bool(sealed)):
             point = checkpoints.recovery_point(self, active)
             state = checkpoints.state_of(self, point=end, flushed=end, has_snapshot=bool(point.snapshot))
@@ -629,17 +631,17 @@ class Log:
                 segment.finished = True
                 if segment not in self._opened:
                     segment.release()
-        self._checkpoints.written(job)
+        self.checkpoints.written(job)
 
     def note_flushed(self) -> None:
         """Write down, at once and without a flush, how far the log is flushed; called every second or so."""
-        self._checkpoints.note_flushed(self.flushed_offset)
+        self.checkpoints.note_flushed(self.flushed_offset)
 
     def checkpoint(self, high_watermark: int) -> FlushJob | None:
         """Return a job that writes the state file, None when the file says it all already or is being written."""
         self._check()
         self.high_watermark = high_watermark
-        checkpoints, flushed = self._checkpoints, self.flushed_offset
+        checkpoints, flushed = self.checkpoints, self.flushed_offset
         written = checkpoints.state
         point = min(written.recovery_point, flushed)
         state = checkpoints.state_of(self, point=point, flushed=flushed, has_snapshot=written.has_snapshot)
@@ -681,7 +683,7 @@ class Log:
         for segment in unfinished:
             self._seal(segment)
             segment.write_sealed()
-        checkpoints, end, known = self._checkpoints, self.end_offset, len(self.producers) > 0
+        checkpoints, end, known = self.checkpoints, self.end_offset, len(self.producers) > 0
         if known:
             self._disk.replace(checkpoints.snapshot_path(end), self.producers.snapshot(end), sync=True)
         state = checkpoints.state_of(

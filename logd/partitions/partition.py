@@ -273,6 +273,11 @@ class Partition:
         self._seal_wanted = True
         self._flusher.schedule(self)
 
+    def want_recovery_point(self) -> None:
+        """Have the next start after a crash read nothing of what is here now, soon."""
+        self.log.checkpoints.wanted = True
+        self.want_flush()
+
     def want_checkpoint(self) -> None:
         """Write down the log's bounds, soon."""
         self._checkpoint_target += 1

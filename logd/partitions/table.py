@@ -150,15 +150,19 @@ class PartitionTable:
             raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {topic}-{index}")
         return partition
 
-    def open_all(self, image: Image) -> None:
-        """Open the logs of all partitions at start, before anybody is served; blocks.
+    async def open_all(self, image: Image) -> None:
+        """Open the logs of all partitions at start, before anybody is served; several wait for the disk side by side.
 
         One that cannot be opened is offline, and refuses with KAFKA_STORAGE_ERROR; the others serve.
         """
-        for topic in image.topics.values():
-            for state in topic.partitions:
-                if self._node_id in state.replicas:
-                    self._admit(self._open(topic, state))
+        hosted = [
+            partial(self._open, topic, state)
+            for topic in image.topics.values()
+            for state in topic.partitions
+            if self._node_id in state.replicas
+        ]
+        for partition in await in_threads(hosted):
+            self._admit(partition)
         self._clean = True
 
     async def settled(self) -> None:

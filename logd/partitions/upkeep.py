@@ -26,6 +26,12 @@ LOOK_EVERY_S = 1.0
 PARTITIONS_A_STEP = 32
 """Partitions that are looked at before others get their turn."""
 
+RECOVERY_BYTES_MAX = 512 * 1024 * 1024
+"""What a start after a crash has to read of all partitions together, beside what comes in while they are flushed.
+
+A disk reads it in some seconds, a page cache gives it in less than one.
+"""
+
 
 class Retain(Protocol):
     """The retention job of one partition: yields what a worker thread has to run."""
@@ -72,6 +78,21 @@ class Upkeep:
                     partition.fail(failure)
             if number % PARTITIONS_A_STEP == 0:
                 await trio.lowlevel.checkpoint()
+        self.bound_recovery()
+
+    def bound_recovery(self) -> None:
+        """Have recovery points made where they spare the next start the most, once it would have too much to read.
+
+        A log makes its own each time so much was written to it; a thousand of them must not have to read a thousand
+        times that.
+        """
+        sizes = {one: one.log.checkpoints.since_point_bytes for one in self._partitions if one.failure is None}
+        excess_bytes = sum(sizes.values()) - RECOVERY_BYTES_MAX
+        for partition in sorted(sizes, key=sizes.__getitem__, reverse=True) if excess_bytes > 0 else ():
+            partition.want_recovery_point()
+            excess_bytes -= sizes[partition]
+            if excess_bytes <= 0:
+                return
 
     async def _look_at(self, partition: Partition, now_ms: int, retain: bool, checkpoint: bool) -> None:
         log = partition.log

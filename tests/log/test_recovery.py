@@ -245,7 +245,7 @@ def test_damage_just_before_the_recovery_point(disk: MemoryDisk, at: int) -> Non
     log = Log.create(PATH, TOPIC_ID, LogConfig(), now_ms=0, disk=disk)
     for _ in range(4):
         append(log, batch(value=bytes(200)))
-    log._checkpoints.since_point_bytes = 2**40  # so that the flush makes a recovery point
+    log.checkpoints.since_point_bytes = 2**40  # so that the flush makes a recovery point
     flush(log)
     append(log, batch(value=bytes(200)))
     flush(log)

@@ -363,7 +363,7 @@ def aborted_log(log: Log) -> list[AbortedTransaction]:
 def test_files_that_are_lost_are_made_again(log: Log, disk: MemoryDisk, clean_close: bool, what: str) -> None:
     """An index that is not what the state file says is made again from the batches, on the disk too."""
     known = aborted_log(log)
-    log._checkpoints.since_point_bytes = 2**40
+    log.checkpoints.since_point_bytes = 2**40
     write(log, 3, sequence=1)
     flush(log)
     log.close(clean=clean_close)

@@ -102,7 +102,7 @@ class TransactionsMachine(RuleBasedStateMachine):
 
     @rule()
     def make_recovery_point(self) -> None:
-        self.log._checkpoints.since_point_bytes = 2**40
+        self.log.checkpoints.since_point_bytes = 2**40
         flush(self.log)
         self._commit()
 

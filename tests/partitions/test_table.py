@@ -28,11 +28,12 @@ class Standing:
         return 2000
 
 
-def image(topic_id: bytes | None) -> Image:
-    """One topic of one partition, or none."""
+def image(topic_id: bytes | None, partitions: int = 1) -> Image:
+    """One topic, or none."""
     if topic_id is None:
         return Image()
-    return Image(topics={"t": Topic("t", topic_id, (PartitionState(0, 0, 0, (0,), (0,)),))})
+    states = tuple(PartitionState(index, 0, 0, (0,), (0,)) for index in range(partitions))
+    return Image(topics={"t": Topic("t", topic_id, states)})
 
 
 def table(directory: Path) -> PartitionTable:
@@ -52,7 +53,7 @@ def table(directory: Path) -> PartitionTable:
 async def test_a_topic_made_again_waits_for_threads_of_the_old(tmp_path: Path) -> None:
     """While a thread works on the files of a deleted partition, they keep their names; then the new topic begins."""
     partitions = table(tmp_path)
-    partitions.open_all(image(OLD))
+    await partitions.open_all(image(OLD))
     old = partitions.find("t", 0)
     old.append(batch(value=b"old"))
     busy, go_on = trio.Event(), threading.Event()
