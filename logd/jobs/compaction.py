@@ -131,7 +131,7 @@ def timestamps(held: Held, rules: Rules) -> Callable[[], None] | None:
             segment.find_first_timestamp()
         if rules.min_compaction_lag_ms:
             for segment in segments:
-                _ = segment.max_timestamp
+                segment.make_max_sure()
 
     return find
 

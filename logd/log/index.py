@@ -56,10 +56,13 @@ class Index:
         at = bisect_right(self.positions, position)
         return self.positions[at - 1] if at else 0
 
-    def before_time(self, timestamp_ms: int) -> int:
-        """Return a relative offset before which all timestamps are smaller than ``timestamp_ms``."""
+    def last_before(self, timestamp_ms: int) -> tuple[int, int]:
+        """Return the last entry of a time before ``timestamp_ms``: that time, and the relative offset with its batch.
+
+        Up to there all timestamps are smaller. Without one, (-1, -1).
+        """
         at = bisect_left(self.times, timestamp_ms)
-        return self.time_offsets[at - 1] + 1 if at else 0
+        return (self.times[at - 1], self.time_offsets[at - 1]) if at else (-1, -1)
 
     def cut(self, position: int, offset: int) -> None:
         """Forget what is at or after a position and a relative offset."""

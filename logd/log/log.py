@@ -29,7 +29,7 @@ from logd.log.markers import build_marker, note_marker
 from logd.log.producers import Kept, Producers, Verification
 from logd.log.restoring import restore_producers
 from logd.log.retention import Doomed, Removal
-from logd.log.search import Scan, piece_of
+from logd.log.search import Scan, search
 from logd.log.segment import (
     LOG_SUFFIX,
     NO_TIMESTAMP,
@@ -358,8 +358,8 @@ class Log:
         at = bisect_right(self._bases, offset) - 1
         while at < len(self.segments) and self._bases[at] < end:
             segment = self.segments[at]
-            dense = not self.has_gaps or 0 < self.cleaned_offset <= segment.base_offset
-            piece = Slice(self._disk, segment, Wanted(offset, end, bytes_max, at_least_one, dense), self.epochs)
+            wanted = Wanted(offset, end, bytes_max, at_least_one, self.is_dense(segment))
+            piece = Slice(self._disk, segment, wanted, self.epochs)
             self._touch(segment)
             try:
                 piece.locate(wait=False)
@@ -407,19 +407,16 @@ class Log:
         :param timestamp: milliseconds since 1970.
         """
         self._check()
-        for at, segment in enumerate(self.segments):
-            if segment.max_timestamp >= timestamp and segment.next_offset > self.start_offset:
-                pieces = [
-                    piece_of(one, timestamp, active=one is self._active) for one in self.segments[at:] if one.size
-                ]
-                return Scan(self._disk, pieces, timestamp, self.start_offset, end)
-        return None
+        return search(self, self._disk, timestamp, end)
 
     def max_timestamp(self, end: int) -> Scan | None:
         """Return a search for the first record with the largest timestamp of all; None when there is none (KIP-734)."""
         self._check()
-        largest = max(segment.max_timestamp for segment in self.segments)
-        return self.find_timestamp(largest, end) if largest >= 0 else None
+        return search(self, self._disk, None, end)
+
+    def is_dense(self, segment: Segment) -> bool:
+        """Say whether no offset is missing in a segment, since it was never compacted."""
+        return not self.has_gaps or 0 < self.cleaned_offset <= segment.base_offset
 
     # Forgetting
 

@@ -1,18 +1,31 @@
 """Looking for an offset by time, in two steps: the index at once, the batches in a worker thread.
 
-:meth:`~logd.log.log.Log.find_timestamp` makes a :class:`Scan` on the event loop; :meth:`Scan.run` then reads headers
-and one batch with ``pread`` and touches nothing that the loop may change.
+:func:`search` makes a :class:`Scan` on the event loop; :meth:`Scan.run` then reads batches with ``pread`` and touches
+nothing that the loop may change.
+
+Theory of operation. A time index has no checksum, and believing a wrong one would leave records out. So an entry (a
+time, and the batch that reached it first) is looked up: the walk begins at the indexed batch before it and must meet
+that very batch with that very time, else it begins again at the start of the segment. An entry that was moved to
+another batch of the same time is found out or does no harm: entries never fall, there is one between any two indexed
+batches where the time has risen, and what lies between the batch before it and the batch it names is walked over. The
+largest time of a segment comes from such an entry, too, and is looked up once. Every batch on the way is checked.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from logd.errors import Corrupt, DecodeError
 from logd.log.disk import Disk, File
+from logd.log.epochs import Epochs
 from logd.log.index import Index, parse
 from logd.log.segment import INDEX_SUFFIX, TIME_INDEX_SUFFIX, Segment
-from logd.wire.batches import HEADER_BYTES, BatchHeader, read_header, read_records
+from logd.log.slices import what_is_wrong
+from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header, read_records
+
+if TYPE_CHECKING:
+    from logd.log.log import Log
 
 WALK_BYTES: Final = 64 * 1024
 RECORDS_BYTES_MAX: Final = 256 * 1024 * 1024
@@ -26,35 +39,76 @@ class Found(NamedTuple):
     leader_epoch: int
 
 
-class Piece(NamedTuple):
-    """Where to look in one segment; ``position`` is -1 when the index must be read from its file first."""
+class Hint(NamedTuple):
+    """What an index says: at ``position`` begins the batch that ends at ``last`` (-1: the first one of the segment).
 
+    And the batch that ends at ``claimed_offset`` (-1: there is none) has ``claimed_time``, and no time up to it is
+    larger.
+    """
+
+    position: int = 0
+    last: int = -1
+    claimed_time: int = -1
+    claimed_offset: int = -1
+
+
+class Piece(NamedTuple):
+    """A segment to look in, as it was when asked. ``newest`` and ``hint`` are None until the disk has been asked."""
+
+    segment: Segment
     path: str
     file: File
-    base_offset: int
-    position: int
     stop: int
+    dense: bool
+    newest: int | None
+    hint: Hint | None
 
 
-def piece_of(segment: Segment, timestamp: int, *, active: bool) -> Piece:
-    """Return where in a segment records of a time may begin."""
-    position = _start(segment.index, timestamp) if active else -1
-    return Piece(segment.path, segment.file, segment.base_offset, position, segment.size)
+class _IndexLies(Exception):
+    """What the index says is not so."""
 
 
-def _start(index: Index, timestamp: int) -> int:
-    return index.floor(index.before_time(timestamp))[1]
+def search(log: Log, disk: Disk, timestamp: int | None, end: int) -> Scan | None:
+    """See :meth:`~logd.log.log.Log.find_timestamp`; None looks for the largest timestamp of all."""
+    active = log.segments[-1]
+    least = timestamp if timestamp is not None else 0
+    live = [one for one in log.segments if one.size and one.next_offset > log.start_offset]
+    live = [one for one in live if (one is not active and not one.max_is_sure) or one.max_timestamp >= least]
+    pieces = []
+    for one in live:
+        newest = one.max_timestamp if one is active else None
+        hint = _hint(one.index, one.base_offset, timestamp or newest or 0) if one is active else None
+        pieces.append(Piece(one, one.path, one.file, one.size, log.is_dense(one), newest, hint))
+    return Scan(disk, pieces, timestamp, log.start_offset, end, log.epochs) if pieces else None
+
+
+def _hint(index: Index, base_offset: int, timestamp: int) -> Hint:
+    time, offset = index.last_before(timestamp)
+    if offset < 0:
+        return Hint()
+    last, position = index.floor(offset - 1)
+    return Hint(position, last + base_offset if last >= 0 else -1, time, offset + base_offset)
 
 
 class Scan:
-    """A search for the first record with a timestamp of at least ``timestamp``, between two offsets."""
+    """A search for the first record with a timestamp of at least ``timestamp`` (None: the largest), between offsets."""
 
-    def __init__(self, disk: Disk, pieces: list[Piece], timestamp: int, start_offset: int, end_offset: int) -> None:
+    def __init__(
+        self,
+        disk: Disk,
+        pieces: list[Piece],
+        timestamp: int | None,
+        start_offset: int,
+        end_offset: int,
+        epochs: Epochs,
+    ) -> None:
         self._disk = disk
         self._pieces = pieces
-        self._timestamp = timestamp
+        self._wanted = timestamp
+        self._timestamp = -1 if timestamp is None else timestamp
         self._start_offset = start_offset
         self._end_offset = end_offset
+        self._epochs = epochs
 
     def run(self) -> Found | None:
         """Search; waits for the disk, so for a worker thread.
@@ -62,50 +116,85 @@ class Scan:
         :raises Corrupt: a batch is damaged.
         :raises StorageFailed: the disk failed.
         """
+        if self._wanted is None:
+            self._timestamp = max(map(_newest, self._pieces))
+            if self._timestamp < 0:
+                return None
         for piece in self._pieces:
+            if _newest(piece) < self._timestamp:
+                continue
             found = self._search(piece)
             if found is not None:
                 return found
         return None
 
     def _search(self, piece: Piece) -> Found | None:
-        position = piece.position if piece.position >= 0 else self._indexed(piece)
-        while position < piece.stop:
-            chunk = self._disk.read(piece.file, min(WALK_BYTES, piece.stop - position), position)
-            at = 0
-            while at + HEADER_BYTES <= len(chunk):
-                header = read_header(chunk, at)
-                if header.size < HEADER_BYTES:
-                    raise Corrupt(piece.file.path, position + at, f"a batch length of {header.length} cannot be")
-                if header.base_offset >= self._end_offset:
-                    return None
-                if header.max_timestamp >= self._timestamp and header.last_offset >= self._start_offset:
-                    found = self._record(piece, header, position + at)
-                    if found is not None:
-                        return found
-                at += header.size
-            if at == 0:
-                raise Corrupt(piece.file.path, position, "the segment ends inside a batch")
-            position += at
-        return None
+        piece.segment.check_whole()
+        hint = piece.hint or self._indexed(piece)
+        try:
+            return self._walk(piece, hint)
+        except (_IndexLies, Corrupt):  # a position that is wrong looks like a damaged batch
+            return self._walk(piece, Hint())
 
-    def _indexed(self, piece: Piece) -> int:
+    def _indexed(self, piece: Piece) -> Hint:
         offsets = self._disk.load(piece.path + INDEX_SUFFIX)
         times = self._disk.load(piece.path + TIME_INDEX_SUFFIX)
         index = parse(offsets, times, piece.stop) if offsets is not None and times is not None else None
-        if index is None:
-            return 0
-        last, position = index.floor(index.before_time(self._timestamp))
-        head = self._disk.read(piece.file, HEADER_BYTES, position)
-        if last >= 0 and (len(head) < HEADER_BYTES or read_header(head).last_offset != last + piece.base_offset):
-            return 0  # the index lies
-        return position
+        return _hint(index, piece.segment.base_offset, self._timestamp) if index is not None else Hint()
 
-    def _record(self, piece: Piece, header: BatchHeader, position: int) -> Found | None:
+    def _walk(self, piece: Piece, hint: Hint) -> Found | None:
+        expected = piece.segment.base_offset
+        met = hint.claimed_offset < 0
+        last = hint.last
+        for header, batch, position in self._batches(piece, hint.position):
+            if last >= 0:
+                if header.last_offset != last:
+                    raise _IndexLies
+                last, expected = -1, header.base_offset
+            why = what_is_wrong(header, expected, self._epochs, dense=piece.dense)
+            if why or not check_crc(batch, 0, header):
+                raise Corrupt(piece.file.path, position, f"a batch with {why or 'a wrong checksum'}")
+            expected = header.next_offset
+            late = header.max_timestamp >= self._timestamp
+            if not met and (late or header.last_offset >= hint.claimed_offset):
+                if (header.max_timestamp, header.last_offset) != (hint.claimed_time, hint.claimed_offset):
+                    raise _IndexLies
+                met = True
+            if header.base_offset >= self._end_offset:
+                if met:
+                    return None
+            elif late and header.last_offset >= self._start_offset:
+                found = self._record(piece, header, batch, position)
+                if found is not None:
+                    return found
+        if not met:
+            raise _IndexLies
+        return None
+
+    def _batches(self, piece: Piece, position: int) -> Iterator[tuple[BatchHeader, bytes, int]]:
+        """Yield whole batches, as far as their lengths can be believed, and where they begin."""
+        size = WALK_BYTES
+        while position < piece.stop:
+            data = self._disk.read(piece.file, min(size, piece.stop - position), position)
+            at = 0
+            while at + HEADER_BYTES <= len(data):
+                header = read_header(data, at)
+                size = header.size
+                if size < HEADER_BYTES:
+                    raise Corrupt(piece.file.path, position + at, f"a batch length of {header.length} cannot be")
+                if size > len(data) - at:
+                    break
+                yield header, data[at : at + size], position + at
+                at += size
+            if at == 0 and (len(data) < HEADER_BYTES or size > piece.stop - position):
+                raise Corrupt(piece.file.path, position, "the segment ends inside a batch")
+            size = max(size, WALK_BYTES)
+            position += at
+
+    def _record(self, piece: Piece, header: BatchHeader, batch: bytes, position: int) -> Found | None:
         if header.log_append_time:
             offset = max(header.base_offset, self._start_offset)
             return Found(header.max_timestamp, offset, header.leader_epoch)
-        batch = self._disk.read(piece.file, header.size, position)
         try:
             records = read_records(batch, 0, bytes_max=RECORDS_BYTES_MAX)
         except DecodeError as cause:
@@ -114,3 +203,10 @@ class Scan:
             if record.timestamp >= self._timestamp and record.offset >= self._start_offset:
                 return Found(record.timestamp, record.offset, header.leader_epoch)
         return None
+
+
+def _newest(piece: Piece) -> int:
+    if piece.newest is not None:
+        return piece.newest
+    piece.segment.make_max_sure()
+    return piece.segment.max_timestamp

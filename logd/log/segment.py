@@ -8,6 +8,7 @@ never reads the mapped bytes: headers are read with ``pread``.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from struct import Struct
 from typing import Final, NamedTuple
@@ -68,6 +69,7 @@ class Segment:
         "_mapped_bytes",
         "_mapping",
         "_marks",
+        "_max_is_claimed",
         "_max_timestamp",
         "_max_timestamp_offset",
         "_released_file",
@@ -111,6 +113,7 @@ class Segment:
         self.touched = False  # read since the last look for unused ones
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
+        self._max_is_claimed = False  # by a file that has no checksum, and nobody has looked
         self._since_index_bytes = 0
         self._last_base = -1  # of the batch appended last, and where it is
         self._last_position = 0
@@ -208,6 +211,32 @@ class Segment:
                 self._load_max_timestamp(index)
         assert self._max_timestamp is not None
         return self._max_timestamp
+
+    @property
+    def max_is_sure(self) -> bool:
+        """Whether :attr:`max_timestamp` is known, and not only by the word of the ``.timeindex`` file."""
+        return self._max_timestamp is not None and not self._max_is_claimed
+
+    def make_max_sure(self) -> None:
+        """Compare :attr:`max_timestamp` with the batch that is said to hold it; waits for the disk.
+
+        Where that is wrong, it is found again from all batches; where those cannot be read, the segment counts as one
+        that was changed when its file was.
+
+        :raises StorageFailed: the disk failed.
+        """
+        if self.max_is_sure:
+            return
+        path, index = self.path, self._index if self._index is not None else self._parse_index()
+        if index is not None and index.times and self._max_timestamp is None:
+            self._load_max_timestamp(index)
+        newest, offset = self._max_timestamp, self._max_timestamp_offset - self.base_offset
+        try:
+            if path != self.path or index is None or newest is None or not self._holds(index, newest, offset):
+                self.rebuild_index()
+        except Corrupt:
+            self._max_timestamp = max(NO_TIMESTAMP if newest is None else newest, self.changed_ms)
+        self._max_is_claimed = False
 
     @property
     def max_timestamp_offset(self) -> int:
@@ -489,7 +518,28 @@ class Segment:
         index = self._parse_index()
         if self.path != path:  # retired meanwhile: what was read may be of the segment that has the name now
             return self.rebuild_index()
-        return index if index is not None and (index.times or self.size == 0) else self.rebuild_index()
+        if index is None or not self._is_well(index, len(index.times) - 1):
+            return self.rebuild_index()
+        return index
+
+    def _is_well(self, index: Index, at: int) -> bool:
+        """Say whether an entry of the time index is of a batch that there is; -1: whether it rightly has none."""
+        return self._holds(index, index.times[at], index.time_offsets[at]) if at >= 0 else self.size == 0
+
+    def _holds(self, index: Index, timestamp: int, offset: int) -> bool:
+        """Say whether the batch that ends at a relative offset has this largest timestamp."""
+        last, position = index.floor(offset - 1)
+        try:
+            for place in self.walk(position, self.size):
+                reached = place.last_offset - self.base_offset
+                if last not in (-1, reached):
+                    return False
+                last = -1
+                if reached >= offset:
+                    return reached == offset and place.max_timestamp == timestamp
+        except Corrupt:
+            pass
+        return False
 
     def _parse_index(self) -> Index | None:
         offsets = self._disk.load(self.path + INDEX_SUFFIX)
@@ -505,7 +555,9 @@ class Segment:
         self.start_again()
         if index is not None and len(index) and index.times:
             last, position = index.floor(offset - 1 - self.base_offset)
-            if last < 0 or self._last_offset_at(position) == last + self.base_offset:
+            times = bisect_left(index.time_offsets, last + 1)
+            well = times and all(self._is_well(index, at) for at in (times - 1, times) if at < len(index.times))
+            if well and (last < 0 or self._last_offset_at(position) == last + self.base_offset):
                 index.cut(position + 1, last + 1)
                 self._index = index
                 self._load_max_timestamp(index)
@@ -554,6 +606,7 @@ class Segment:
             again.seal()
         index = again.index
         self._max_timestamp, self._max_timestamp_offset = again.max_timestamp, again.max_timestamp_offset
+        self._max_is_claimed = False
         self._since_index_bytes = again._since_index_bytes
         self._index = index  # in one step: a worker thread may be here while the loop looks
         return index
@@ -567,6 +620,7 @@ class Segment:
         timestamp, offset = _TIME_ENTRY.unpack(entry)
         if timestamp > 0 and offset >= 0:
             self._max_timestamp, self._max_timestamp_offset = timestamp, self.base_offset + offset
+            self._max_is_claimed = True
 
     def _load_max_timestamp(self, index: Index) -> None:
         self._max_timestamp = index.times[-1] if index.times else NO_TIMESTAMP

@@ -164,23 +164,13 @@ class Slice:
             header = read_header(data, position)
             if header.size > len(data) - position and header.magic == MAGIC:
                 break
-            why = self._wrong(header, expected) or ("" if check_crc(data, position, header) else "a wrong checksum")
+            why = what_is_wrong(header, expected, self._epochs, dense=self._wanted.dense)
+            why = why or ("" if check_crc(data, position, header) else "a wrong checksum")
             if why:
                 raise Corrupt(self._file.path, at + position, f"a batch with {why}")
             expected = header.next_offset
             position += header.size
         return position, expected
-
-    def _wrong(self, header: BatchHeader, expected: int) -> str:
-        base = header.base_offset
-        if header.magic != MAGIC or header.size < HEADER_BYTES:
-            return f"magic {header.magic} and length {header.length}"
-        if base < expected or (self._wanted.dense and base != expected) or header.last_offset < base:
-            return f"offset {base} where {expected} comes next"
-        known = self._epochs.epoch_at(base)
-        if known not in (UNKNOWN, header.leader_epoch):
-            return f"leader epoch {header.leader_epoch} where {known} was in force"
-        return ""
 
     def _found_well(self, end_offset: int) -> None:
         if end_offset > self.next_offset:
@@ -189,3 +179,19 @@ class Slice:
         if self._wanted.dense:
             self.next_offset = end_offset  # what is missing behind it is found by the next read
         self._segment.make_sure(self._start, self._start + self.size)
+
+
+def what_is_wrong(header: BatchHeader, expected: int, epochs: Epochs, *, dense: bool) -> str:
+    """Say what of a stored batch's header cannot be, of what no checksum covers: "" for nothing.
+
+    :param expected: the offset that comes next; in a log that is not ``dense`` a later one may.
+    """
+    base = header.base_offset
+    if header.magic != MAGIC or header.size < HEADER_BYTES:
+        return f"magic {header.magic} and length {header.length}"
+    if base < expected or (dense and base != expected) or header.last_offset < base:
+        return f"offset {base} where {expected} comes next"
+    known = epochs.epoch_at(base)
+    if known not in (UNKNOWN, header.leader_epoch):
+        return f"leader epoch {header.leader_epoch} where {known} was in force"
+    return ""

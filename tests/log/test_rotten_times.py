@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
 from logd.errors import Corrupt
+from logd.jobs.retention import retain
 from logd.log.log import Log, LogConfig
 from logd.wire.batches import Record, build_batch
 from tests.fakes.disks import MemoryDisk
@@ -14,7 +16,7 @@ from tests.log.batches import TOPIC_ID, append, flush
 
 PATH = "/data/t-0"
 CONFIG = LogConfig(segment_bytes=2600, index_interval_bytes=150, retention_ms=1000)
-NEWEST, AGAIN = 60, 3
+SEGMENTS = 3
 Times = list[int]
 
 
@@ -23,10 +25,12 @@ def filled(disk: MemoryDisk, seed: int) -> tuple[Log, Times]:
     chance = random.Random(seed)
     log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=disk)
     times: Times = []
-    while len(log.segments) < AGAIN or log.segments[-1].size < CONFIG.segment_bytes // 2:
+    while len(log.segments) < SEGMENTS or log.segments[-1].size < CONFIG.segment_bytes // 2:
         reached = len(times) // 4
         pair = [max(0, reached + chance.choice((-3, -2, 0, 0, 1, 8))) for _ in range(2)]
-        append(log, build_batch([Record(at, time, None, b"v" * chance.randrange(40), []) for at, time in enumerate(pair)]))
+        append(
+            log, build_batch([Record(at, time, None, b"v" * chance.randrange(40), []) for at, time in enumerate(pair)])
+        )
         times += pair
     return log, times
 
@@ -108,7 +112,9 @@ def test_index_files(seed: int, stopped: bool) -> None:
 def test_batches(seed: int) -> None:
     """With any bit of a batch turned over an answer is right, or it is an error."""
     files, times = killed_or_stopped(seed, stopped=True)
-    seen = [answers_are_right(opened(files, *place), times) for place in flips(files, (".log",), random.Random(seed), 200)]
+    seen = [
+        answers_are_right(opened(files, *place), times) for place in flips(files, (".log",), random.Random(seed), 200)
+    ]
     assert not all(seen)
 
 
@@ -117,13 +123,11 @@ def test_retention(seed: int) -> None:
     """A time index that was turned back does not make a segment old."""
     files, times = killed_or_stopped(seed, stopped=True)
     log = opened(files)
-    segments = [max(times[one.base_offset : one.next_offset], default=0) for one in log.segments]
-    kept = log.config.retention_ms
+    newest = [max(times[one.base_offset : one.next_offset]) for one in log.segments[:-1]]
     for name, at, mask in flips(files, (".timeindex",), random.Random(seed), 100):
         log = opened(files, name, at, mask)
-        for job in log.confirm_newest(now_ms := kept + segments[0]):
-            job()
-        assert not log.expired(now_ms, log.end_offset), (name, at, mask)
-        for job in log.confirm_newest(now_ms := kept + 1 + max(segments[:2])):
-            job()
-        assert len(log.expired(now_ms, log.end_offset)) >= 1
+        held = SimpleNamespace(log=log, high_watermark=log.end_offset, last_stable_offset=log.end_offset)
+        for now_ms, first in ((newest[0], 0), (newest[0] + 1, log.segments[1].base_offset)):
+            for job in retain(held, log.config.retention_ms + now_ms, delete=True):
+                job()
+            assert log.start_offset == first, (name, at, mask)
