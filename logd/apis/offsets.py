@@ -1,12 +1,14 @@
 """ListOffsets (2), OffsetForLeaderEpoch (23), DeleteRecords (21): where a log begins, ends, and what lies between.
 
-A look-up by time reads the index at once and then scans at most one stretch of a segment in a worker thread.
+A look-up by time reads the index at once and then scans at most one stretch of a segment in a worker thread. What was
+appended before the question counts, though a flush has yet to commit it: who produced with acks=1 finds their records.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import trio
 
@@ -38,13 +40,38 @@ LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING
 SINCE = {LATEST: 1, EARLIEST: 1, MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
 """The special timestamps and the version from which each may be asked."""
 
+AT_THE_START = {EARLIEST, EARLIEST_LOCAL, EARLIEST_PENDING_UPLOAD}
+
 READ_COMMITTED = 1
 NO_EPOCH = -1
+COMMIT_WAIT_S_MAX = 1.0
+"""A disk that takes longer for a flush does not keep ListOffsets waiting: then it tells what is committed."""
 
 
 @api(2)
 def list_offsets(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse | Awaitable[ListOffsetsResponse]:
     """Versions 1-11: by special value (earliest, latest, max timestamp, tiers) or the first offset at a time."""
+    late = []
+    for topic in request.topics:
+        for part in topic.partitions:
+            partition = call.services.partitions.get(topic.name, part.partition_index)
+            if partition is not None and part.timestamp not in AT_THE_START and not partition.caught_up:
+                late.append((partition, partition.log.end_offset))
+    return _after_commit(call, request, late) if late else _listed(call, request)
+
+
+async def _after_commit(
+    call: Call, request: ListOffsetsRequest, late: list[tuple[Partition, int]]
+) -> ListOffsetsResponse:
+    with trio.move_on_after(COMMIT_WAIT_S_MAX):
+        for partition, end in late:
+            with suppress(Refused):  # a partition that failed says so in its row
+                await partition.committed.wait(end)
+    answer = _listed(call, request)
+    return answer if isinstance(answer, ListOffsetsResponse) else await answer
+
+
+def _listed(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse | Awaitable[ListOffsetsResponse]:
     scans: list[tuple[Partition, ListOffsetsPartitionResponse, Scan]] = []
     asked = Counter((topic.name, part.partition_index) for topic in request.topics for part in topic.partitions)
     topics = []

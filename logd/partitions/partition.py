@@ -149,6 +149,11 @@ class Partition:
         return self.committed.offset
 
     @property
+    def caught_up(self) -> bool:
+        """Whether all that has been appended is committed: always in flush mode os, else once a flush has ended."""
+        return self.committed.offset >= self.log.end_offset
+
+    @property
     def last_stable_offset(self) -> int:
         """The offset below which no transaction is open, nor ended by a marker that is not committed yet (KIP-98)."""
         committed = self.committed.offset
@@ -409,14 +414,18 @@ class Partition:
             await self._left_alone.wait()
 
     async def advance_start(self, offset: int) -> int:
-        """DeleteRecords: forget all before an offset (-1: all that is committed).
+        """DeleteRecords: forget all before an offset (-1: all that has been appended by now).
+
+        What is appended but not committed is waited for, so that acks=1 and then DeleteRecords works as in Kafka.
 
         :returns: the new log start offset.
         :raises Refused: OFFSET_OUT_OF_RANGE beyond the high watermark; KAFKA_STORAGE_ERROR.
         """
         if self.failure is not None:
             raise self.failure
-        target = self.high_watermark if offset == -1 else offset
+        target = self.log.end_offset if offset == -1 else offset
+        if self.high_watermark < target <= self.log.end_offset:
+            await self.committed.wait(target)
         if target < 0 or target > self.high_watermark:
             raise Refused(
                 ErrorCode.OFFSET_OUT_OF_RANGE,
