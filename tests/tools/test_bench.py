@@ -60,6 +60,16 @@ def test_round_that_one_of_them_missed_gives_no_ratio() -> None:
     assert row.ratios["logd"].median == 2.0
 
 
+def test_replaced_producers_are_told() -> None:
+    """Below the table stands how many Java producers failed by a race of their own, of each system, in all rounds."""
+    rounds = [{"round": number, "rate": 1.0, "replaced": 1.0 - number} for number in range(2)]
+    results = Results(
+        rounds={"transactions.disk": {"kafka": rounds, "logd": [{"round": 0, "rate": 2.0, "replaced": 0.0}]}}
+    )
+    assert report.table(results, ["kafka", "logd"]).endswith("(InvalidTxnStateException): kafka 1, logd 0")
+    assert "replaced" not in report.table(Results(), ["kafka", "logd"])
+
+
 def test_producer_figures_are_those_of_its_steady_state() -> None:
     """ProducerPerformance prints a line for all records and one for those after its warm-up; the second counts."""
     assert clients._produced(PRODUCER_OUTPUT) == clients.Produced(77592.895939, 369, 691)
@@ -69,6 +79,15 @@ def test_a_producer_that_printed_an_exception_has_failed() -> None:
     """Errors of single records do not end ProducerPerformance, but they end the measurement."""
     with pytest.raises(clients.ClientFailed, match="TimeoutException"):
         clients._produced("org.apache.kafka.common.errors.TimeoutException: no\n" + PRODUCER_OUTPUT)
+
+
+def test_figures_of_transactions_tell_how_many_producers_were_replaced() -> None:
+    """A producer that failed by a race of its own is counted; the line of figures comes after its words."""
+    output = "replaced: org.apache.kafka.common.KafkaException: no\nrate 1200.50 p50 800.0 p99 4000.0 replaced 1\n"
+    expected = {"rate": 1200.5, "p50_ms": 0.8, "p99_ms": 4.0, "replaced": 1.0}
+    assert clients._transacted(output) == expected
+    with pytest.raises(clients.ClientFailed, match="at java"):
+        clients._transacted("at java.base/java.lang.Thread.run")
 
 
 def test_hand_made_requests_are_what_the_codecs_read() -> None:

@@ -133,14 +133,20 @@ def transactions(
 ) -> dict[str, float]:
     """Transactions a second (`rate`), `p50_ms` and `p99_ms` of several Java producers at once (Transactions.java).
 
-    `warm_up` and `transactions` are for each producer. Raises ClientFailed.
+    `warm_up` and `transactions` are for each producer; `replaced` is how many producers failed by a race of their own
+    and left the rest to another one. Raises ClientFailed.
     """
     numbers = [str(each) for each in (producers, warm_up, transactions, records, size)]
     output = _output(_start(_java(str(HERE / "Transactions.java"), bootstrap, topic, *numbers)))
-    found = re.search(r"^rate ([\d.]+) p50 ([\d.]+) p99 ([\d.]+)", output, re.MULTILINE)
+    return _transacted(output)
+
+
+def _transacted(output: str) -> dict[str, float]:
+    found = re.search(r"^rate ([\d.]+) p50 ([\d.]+) p99 ([\d.]+) replaced (\d+)", output, re.MULTILINE)
     if found is None:
         raise ClientFailed(f"Transactions.java: {output[-1500:]}")
-    return {"rate": float(found[1]), "p50_ms": float(found[2]) / 1000, "p99_ms": float(found[3]) / 1000}
+    rate, p50_us, p99_us, replaced = (float(each) for each in found.groups())
+    return {"rate": rate, "p50_ms": p50_us / 1000, "p99_ms": p99_us / 1000, "replaced": replaced}
 
 
 def end_to_end_tool(bootstrap: str, topic: str, *, records: int, size: int) -> tuple[float, float]:

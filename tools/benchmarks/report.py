@@ -112,6 +112,18 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     )
 
 
+def _replaced(results: Results, systems: Sequence[str]) -> str:
+    """How many Java producers failed by a race of their own, in all rounds; "" for a bench without transactions."""
+    sums: dict[str, int] = {}
+    for by_system in results.rounds.values():
+        for label, taken in by_system.items():
+            for each in taken:
+                if "replaced" in each:
+                    sums[label] = sums.get(label, 0) + int(each["replaced"])
+    told = ", ".join(f"{label} {sums[label]}" for label in systems if label in sums)
+    return f"\n\nJava producers replaced after a race of their own (InvalidTxnStateException): {told}" if told else ""
+
+
 def table(results: Results, systems: Sequence[str]) -> str:
     """The table as text: the first system is the reference, the second the one that has goals to reach."""
     reference, others = systems[0], systems[1:]
@@ -121,7 +133,7 @@ def table(results: Results, systems: Sequence[str]) -> str:
     lines = [[*header, "goal / moonshot", ""]]
     subject = others[0] if others else reference
     lines += [[*_cells(row, reference, others), _verdict(row, subject)] for row in rows(results, reference)]
-    text = aligned(lines)
+    text = aligned(lines) + _replaced(results, systems)
     if results.failures:
         text += "\n\nfailed:\n" + "\n".join(
             f"  {where}: {problem.strip().splitlines()[-1][:200]}" for where, problem in results.failures.items()
