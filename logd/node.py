@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("logd.node")
 
-FLUSH_THREADS_MAX = 8
 DRAIN_S = 2.0
 """How long answers that are owed may take when the node stops."""
 
@@ -235,7 +234,7 @@ def leave_clean(data: DataDirectories) -> None:
 async def _start(node: Node, data: DataDirectories, background: trio.Nursery) -> None:
     """Build the services, open every log, start what runs beside the doors."""
     settings, clock, cluster = node.settings, node.clock, node.cluster
-    flusher = Flusher(FLUSH_THREADS_MAX)
+    flusher = Flusher(lambda: cluster.settings.background_threads)
     await background.start(flusher.run)
     await cluster.start(node.registration())
     node.partitions = partition_table(data, cluster, flusher, clock)

@@ -87,7 +87,7 @@ async def _run(
 async def _on(
     cluster: Cluster, data: DataDirectories, job: str, topics: list[str] | None, dry_run: bool, progress: Progress
 ) -> list[Done]:
-    clock, flusher = SystemClock(), Flusher(THREADS_MAX)
+    clock, flusher = SystemClock(), Flusher(lambda: THREADS_MAX)
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)
         partitions = partition_table(data, cluster, flusher, clock)

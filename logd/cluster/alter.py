@@ -233,6 +233,8 @@ def _broker(
             raise _bad(str(error)) from None
         if name == "group.consumer.assignment.interval.ms":
             _check_interval(name, parsed, settings)
+        if name == "background.threads":
+            _check_threads(name, parsed, settings.background_threads)
     return broker_id, after
 
 
@@ -242,6 +244,15 @@ def _check_interval(name: str, value: Value, settings: Settings) -> None:
         raise _bad(f"{name} must be greater than or equal to group.consumer.min.assignment.interval.ms")
     if value > settings.group_consumer_max_assignment_interval_ms:
         raise _bad(f"{name} must be less than or equal to group.consumer.max.assignment.interval.ms")
+
+
+def _check_threads(name: str, value: Value, now: int) -> None:
+    """Kafka's pools of threads grow and shrink by half at most, so that a slip of the pen does no harm (KIP-226)."""
+    assert isinstance(value, int)
+    if value < now // 2:
+        raise _bad(f"{name}={value} should be at least half the current value {now}; go down in steps")
+    if value > now * 2:
+        raise _bad(f"{name}={value} should not be greater than double the current value {now}; go up in steps")
 
 
 def _check_dynamic(name: str, broker_id: int | None) -> None:

@@ -365,6 +365,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_flush_scheduler_interval_ms: Annotated[int, _long("How often partitions are looked at for a flush.", "ms")] = (
         LONG_MAX
     )
+    background_threads: Annotated[
+        int,
+        _int("Threads that flush logs and write down recovery points, side by side.", "", at_least(1), CLUSTER_WIDE),
+    ] = 10
     log_flush_offset_checkpoint_interval_ms: Annotated[
         int, _int("How often recovery points are written down.", "ms", at_least(1))
     ] = 60_000

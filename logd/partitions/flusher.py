@@ -9,6 +9,7 @@ data must be flushed, only does it.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,10 +41,11 @@ class _Ended(NamedTuple):
 class Flusher:
     """Runs the flush jobs of all partitions of a node.
 
-    :param threads_max: jobs that run side by side, so that the file system can join their flushes.
+    :param threads_max: jobs that run side by side, so that the file system can join their flushes; asked again for
+        each job, so that it can change (``background.threads``).
     """
 
-    def __init__(self, threads_max: int) -> None:
+    def __init__(self, threads_max: Callable[[], int]) -> None:
         self._threads_max = threads_max
         self._threads = 0
         self._running = 0
@@ -83,7 +85,11 @@ class Flusher:
         self._wake.set()
 
     def _hand_out(self, token: trio.lowlevel.TrioToken) -> None:
-        while self._wanted and self._running < self._threads_max:
+        threads_max = self._threads_max()
+        while self._threads > max(threads_max, self._running):
+            self._threads -= 1
+            self._work.put(None)
+        while self._wanted and self._running < threads_max:
             partition = self._wanted.popleft()
             job = self._next_job(partition)
             if job is None:

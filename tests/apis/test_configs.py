@@ -228,6 +228,9 @@ async def test_append_and_subtract() -> None:
         (GROUP, "", [("consumer.session.timeout.ms", SET, "50000")], 42),
         (BROKER, "0", [("group.consumer.assignment.interval.ms", SET, "20000")], 42),
         (BROKER, "0", [("group.consumer.session.timeout.ms", SET, "50000")], 42),
+        (BROKER, "0", [("background.threads", SET, "4")], 42),
+        (BROKER, "", [("background.threads", SET, "21")], 42),
+        (BROKER, "0", [("background.threads", SET, "0")], 42),
         (64, "x", [("a", SET, "b")], 42),
     ],
 )
@@ -239,6 +242,16 @@ async def test_what_can_not_be_altered(kind: int, name: str, ops: list[tuple[str
     assert found == code
     assert message
     assert node.cluster.image is before
+
+
+async def test_threads_change_by_half() -> None:
+    """background.threads moves between half and double of what it is now, as in Kafka, and is in force at once."""
+    node = await with_topic()
+    for value, code in [("5", 0), ("11", 42), ("10", 0), ("20", 0), ("9", 42)]:
+        assert (await alter(node, BROKER, "0", ("background.threads", SET, value)))[0] == code
+    assert node.cluster.settings.background_threads == 20
+    assert await alter(node, BROKER, "0", ("background.threads", DELETE, None)) == (0, None)
+    assert node.cluster.settings.background_threads == 10
 
 
 async def test_one_resource_refused_does_not_hinder_another() -> None:

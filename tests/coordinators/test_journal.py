@@ -35,7 +35,7 @@ async def in_memory() -> AsyncIterator[Journal]:
 
 @asynccontextmanager
 async def partition(directory: Path, *, durable: bool = False) -> AsyncIterator[Partition]:
-    flusher = Flusher(1)
+    flusher = Flusher(lambda: 1)
     log = Log.create(str(directory / "t-0"), bytes(range(16)), LogConfig(segment_bytes=1 << 16), now_ms=0)
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -67,7 +67,7 @@ def append(to: Partition) -> int:
 
 
 @asynccontextmanager
-async def running(threads_max: int = 2) -> AsyncIterator[Flusher]:
+async def running(threads_max: Callable[[], int] = lambda: 2) -> AsyncIterator[Flusher]:
     flusher = Flusher(threads_max)
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)
@@ -100,6 +100,35 @@ async def test_side_by_side() -> None:
         disk.go_on.set()
         await one.committed.wait(ends[0])
         await other.committed.wait(ends[1])
+
+
+def flush_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "logd flush"}
+
+
+@pytest.mark.trio
+async def test_threads_more_and_fewer() -> None:
+    """The number of threads can change while flushes run: more with the next job, fewer as soon as they idle."""
+    threads_max, others = 1, flush_threads()
+    disk = Held(together=3)
+    async with running(lambda: threads_max) as flusher:
+        one, other = partition(disk, 0, flusher), partition(disk, 1, flusher)
+        disk.go_on.clear()
+        ends = [append(one)]
+        await trio.testing.wait_all_tasks_blocked()
+        threads_max = 2
+        ends.append(append(other))
+        await trio.to_thread.run_sync(disk.met.wait, 30)
+        disk.go_on.set()
+        await one.committed.wait(ends[0])
+        await other.committed.wait(ends[1])
+        both = flush_threads() - others
+        assert len(both) == 2
+        threads_max = 1
+        for _ in range(2):
+            await one.committed.wait(append(one))
+        while len(flush_threads() & both) > 1:
+            await trio.lowlevel.checkpoint()
 
 
 @pytest.mark.trio
@@ -140,7 +169,7 @@ async def test_end_waits_for_what_has_begun() -> None:
     """A cancelled flusher ends when its jobs have, so that nobody closes files under a thread."""
     disk = Held(together=2)
     async with trio.open_nursery() as nursery:
-        flusher = Flusher(2)
+        flusher = Flusher(lambda: 2)
         scope = trio.CancelScope()
         ended = trio.Event()
 

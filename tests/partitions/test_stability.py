@@ -26,7 +26,7 @@ class FixedClock:
 @asynccontextmanager
 async def partition(directory: Path, *, durable: bool, flushes: bool = True) -> AsyncIterator[Partition]:
     """A partition on disk; without ``flushes`` nothing that it asks for reaches the disk."""
-    flusher = Flusher(1)
+    flusher = Flusher(lambda: 1)
     path = str(directory / "t-0")
     if (directory / "t-0").exists():
         log = Log.open(path, LogConfig(), clean=False, now_ms=0)

@@ -44,7 +44,7 @@ def table(directory: Path) -> PartitionTable:
         clean=False,
         config_of=lambda name: topic_defaults(Settings()),
         producer_id_expiration_ms=1000,
-        flusher=Flusher(1),
+        flusher=Flusher(lambda: 1),
         clock=Standing(),
     )
 
