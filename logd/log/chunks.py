@@ -14,33 +14,48 @@ import numpy as np
 from logd.errors import Corrupt, DecodeError
 from logd.log.columns import PADDING, Columns, Numbers, columns_of
 from logd.log.disk import Disk
-from logd.wire.batches import HEADER_BYTES, RECORDS_BYTES_MAX, BatchHeader, check_crc, read_header
+from logd.wire.batches import (
+    CRC_FROM,
+    HEADER_BYTES,
+    LOG_OVERHEAD_BYTES,
+    RECORDS_BYTES_MAX,
+    BatchHeader,
+    read_header,
+)
+from logd.wire.checksum import crc32c
 from logd.wire.compression import decompress
 from logd.wire.message import Buffer
 
-CHUNK_BYTES: Final = 4 * 1024 * 1024
+CHUNK_BYTES: Final = 8 * 1024 * 1024
+"""Much for each step over all its batches at once, and little beside the map of keys."""
 
 
 class Batch(NamedTuple):
-    """A batch of a chunk: its header, all its bytes, the file and where it stands in it."""
+    """A batch of a chunk: its header, where it begins in the chunk's bytes, the file and where it stands in it."""
 
     header: BatchHeader
-    data: memoryview
+    chunk: memoryview
+    start: int
     path: str
     position: int
+
+    @property
+    def data(self) -> memoryview:
+        """All its bytes."""
+        return self.chunk[self.start : self.start + self.header.size]
 
 
 class Rows(NamedTuple):
     """The records of some batches. ``offsets`` are absolute; a record's bytes are in ``data``."""
 
-    data: bytes
+    data: memoryview
     columns: Columns
     offsets: Numbers
 
     def key(self, row: int) -> bytes:
         """Return the key of a record, empty where there is none."""
         start = int(self.columns.key_starts[row])
-        return self.data[start : start + max(int(self.columns.key_sizes[row]), 0)]
+        return bytes(self.data[start : start + max(int(self.columns.key_sizes[row]), 0)])
 
 
 def chunks(disk: Disk, path: str, size: int) -> Iterator[list[Batch]]:
@@ -51,11 +66,15 @@ def chunks(disk: Disk, path: str, size: int) -> Iterator[list[Batch]]:
     file = disk.open(path)
     position, wanted = 0, CHUNK_BYTES
     while position < size:
-        data = memoryview(disk.read(file, min(wanted, size - position), position))
-        batches, missing = _split(data, path, position)
+        data = disk.read(file, min(wanted, size - position), position)
+        batches, missing = _split(memoryview(data), path, position)
         wanted = CHUNK_BYTES
         if batches:
-            position = batches[-1].position + batches[-1].header.size
+            used = batches[-1].start + batches[-1].header.size
+            position += used
+            if len(data) - used < len(PADDING):
+                padded = memoryview(data + PADDING)
+                batches = [one._replace(chunk=padded) for one in batches]
             yield batches
         elif position + missing <= size and missing > len(data):
             wanted = missing
@@ -69,14 +88,14 @@ def _split(data: memoryview, path: str, position: int) -> tuple[list[Batch], int
     at = 0
     while at + HEADER_BYTES <= len(data):
         header = read_header(data, at)
-        size = header.size
+        size = header.length + LOG_OVERHEAD_BYTES
         if size < HEADER_BYTES or header.magic != 2 or header.last_offset_delta < 0:
             raise Corrupt(path, position + at, "a batch header is damaged")
         if at + size > len(data):
             return batches, size
-        if not check_crc(data, at, header):
+        if crc32c(data[at + CRC_FROM : at + size]) != header.crc:
             raise Corrupt(path, position + at, f"the batch at offset {header.base_offset} has a wrong checksum")
-        batches.append(Batch(header, data[at : at + size], path, position + at))
+        batches.append(Batch(header, data, at, path, position + at))
         at += size
     return batches, HEADER_BYTES
 
@@ -86,14 +105,9 @@ def rows_of(batches: list[Batch]) -> Rows:
 
     :raises Corrupt: records that are not what their batch says.
     """
-    bodies: list[Buffer] = []
     try:
-        for batch in batches:
-            bodies.append(decompress(batch.header.codec, batch.data[HEADER_BYTES:], RECORDS_BYTES_MAX))
-        ends = np.cumsum([len(body) for body in bodies])
-        data = b"".join([*bodies, PADDING])
-        counts = [batch.header.count for batch in batches]
-        columns = columns_of(data, [0, *ends[:-1].tolist()], ends.tolist(), counts)
+        data, begins, ends = _bodies(batches)
+        columns = columns_of(data, begins, ends, [batch.header.count for batch in batches])
         offsets = _offsets(batches, columns)
     except DecodeError as cause:
         if len(batches) > 1:
@@ -101,6 +115,17 @@ def rows_of(batches: list[Batch]) -> Rows:
                 rows_of([batch])  # finds the one
         raise Corrupt(batches[0].path, batches[0].position, str(cause)) from cause
     return Rows(data, columns, offsets)
+
+
+def _bodies(batches: list[Batch]) -> tuple[memoryview, list[int], list[int]]:
+    """The records' bytes, padded, and where those of each batch lie: in the chunk itself if none is compressed."""
+    chunk = batches[0].chunk
+    if all(one.chunk is chunk and not one.header.codec for one in batches):
+        starts = [one.start + HEADER_BYTES for one in batches]
+        return chunk, starts, [one.start + one.header.size for one in batches]
+    bodies: list[Buffer] = [decompress(one.header.codec, one.data[HEADER_BYTES:], RECORDS_BYTES_MAX) for one in batches]
+    ends = np.cumsum([len(body) for body in bodies]).tolist()
+    return memoryview(b"".join([*bodies, PADDING])), [0, *ends[:-1]], ends
 
 
 def _offsets(batches: list[Batch], columns: Columns) -> Numbers:

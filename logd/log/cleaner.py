@@ -22,13 +22,18 @@ from logd.errors import StorageFailed
 from logd.log.aborted import AbortedTransaction
 from logd.log.chunks import Batch, Rows, chunks, rows_of
 from logd.log.disk import Disk, File
-from logd.log.keymap import SPAN_MAX, Digester, KeyMap, slots_for
-from logd.log.rewriting import delete_horizon_ms, emptied, without
-from logd.log.segment import LOG_SUFFIX, Segment
+from logd.log.keymap import SPAN_MAX, Digester, Digests, Flags, KeyMap, OffsetSet, slots_for
+from logd.log.rewriting import Change, delete_horizon_ms, emptied, shifted, without, write_head
+from logd.log.segment import LOG_SUFFIX, BatchPlace, Segment
 from logd.log.swap import cleaned_path
-from logd.wire.batches import BatchHeader, read_header
+from logd.wire.batches import CONTROL, HEADER_BYTES, TRANSACTIONAL, BatchHeader
 from logd.wire.checksum import crc32c
+from logd.wire.compression import compress
+from logd.wire.message import Buffer
 
+_NOTHING: Final = memoryview(b"")
+_NOT_PLAIN: Final = CONTROL | TRANSACTIONAL
+_BLANK: Final = bytes(HEADER_BYTES)
 _OLDEST: Final = np.iinfo(np.int64).min
 HASTEN_BYTES: Final = 8 * 1024 * 1024
 TELL_BYTES: Final = 32 * 1024 * 1024
@@ -144,6 +149,8 @@ class Cleaner:
         self._digester = Digester(salt)
         self._end_offset = min(task.end_offset, task.first_dirty + SPAN_MAX)
         self._map = KeyMap(1, task.first_dirty, 1.0)
+        self._gone = OffsetSet(task.first_dirty, 0)
+        self._tombstones = OffsetSet(task.first_dirty, 0)
         self._latest = task.first_dirty - 1
         self._spans = _spans(task.aborted)
         self._ends = {one.last_offset for one in task.aborted}
@@ -160,6 +167,8 @@ class Cleaner:
         task = self._task
         slots = slots_for(self._end_offset - task.first_dirty, task.map_bytes)
         self._map = KeyMap(slots, task.first_dirty, task.load_factor)
+        span = self._end_offset - task.first_dirty
+        self._gone, self._tombstones = OffsetSet(task.first_dirty, span), OffsetSet(task.first_dirty, span)
         for chunk in self._dirty():
             wanted = [one for one in chunk if _has_data(one.header) and not self._aborted(one.header)]
             if wanted and not self._note(wanted):
@@ -187,18 +196,26 @@ class Cleaner:
     def _note(self, batches: list[Batch]) -> bool:
         """Put the keys of batches into the map; when not all find room, as many batches as do."""
         rows = rows_of(batches)
-        keyed = rows.columns.key_sizes >= 0
-        keys = self._digester.digests(rows.data, rows.columns.key_starts, rows.columns.key_sizes)
-        if self._map.count + len(keyed) <= self._map.keys_max:
-            self._map.put(keys.only(keyed), rows.offsets[keyed])
+        columns = rows.columns
+        keys = self._digester.digests(rows.data, columns.key_starts, columns.key_sizes)
+        if self._map.count + len(rows.offsets) <= self._map.keys_max:
+            self._note_rows(rows, keys, slice(None))
             return True
-        for batch, (start, stop) in zip(batches, pairwise(rows.columns.firsts.tolist()), strict=True):
+        for batch, (start, stop) in zip(batches, pairwise(columns.firsts.tolist()), strict=True):
             if self._map.count + stop - start > self._map.keys_max:
                 return False
-            inside = keyed[start:stop]
-            self._map.put(keys.between(start, stop).only(inside), rows.offsets[start:stop][inside])
+            self._note_rows(rows, keys, slice(start, stop))
             self._latest = batch.header.last_offset
         return True
+
+    def _note_rows(self, rows: Rows, keys: Digests, part: slice) -> None:
+        columns, offsets = rows.columns, rows.offsets[part]
+        keyed = columns.key_sizes[part] >= 0
+        inside = offsets >= self._task.first_dirty  # not all of a batch when DeleteRecords has cut through it
+        noted = keyed & inside
+        self._gone.add(self._map.put(Digests(keys.heads[part][noted], keys.tails[part][noted]), offsets[noted]))
+        self._gone.add(offsets[~keyed & inside])
+        self._tombstones.add(offsets[noted & (columns.value_sizes[part] < 0)])
 
     def _aborted(self, header: BatchHeader) -> bool:
         """Say whether a batch belongs to a transaction that was aborted."""
@@ -222,7 +239,7 @@ class Cleaner:
         out.path = cleaned_path(task.directory, base)
         _remove(disk, out)
         out.file  # made now: nothing may come into it  # noqa: B018
-        rewriting = _Rewriting(out, task.index_interval_bytes, task.now_ms, self._hasten)
+        rewriting = _Rewriting(out, task.index_interval_bytes, self._hasten)
         try:
             self._write_group(group, rewriting)
         except StorageFailed:
@@ -241,31 +258,52 @@ class Cleaner:
         rewriting.out.write_sealed()
 
     def _filter(self, chunk: list[Batch], rewriting: _Rewriting) -> None:
-        wanted = [self._to_be_opened(batch.header) for batch in chunk]
-        opened = [batch for batch, wants in zip(chunk, wanted, strict=True) if wants]
-        verdicts = iter(self._judge(opened) if opened else ())
-        for batch, wants in zip(chunk, wanted, strict=True):
+        latest = self._latest
+        with_data = [
+            (header.count > 0 and header.base_offset <= latest)
+            if not (header := batch.header).attributes & _NOT_PLAIN
+            else self._has_old_data(header)
+            for batch in chunk
+        ]
+        judged = [batch for batch, wants in zip(chunk, with_data, strict=True) if wants]
+        touched = self._touched(judged) if judged else []
+        opened = [batch for batch, wants in zip(judged, touched, strict=True) if wants]
+        verdicts, opens = iter(self._judge(opened) if opened else ()), iter(touched)
+        for batch, wants in zip(chunk, with_data, strict=True):
             rewriting.records_before += batch.header.count
-            if wants:
+            if not wants:
+                self._decide_whole(batch, rewriting)
+            elif next(opens):
                 self._decide(batch, next(verdicts), rewriting)
             else:
-                self._decide_whole(batch, rewriting)
+                self._see(batch.header)
+                rewriting.keep(batch)
+        rewriting.flush()
 
-    def _to_be_opened(self, header: BatchHeader) -> bool:
+    def _touched(self, batches: list[Batch]) -> list[bool]:
+        """Say of each batch whether it must be opened: of the dirty part it is known where all records stay."""
+        first_dirty = self._task.first_dirty
+        clean = sum(batch.header.base_offset < first_dirty for batch in batches)
+        if clean == len(batches):
+            return [True] * clean
+        bases = np.array([batch.header.base_offset for batch in batches[clean:]], np.int64)
+        end = min(batches[-1].header.next_offset, self._latest + 1)
+        touched: list[bool] = (self._gone.touches(bases, end) | self._tombstones.touches(bases, end)).tolist()
+        return [True] * clean + touched
+
+    def _has_old_data(self, header: BatchHeader) -> bool:
         return _has_data(header) and header.base_offset <= self._latest and not self._aborted(header)
 
     def _judge(self, batches: list[Batch]) -> Iterator[Verdict]:
         """Find the records that stay: the last of their key, tombstones only until their horizon."""
         rows = rows_of(batches)
         columns, offsets = rows.columns, rows.offsets
-        keys = self._digester.digests(rows.data, columns.key_starts, columns.key_sizes)
-        found = self._map.last_offsets(keys)
         now_ms = self._task.now_ms
         horizons = [delete_horizon_ms(batch.header) for batch in batches]
         lasting = np.repeat([horizon is None or now_ms < horizon for horizon in horizons], np.diff(columns.firsts))
         valued = columns.value_sizes >= 0
         after = offsets > self._latest
-        kept = after | ((columns.key_sizes >= 0) & (offsets >= found) & (valued | lasting))
+        kept = after | ((columns.key_sizes >= 0) & ~self._superseded(rows) & (valued | lasting))
         tombstones = kept & ~valued & ~after
         starts = columns.firsts[:-1]
         counts = np.add.reduceat(kept, starts, dtype=np.int64).tolist()
@@ -275,6 +313,18 @@ class Cleaner:
         places = pairwise(columns.firsts.tolist())
         for place, count, tombstone, (a, b), delta in zip(places, counts, some, of_runs, newest, strict=True):
             yield Verdict(rows, place, count, tombstone, kept, (runs[0][a:b], runs[1][a:b]), delta)
+
+    def _superseded(self, rows: Rows) -> Flags:
+        """Say of each record, up to the end of the run, whether a later one has its key."""
+        columns, offsets = rows.columns, rows.offsets
+        clean = int(np.searchsorted(offsets, self._task.first_dirty))
+        stop = int(np.searchsorted(offsets, self._latest, "right"))
+        superseded = np.zeros(len(offsets), np.bool_)
+        if clean:
+            keys = self._digester.digests(rows.data, columns.key_starts[:clean], columns.key_sizes[:clean])
+            superseded[:clean] = self._map.last_offsets(keys) > offsets[:clean]
+        superseded[clean:stop] = self._gone.holds(offsets[clean:stop])
+        return superseded
 
     def _decide_whole(self, batch: Batch, rewriting: _Rewriting) -> None:
         """Keep or drop a batch whose records need not be looked at one by one."""
@@ -333,7 +383,7 @@ class Cleaner:
         if batch.header.base_offset in self._ends:
             rewriting.dropped_markers.append(batch.header.base_offset)
         if self._must_tell(batch.header):
-            rewriting.write(emptied(batch.header), batch.header, batch.header.max_timestamp)
+            rewriting.write(emptied(batch.header), ())
 
     def _must_tell(self, header: BatchHeader) -> bool:
         if header.next_offset == self._latest + 1:
@@ -349,7 +399,7 @@ class Cleaner:
         path = f"{self._task.directory}/{piece.base_offset:020d}{LOG_SUFFIX}"
         for chunk in chunks(self._disk, path, piece.size):
             yield chunk
-            self._passed_bytes += sum(batch.header.size for batch in chunk)
+            self._passed_bytes += chunk[-1].start + chunk[-1].header.size
             if self._tell is not None and self._passed_bytes - self._told_bytes >= TELL_BYTES:
                 self._told_bytes = self._passed_bytes
                 self._tell(self._passed_bytes)
@@ -394,12 +444,17 @@ def _remove(disk: Disk, segment: Segment) -> None:
 class _Rewriting:
     """The segment that is being written, and counts."""
 
-    def __init__(self, out: Segment, index_interval_bytes: int, now_ms: int, hasten: Hasten | None) -> None:
+    def __init__(self, out: Segment, index_interval_bytes: int, hasten: Hasten | None) -> None:
         self.out = out
         self._hasten = hasten
         self._hastened = 0
         self._interval_bytes = index_interval_bytes
-        self._now_ms = now_ms
+        self._parts: list[Buffer] = []
+        self._kept = _NOTHING  # neighbours, to be copied in one piece: their chunk, where they begin and end
+        self._kept_start = self._kept_stop = 0
+        self._changes: list[tuple[int, Change]] = []  # whose headers are to be written, and their places
+        self._places: list[BatchPlace] = []
+        self._size = 0  # of all of them
         self.crc = 0
         self.records_before = 0
         self.records_after = 0
@@ -407,27 +462,65 @@ class _Rewriting:
 
     def keep(self, batch: Batch) -> None:
         """Copy a batch as it is."""
-        header = batch.header
+        header, start = batch.header, batch.start
         self.records_after += header.count
-        self.write(batch.data, header, header.max_timestamp)
+        if start != self._kept_stop or batch.chunk is not self._kept:
+            self._end_kept()
+            self._kept, self._kept_start = batch.chunk, start
+        size = header.size
+        self._kept_stop = start + size
+        base = header.base_offset
+        self._places.append(BatchPlace(self._size, size, base, base + header.last_offset_delta, header.max_timestamp))
+        self._size += size
+
+    def _end_kept(self) -> None:
+        if self._kept_stop > self._kept_start:
+            self._parts.append(self._kept[self._kept_start : self._kept_stop])
+            self._kept_start = self._kept_stop
 
     def reduce(self, batch: Batch, verdict: Verdict, horizon_ms: int | None) -> None:
         """Write what stays of a batch."""
-        begins, ends = verdict.runs
-        data = verdict.rows.data
-        if horizon_ms is not None:  # each record is changed
+        data, change = verdict.rows.data, without(batch.header, verdict.left, verdict.newest_delta)
+        self.records_after += verdict.left
+        kept: list[Buffer]
+        if horizon_ms is None:
+            kept = [data[a:b] for a, b in zip(*verdict.runs, strict=True)]
+        else:  # each record is changed
             columns, (start, stop) = verdict.rows.columns, verdict.place
             at = np.flatnonzero(verdict.kept[start:stop]) + start
-            begins, ends = columns.starts[at].tolist(), columns.ends[at].tolist()
-        kept = [data[a:b] for a, b in zip(begins, ends, strict=True)]
-        reduced = without(batch.header, kept, verdict.left, verdict.newest_delta, horizon_ms)
-        self.records_after += verdict.left
-        self.write(reduced, batch.header, read_header(reduced).max_timestamp)
+            records = zip(columns.starts[at].tolist(), columns.ends[at].tolist(), strict=True)
+            change, moved = shifted(change, [bytes(data[a:b]) for a, b in records], horizon_ms)
+            kept = [*moved]
+        if batch.header.codec:
+            kept = [compress(batch.header.codec, b"".join(kept))]
+        self.write(change, kept)
 
-    def write(self, data: bytearray | memoryview, header: BatchHeader, max_timestamp: int) -> None:
-        """Write a batch that stands for the one with ``header``."""
+    def write(self, change: Change, body: Sequence[Buffer]) -> None:
+        """Write a batch anew, from its body."""
+        self._end_kept()
+        size = HEADER_BYTES + sum(len(part) for part in body)
+        self._parts.append(_BLANK)
+        self._parts += body
+        self._changes.append((self._size, change))
+        header = change.header
+        self._places.append(BatchPlace(self._size, size, header.base_offset, header.last_offset, change.max_timestamp))
+        self._size += size
+
+    def flush(self) -> None:
+        """Put together what has come since the last time, and write it."""
+        self._end_kept()
+        places = self._places
+        if not places:
+            return
+        data = bytearray().join(self._parts)
+        view = memoryview(data)
+        sizes = {place.position: place.size for place in places}
+        for position, change in self._changes:
+            write_head(view[position : position + sizes[position]], change)
         self.crc = crc32c(data, self.crc)
-        self.out.append(data, header.base_offset, header.last_offset, max_timestamp, self._now_ms, self._interval_bytes)
+        self.out.append_all(data, places, self._interval_bytes)
+        self._parts, self._changes, self._places, self._size = [], [], [], 0
+        self._kept, self._kept_start, self._kept_stop = _NOTHING, 0, 0
         if self._hasten is not None and self.out.size - self._hastened >= HASTEN_BYTES:
             self._hasten(self.out.file, self._hastened, self.out.size - self._hastened)
             self._hastened = self.out.size

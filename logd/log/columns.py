@@ -14,12 +14,18 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 
 from logd.errors import DecodeError
+from logd.wire.message import Buffer
 from logd.wire.records import RECORD_BYTES_MIN, varint
 
 PADDING: Final = bytes(64)
-"""Must follow the bytes that are looked at, so that a number that is cut short is found out after it was read."""
+"""Must follow the bytes that are looked at, so that a number that is cut short is found out after it was read. Other
+bytes do as well."""
 CROWD_MIN: Final = 12
 VARINT_BYTES_MAX: Final = 10
+ONE_BYTE_MAX: Final = 127
+_SEVEN: Final = np.uint8(ONE_BYTE_MAX)
+_ZIGZAG: Final = np.array([at >> 1 ^ -(at & 1) for at in range(1 << 14)], np.int64)
+"""What the varints of one and of two bytes mean."""
 
 Numbers: TypeAlias = np.ndarray[tuple[int], np.dtype[np.int64]]
 Bytes: TypeAlias = np.ndarray[tuple[int], np.dtype[np.uint8]]
@@ -41,10 +47,10 @@ class Columns(NamedTuple):
     value_sizes: Numbers
 
 
-def columns_of(data: bytes, begins: Sequence[int], ends: Sequence[int], counts: Sequence[int]) -> Columns:
+def columns_of(data: Buffer, begins: Sequence[int], ends: Sequence[int], counts: Sequence[int]) -> Columns:
     """Find the records of batches whose bodies lie in ``data``, decompressed, from ``begins`` to ``ends``.
 
-    :param data: with :data:`PADDING` at its end.
+    :param data: with as many bytes after the last body as :data:`PADDING` has, whatever they are.
     :raises DecodeError: when the records do not fill their batches.
     """
     sizes = np.array(counts, np.int64)
@@ -93,10 +99,16 @@ def _step(octets: Bytes, start: Numbers, limits: Numbers, rows: Numbers, found: 
 
 def _varints(octets: Bytes, p: Numbers) -> tuple[Numbers, Numbers]:
     """Read the zigzag varint at each position: (values, next positions)."""
-    octet = octets[p].astype(np.uint64)
-    raw = octet & np.uint64(0x7F)
+    first = octets[p]
     following = p + 1
-    more = np.flatnonzero(octet > 127)
+    longer = first > ONE_BYTE_MAX
+    if not longer.any():
+        return _ZIGZAG[first], following
+    second = octets[following]
+    if (longer & (second <= ONE_BYTE_MAX)).all():  # as sizes of records often are
+        return _ZIGZAG[(first & _SEVEN) | (second.astype(np.int64) << 7)], p + 2
+    raw = (first & _SEVEN).astype(np.uint64)
+    more = np.flatnonzero(longer)
     shift = 7
     while len(more):
         if shift >= 7 * VARINT_BYTES_MAX:
@@ -110,7 +122,7 @@ def _varints(octets: Bytes, p: Numbers) -> tuple[Numbers, Numbers]:
     return value, following
 
 
-def _one_by_one(data: bytes, lane: int, p: int, limit: int, number: int, found: Columns) -> int:
+def _one_by_one(data: Buffer, lane: int, p: int, limit: int, number: int, found: Columns) -> int:
     """Find the records of one batch from the ``number``-th on; return where they end."""
     first, stop = int(found.firsts[lane]) + number, int(found.firsts[lane + 1])
     rows = []

@@ -3,7 +3,8 @@
 Compaction's map: a hash table of open addressing in three numpy arrays, 16 bytes a slot, worked on in bulk. It knows
 keys only as digests of 96 bits, made by a function drawn anew for each run (:class:`Digester`). ``cleaner`` fills it
 with the keys of the dirty part of a log, in rising offsets, and asks it which records are still the last of their key.
-It touches no file and is bounded when made.
+:class:`OffsetSet` keeps what was found out about
+single records. It touches no file and is bounded when made.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 
 from logd.log.columns import Numbers
+from logd.wire.message import Buffer
 
 SLOT_BYTES: Final = 16
 SLOTS_MIN: Final = 1024
@@ -26,6 +28,9 @@ LANES: Final = 3
 DIGEST_BYTES: Final = 12
 _DIGEST: Final = np.dtype([("head", "<u8"), ("tail", "<u4")])
 _EMPTY: Final = 0
+_BIT: Final = np.array([1 << at for at in range(8)], np.uint8)
+LOOK_MAX: Final = 1 << 24
+"""The widest range of offsets that is looked at by bits."""
 _ROOMY: Final = 0.7
 """How full the table gets where there is memory enough: fuller ones probe longer."""
 
@@ -63,7 +68,7 @@ class Digester:
         drawn = shake_256(salt).digest(8 * words * LANES * len(KEY_WIDTHS))
         self._factors = np.frombuffer(drawn, "<u8").astype(np.uint64).reshape(len(KEY_WIDTHS), LANES, words)
 
-    def digests(self, data: bytes, starts: Numbers, sizes: Numbers) -> Digests:
+    def digests(self, data: Buffer, starts: Numbers, sizes: Numbers) -> Digests:
         """Return the digests of the keys that lie in ``data``; a negative size is that of an empty key.
 
         :param data: at least 64 bytes longer than where the last key begins.
@@ -132,18 +137,22 @@ class KeyMap:
         """The size of the table."""
         return int(self._slots) * SLOT_BYTES
 
-    def put(self, keys: Digests, offsets: Numbers) -> None:
+    def put(self, keys: Digests, offsets: Numbers) -> Numbers:
         """Note keys; there must be room for all of them to be new, and offsets must rise, within calls and between.
 
         All that wait for the same slot write into it, the last one wins and those of another key go on to the next
         slot; equal keys probe the same slots side by side, so the largest offset stays.
+
+        :return: the offsets, of these or earlier ones, that are not the last of their key any more; some twice.
         """
         heads, tails = keys
         assert self.count + len(heads) <= self.keys_max or len(heads) == 0
         places = (offsets - self.base_offset + 1).astype(np.uint32)
         slots = (heads % self._slots).astype(np.intp)
+        lost = [places[:0]]
         while len(slots):
-            free = self._places[slots] == _EMPTY
+            before = self._places[slots]
+            free = before == _EMPTY
             claimed = slots[free]
             if len(claimed):
                 self._heads[claimed] = heads[free]
@@ -151,11 +160,14 @@ class KeyMap:
                 self._places[claimed] = places[free]
                 self.count += int(np.count_nonzero(self._places[claimed] == places[free]))  # one won each slot
             same = (self._heads[slots] == heads) & (self._tails[slots] == tails)
-            self._places[slots[same]] = places[same]
+            found, mine, earlier = slots[same], places[same], before[same]
+            self._places[found] = mine
+            lost += [mine[mine != self._places[found]], earlier[earlier != _EMPTY]]
             rest = ~same
             slots, heads, tails, places = slots[rest], heads[rest], tails[rest], places[rest]
             slots += 1
             slots[slots == int(self._slots)] = 0
+        return np.concatenate(lost).astype(np.int64) + (self.base_offset - 1)
 
     def last_offsets(self, keys: Digests) -> Numbers:
         """Return the offset that each key was last put with, -1 for those that never were."""
@@ -172,3 +184,34 @@ class KeyMap:
             slots += 1
             slots[slots == int(self._slots)] = 0
         return found
+
+
+class OffsetSet:
+    """A set of offsets between two, one bit each; pages that nothing is put into take no memory."""
+
+    def __init__(self, base_offset: int, span: int) -> None:
+        self._base_offset = base_offset
+        self._bits = np.zeros((span >> 3) + 1, np.uint8)
+
+    def add(self, offsets: Numbers) -> None:
+        """Put some in."""
+        if len(offsets):
+            at = offsets - self._base_offset
+            np.bitwise_or.at(self._bits, at >> 3, _BIT[at & 7])
+
+    def holds(self, offsets: Numbers) -> Flags:
+        """Say of each whether it is in the set."""
+        at = offsets - self._base_offset
+        held: Flags = (self._bits[at >> 3] & _BIT[at & 7]) != 0
+        return held
+
+    def touches(self, bases: Numbers, end: int) -> Flags:
+        """Say of each range whether any of it is in the set: from each of ``bases``, which rise, to the next, and from
+        the last to ``end``. Where they lie too far apart for a look it says yes."""
+        at = bases - self._base_offset
+        first, stop = int(at[0]) & ~7, end - self._base_offset
+        if stop - first > LOOK_MAX:
+            return np.ones(len(bases), np.bool_)
+        bits = np.unpackbits(self._bits[first >> 3 : (stop + 7) >> 3], count=stop - first, bitorder="little")
+        touched: Flags = np.logical_or.reduceat(bits, at - first)
+        return touched

@@ -2,18 +2,17 @@
 
 Compaction keeps a batch's place and identity (base offset, last offset, leader epoch, producer, sequences, codec) and
 drops records in between, so that offsets stay as they were, with gaps. ``cleaner`` decides which records stay; this
-module writes the batch anew. Pure: bytes in, bytes out. Records that stay are copied.
+module says what becomes of its header, and writes that. Pure: bytes in, bytes out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
-from logd.wire.batches import CODEC_MASK, DELETE_HORIZON, HEADER_BYTES, LOG_OVERHEAD_BYTES, BatchHeader
+from logd.wire.batches import CODEC_MASK, CRC_FROM, DELETE_HORIZON, LOG_OVERHEAD_BYTES, BatchHeader
 from logd.wire.checksum import crc32c
-from logd.wire.compression import compress
 from logd.wire.records import varint, varint_bytes
 
 _HEAD: Final = Struct(">qiibI")
@@ -26,32 +25,61 @@ def delete_horizon_ms(header: BatchHeader) -> int | None:
     return header.base_timestamp if header.attributes & DELETE_HORIZON else None
 
 
-def without(
-    header: BatchHeader, kept: Sequence[bytes], count: int, newest_delta: int, horizon_ms: int | None
-) -> bytearray:
-    """Return the batch with only the records ``kept``, ``count`` and at least one.
+class Change(NamedTuple):
+    """What is new in the header of a batch that has lost records."""
 
-    :param kept: their bytes: one each where a horizon is set, else neighbours may be in one piece.
+    header: BatchHeader
+    attributes: int
+    base_timestamp: int
+    max_timestamp: int
+    left: int
+
+
+def without(header: BatchHeader, count: int, newest_delta: int) -> Change:
+    """Change a batch of which ``count`` records are left as they are, at least one.
+
     :param newest_delta: the largest time delta among them.
-    :param horizon_ms: the delete horizon to be set, None to leave it as it is.
     """
-    base_timestamp, attributes = header.base_timestamp, header.attributes
-    if horizon_ms is not None:
-        shift = base_timestamp - horizon_ms
-        kept = [_shifted(record, shift) for record in kept]
-        base_timestamp = horizon_ms
-        attributes |= DELETE_HORIZON
     max_timestamp = header.max_timestamp
     if not header.log_append_time:
         max_timestamp = header.base_timestamp + newest_delta
-    packed = compress(header.codec, b"".join(kept))
-    return _batch(header, attributes, base_timestamp, max_timestamp, count, packed)
+    return Change(header, header.attributes, header.base_timestamp, max_timestamp, count)
 
 
-def emptied(header: BatchHeader) -> bytearray:
-    """Return the batch with no records, which still tells its offsets and the producer's last sequence."""
+def shifted(change: Change, kept: Sequence[bytes], horizon_ms: int) -> tuple[Change, list[bytes]]:
+    """Set a delete horizon: the batch's base timestamp becomes it, and every record counts from there (KIP-534).
+
+    :param kept: the records.
+    """
+    shift = change.base_timestamp - horizon_ms
+    attributes = change.attributes | DELETE_HORIZON
+    changed = change._replace(attributes=attributes, base_timestamp=horizon_ms)
+    return changed, [_shifted(record, shift) for record in kept]
+
+
+def emptied(header: BatchHeader) -> Change:
+    """Change a batch to one with no records, which still tells its offsets and the producer's last sequence."""
     attributes = header.attributes & ~(CODEC_MASK | DELETE_HORIZON)
-    return _batch(header, attributes, NO_TIMESTAMP, header.max_timestamp, 0, b"")
+    return Change(header, attributes, NO_TIMESTAMP, header.max_timestamp, 0)
+
+
+def write_head(batch: memoryview, change: Change) -> None:
+    """Write the header of a batch in front of its body, which is there already, and its checksum."""
+    header = change.header
+    _UNDER_CRC.pack_into(
+        batch,
+        CRC_FROM,
+        change.attributes,
+        header.last_offset_delta,
+        change.base_timestamp,
+        change.max_timestamp,
+        header.producer_id,
+        header.producer_epoch,
+        header.base_sequence,
+        change.left,
+    )
+    length = len(batch) - LOG_OVERHEAD_BYTES
+    _HEAD.pack_into(batch, 0, header.base_offset, length, header.leader_epoch, header.magic, crc32c(batch[CRC_FROM:]))
 
 
 def _shifted(record: bytes, shift: int) -> bytes:
@@ -60,29 +88,3 @@ def _shifted(record: bytes, shift: int) -> bytes:
     time_delta, rest = varint(record, p + 1, 64)
     changed = varint_bytes(time_delta + shift)
     return varint_bytes(1 + len(changed) + len(record) - rest) + record[p : p + 1] + changed + record[rest:]
-
-
-def _batch(
-    header: BatchHeader,
-    attributes: int,
-    base_timestamp: int,
-    max_timestamp: int,
-    count: int,
-    body: bytes | bytearray | memoryview,
-) -> bytearray:
-    head = _UNDER_CRC.pack(
-        attributes,
-        header.last_offset_delta,
-        base_timestamp,
-        max_timestamp,
-        header.producer_id,
-        header.producer_epoch,
-        header.base_sequence,
-        count,
-    )
-    length = HEADER_BYTES - LOG_OVERHEAD_BYTES + len(body)
-    checksum = crc32c(body, crc32c(head))
-    batch = bytearray(_HEAD.pack(header.base_offset, length, header.leader_epoch, header.magic, checksum))
-    batch += head
-    batch += body
-    return batch

@@ -9,7 +9,7 @@ never reads the mapped bytes: headers are read with ``pread``.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 from weakref import ref
@@ -262,6 +262,21 @@ class Segment:
         self.next_offset = last_offset + 1
         self.changed_ms = now_ms
         self._note(position, size, last_offset, max_timestamp, interval_bytes)
+
+    def append_all(self, data: Buffer, places: Sequence[BatchPlace], interval_bytes: int) -> None:
+        """Write several batches at the end in one go; their positions count from the start of ``data``.
+
+        :raises StorageFailed: and nothing has changed.
+        """
+        position = self.size
+        if position + len(data) > self.allocated:
+            self._grow(len(data))
+        self._disk.write(self.file, data, position)
+        for at, size, base_offset, last_offset, max_timestamp in places:
+            self._note(position + at, size, last_offset, max_timestamp, interval_bytes)
+            self._last_base, self._last_position = base_offset, position + at
+        self.next_offset = places[-1].last_offset + 1
+        self.size = position + len(data)
 
     def start_again(self) -> None:
         """Forget index and times, before recovery reads the segment from its start."""

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from logd.errors import DecodeError
+from logd.wire.message import Buffer
 
 RECORD_BYTES_MIN = 7
 """Length, attributes, two deltas, no key, no value, no headers: a byte each."""
@@ -44,7 +45,7 @@ def varint_bytes(value: int) -> bytes:
     return bytes(out)
 
 
-def varint(b: bytes, p: int, bits: int = 32) -> tuple[int, int]:
+def varint(b: Buffer, p: int, bits: int = 32) -> tuple[int, int]:
     """The zigzag varint of at most `bits` bits at `p`: (value, next position)."""
     raw = b[p]
     p += 1

@@ -5,9 +5,11 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from logd.log import chunks
 from logd.log.log import Log, LogConfig
 from logd.wire.batches import Record, build_batch
 from tests.fakes.disks import MemoryDisk
@@ -104,9 +106,15 @@ class Told:
 
 
 @settings(max_examples=120, deadline=None)
-@given(st.lists(steps, max_size=25), st.sampled_from([900, 2000, 9000]))
-def test_last_values_stay(wanted: list[Any], segment_bytes: int) -> None:
+@given(st.lists(steps, max_size=25), st.sampled_from([900, 2000, 9000]), st.sampled_from([100, 700, 10_000]))
+def test_last_values_stay(wanted: list[Any], segment_bytes: int, chunk_bytes: int) -> None:
     """Whatever is written, compacted and interrupted, the log says the same of each key and each producer."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(chunks, "CHUNK_BYTES", chunk_bytes)
+        write_and_clean(wanted, segment_bytes)
+
+
+def write_and_clean(wanted: list[Any], segment_bytes: int) -> None:
     told = Told(LogConfig(segment_bytes=segment_bytes, index_interval_bytes=100, compacted=True))
     for one in wanted:
         if isinstance(one, str):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from logd.log.columns import PADDING, Numbers
-from logd.log.keymap import SLOT_BYTES, SLOTS_MIN, Digester, Digests, KeyMap, slots_for
+from logd.log.keymap import SLOT_BYTES, SLOTS_MIN, Digester, Digests, KeyMap, OffsetSet, slots_for
 
 SALT = bytes(range(16))
 
@@ -81,3 +81,41 @@ def test_room() -> None:
     full.put(digests_of([b"%d" % at for at in range(full.keys_max)]), numbers(list(range(full.keys_max))))
     assert full.count == full.keys_max
     assert full.last_offsets(digests_of([b"17", b"none"])).tolist() == [17, -1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.binary(max_size=2), max_size=30), max_size=10), st.integers(0, 2**40))
+def test_tells_what_is_superseded(puts: list[list[bytes]], base: int) -> None:
+    """What is put tells the offsets that are not the last of their key any more: in all, all but the last of each."""
+    keys = KeyMap(1000, base, 0.9)
+    gone: set[int] = set()
+    last: dict[bytes, int] = {}
+    offset = base
+    for put in puts:
+        offsets = list(range(offset, offset + len(put)))
+        gone.update(keys.put(digests_of(put), numbers(offsets)).tolist())
+        last.update(zip(put, offsets, strict=True))
+        offset += len(put)
+        assert gone == set(range(base, offset)) - set(last.values())
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sets(st.integers(0, 200)), st.lists(st.integers(0, 200), min_size=1, unique=True), st.integers(0, 2**40))
+def test_offset_set(members: set[int], places: list[int], base: int) -> None:
+    """It holds what was put in, and says of ranges whether any of it is in them."""
+    held = OffsetSet(base, 201)
+    held.add(numbers([base + one for one in members for _ in range(2)]))
+    assert held.holds(numbers([base + one for one in range(201)])).tolist() == [one in members for one in range(201)]
+    bases = sorted(places)
+    ends = [*bases[1:], 201]
+    wanted = [any(a <= one < b for one in members) for a, b in zip(bases, ends, strict=True)]
+    assert held.touches(numbers([base + one for one in bases]), base + 201).tolist() == wanted
+
+
+def test_offset_set_of_far_offsets() -> None:
+    """Ranges that are too wide for a look by bits may hold anything."""
+    held = OffsetSet(0, 2**30)
+    held.add(numbers([2**30 - 1]))
+    assert held.holds(numbers([0, 2**30 - 1])).tolist() == [False, True]
+    assert held.touches(numbers([0, 2**29]), 2**30).tolist() == [True, True]
+    assert held.touches(numbers([2**30 - 9, 2**30 - 2]), 2**30).tolist() == [False, True]
