@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+from codeop import CommandCompiler
 from collections.abc import Callable
 from inspect import CO_COROUTINE
 from pathlib import Path
@@ -87,4 +88,18 @@ def test_commands() -> None:
 def test_one_screen() -> None:
     """The README stays short, and no example is longer than five lines."""
     assert README.count("\n") <= LINES_MAX
-    assert all(text.count("\n") <= 5 for _, text in BLOCKS)
+    assert all(len([line for line in text.splitlines() if line]) <= 5 for _, text in BLOCKS)
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/client.md"])
+def test_python_can_be_pasted(page: str) -> None:
+    """Every example of Python is understood line by line, as a console reads what is pasted into it."""
+    for example in re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE):
+        reader = CommandCompiler()
+        reader.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+        lines: list[str] = []
+        for line in [*example.splitlines(), ""]:
+            lines.append(line)
+            if reader("\n".join(lines)) is not None:
+                lines.clear()
+        assert not lines, example

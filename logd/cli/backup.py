@@ -29,15 +29,20 @@ def backup() -> None:
 def checked(file: str) -> Contents:
     """What is in an archive, after every byte of it was checked.
 
-    :raises Corrupt: it is damaged. :raises Failure: there is no such file.
+    :raises Corrupt: it is damaged. :raises Failure: there is no such file, or it is no backup.
     """
-    from logd.cli.archive import ArchiveReader, verify
+    from logd.cli.archive import MAGIC, ArchiveReader, verify
 
     path = Path(file)
     if not path.is_file():
         remedy = "give a file: a backup is read twice, so that it can't come from a pipe"
-        raise Failure(f"cannot read {file}", "it is no file", remedy, NOT_FOUND)
+        raise Failure(
+            f"cannot read {file}", "it is no file" if path.exists() else "there is no such file", remedy, NOT_FOUND
+        )
     with path.open("rb") as opened:
+        if opened.read(len(MAGIC)) != MAGIC:
+            remedy = "give a file that `logd-cli backup create` made"
+            raise Failure(f"{file} is no backup", "it does not begin as a backup of logd does", remedy)
         reader = ArchiveReader(path, opened)
         with Progress("checking", reader.size, "B") as progress:
             return verify(reader, progress.advance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,7 +10,7 @@ import click
 from logd.cli.completion import resource_names, setting_names
 from logd.cli.failures import NOT_FOUND, USAGE, Failure, did_you_mean, from_refused
 from logd.cli.options import Settings, common_options
-from logd.cli.output import note, show_rows
+from logd.cli.output import note, show_lines, show_rows, text_of
 from logd.cli.session import existing_topic, with_admin
 from logd.errors import ErrorCode, Refused
 
@@ -53,7 +53,7 @@ def parse_configs(values: Sequence[str], label: str = "--config ") -> dict[str, 
 
 
 async def _check_there(admin: Admin, resource: Resource) -> None:
-    """A topic or a broker that does not exist is told with the nearest names; groups need not exist."""
+    """A topic or a broker that does not exist is a failure; a group need not exist, which is told."""
     if resource.kind == "topic":
         await existing_topic(admin, resource.name)
     elif resource.kind == "broker" and resource.name:
@@ -61,6 +61,26 @@ async def _check_there(admin: Admin, resource: Resource) -> None:
         if int(resource.name) not in brokers:
             why = f"the cluster has {', '.join(map(str, sorted(brokers)))}"
             raise Failure(f"broker {resource.name} does not exist", why, "logd-cli cluster info", NOT_FOUND)
+    elif resource.kind == "group":
+        try:
+            await admin.groups.describe(resource.name)
+        except Refused as error:
+            if error.code == ErrorCode.GROUP_ID_NOT_FOUND:
+                note(f"group {resource.name!r} does not exist now; its settings hold when it does")
+
+
+async def check_unset(admin: Admin, resource: Resource, keys: Sequence[str]) -> None:
+    """What is to be unset must be a setting, though servers take any name. :raises Failure: it is none."""
+    known = await _known(admin, resource) if keys else {}
+    for key in keys:
+        if known and key not in known:
+            raise _no_setting(resource, key, known)
+
+
+def _no_setting(resource: Resource, key: str, known: Iterable[str]) -> Failure:
+    hint = did_you_mean(key, known) or f"{resource} has none of that name"
+    remedy = f"logd-cli config get {resource.kind} {resource.name or ALL_BROKERS}"
+    return Failure(f"setting {key!r} does not exist", hint, remedy, NOT_FOUND)
 
 
 async def unknown_setting(admin: Admin, resource: Resource, keys: Sequence[str], error: Refused) -> Failure:
@@ -109,17 +129,14 @@ def get(settings: Settings, kind: str, name: str, keys: tuple[str, ...], changed
         found = await admin.configs.of(resource, documentation=doc)
         for key in keys:
             if key not in found:
-                hint = did_you_mean(key, found) or f"{resource} has none of that name"
-                remedy = f"logd-cli config get {kind} {name}"
-                raise Failure(f"setting {key!r} does not exist", hint, remedy, NOT_FOUND)
+                raise _no_setting(resource, key, found)
         return {key: found[key] for key in keys} if keys else found
 
     own = {"topic": "topic", "broker": "broker", "group": "group", "client-metrics": "client metrics"}[kind]
     source = own if resource.name else "cluster"
     found = [item for item in with_admin(settings, run).values() if not changed or item.source == source]
     if bare:
-        show_rows("name", ("value",), [(item.value,) for item in found])
-        return
+        return show_lines(text_of(item.value) for item in found)
     columns = ["setting", "value", "source", "read_only"] + ["meaning"] * doc
     rows = [
         (item.name, "(hidden)" if item.sensitive else item.value, item.source, item.read_only)
@@ -156,6 +173,7 @@ def unset_values(settings: Settings, kind: str, name: str, keys: tuple[str, ...]
 def _change(settings: Settings, resource: Resource, values: Mapping[str, str], unset: Sequence[str], dry: bool) -> None:
     async def run(admin: Admin) -> None:
         await _check_there(admin, resource)
+        await check_unset(admin, resource, unset)
         try:
             await admin.configs.alter(resource, values, unset, validate_only=dry)
         except Refused as error:
@@ -176,7 +194,7 @@ def list_configs(settings: Settings, kinds: tuple[str, ...]) -> None:
     In a pipe: one line for each, with kind, name, setting and value.
     """
     rows = with_admin(settings, lambda admin: _changed(admin, kinds or KINDS))
-    show_rows(settings.output, ("kind", "name", "setting", "value"), rows)
+    show_rows(settings.output, ("kind", "name", "setting", "value"), rows, name=1)
 
 
 async def _changed(admin: Admin, kinds: Sequence[str]) -> list[tuple[str, str, str, str | None]]:

@@ -14,7 +14,7 @@ import msgspec
 from logd.cli.completion import topic_names
 from logd.cli.failures import USAGE, Failure
 from logd.cli.options import FORMATS, Settings, common_options
-from logd.cli.output import chosen, escaped, to_json
+from logd.cli.output import chosen, escaped, printable, to_json
 from logd.cli.places import Offsets, bounds_of, chosen_partitions, resolve, where_option
 from logd.cli.records import TOKENS, as_field, as_object, as_text, compile_format
 from logd.cli.session import client_settings, existing_topic, run_async
@@ -180,11 +180,11 @@ def _table(record: Received) -> bytes:
     moment = datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, UTC)
     stamp = moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
     place = f"{record.topic}/{record.partition}:{record.offset}"
-    key = "-" if record.key is None else as_text(record.key)
-    value = "(no value)" if record.value is None else as_text(record.value)
+    key = "-" if record.key is None else printable(as_text(record.key))
+    value = "(no value)" if record.value is None else printable(as_text(record.value))
     line = f"{stamp}  {place:<20}  {key:<12}  {value}"
     for name, header in record.headers:
-        line += f"  {name}={as_text(header)}"
+        line += f"  {printable(name)}={printable(as_text(header))}"
     return (line + "\n").encode()
 
 

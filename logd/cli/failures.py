@@ -10,6 +10,7 @@ import difflib
 import sys
 from collections.abc import Iterable
 
+from logd.cli.output import printable
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused
 
 DONE = 0
@@ -84,7 +85,7 @@ def show(failure: Failure) -> None:
     lines = [("error", failure.what), ("why", failure.why), ("try", failure.remedy)]
     for label, text in lines:
         if text:
-            print(f"{label + ':':<7}{' '.join(text.split())}", file=sys.stderr, flush=True)
+            print(f"{label + ':':<7}{printable(' '.join(text.split()))}", file=sys.stderr, flush=True)
 
 
 def from_refused(error: Refused, what: str, remedy: str = "") -> Failure:
@@ -104,7 +105,8 @@ def explain(error: BaseException) -> Failure | None:
     if isinstance(error, Refused):
         return from_refused(error, "the server refused the request")
     if isinstance(error, Corrupt):
-        return Failure(f"{error.path} is damaged at byte {error.position}", str(error), "", FAILED)
+        why = str(error).removeprefix(f"{error.path} at byte {error.position}: ")
+        return Failure(f"{error.path} is damaged at byte {error.position}", why, "take another copy of it", FAILED)
     if isinstance(error, DecodeError):
         return Failure("bytes that can't be read", str(error), "logd-cli log verify DIRECTORY checks the data at rest")
     if isinstance(error, OSError):
@@ -125,9 +127,14 @@ def _from_client(error: BaseException) -> Failure | None:
     return Failure(error.what, error.why, error.remedy, code)
 
 
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Up to three of the known names that may have been meant, the likeliest first."""
+    return difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`did you mean "orders"?`, or nothing when no known name is near."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.6)
+    """`did you mean 'orders'?`, or nothing when no known name is near."""
+    near = nearest(name, known)
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 

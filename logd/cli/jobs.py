@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logd.cli.failures import PARTLY_FAILED, Failure
+from logd.cli.failures import PARTLY_FAILED, Failure, from_refused
 from logd.cli.options import Settings, common_options
 from logd.cli.output import note, show_rows
 from logd.cli.progress import Progress
+from logd.errors import Refused
 
 if TYPE_CHECKING:
+    from logd.client import Admin
     from logd.client.own import JobProgress, JobResult
 
 RETENTION, COMPACTION = "retention", "compaction"
@@ -115,18 +117,24 @@ def _run(
         from logd.cli.stopped import run_stopped
 
         with Progress(job, None, UNITS[job]) as progress:
-            return run_stopped(job, list(topics) or None, data_dir, config_file, dry_run=dry_run, progress=progress)
+            try:
+                return run_stopped(job, list(topics) or None, data_dir, config_file, dry_run=dry_run, progress=progress)
+            except Refused as error:
+                raise from_refused(error, f"cannot run {job} on {data_dir}", f"ls {data_dir}") from None
     if config_file is not None:
         raise click.UsageError("--config goes with --data-dir: a running server has its own")
-    from logd.cli.session import with_admin
+    from logd.cli.session import existing_topic, with_admin
 
     with Progress(job, None, UNITS[job]) as progress:
         told = _Told(progress)
+
+        async def run(admin: Admin) -> list[JobResult]:
+            for name in topics:
+                await existing_topic(admin, name)
+            return await admin.own.run_job(job, list(topics) or None, dry_run=dry_run, progressed=told.told)
+
         try:
-            return with_admin(
-                settings,
-                lambda admin: admin.own.run_job(job, list(topics) or None, dry_run=dry_run, progressed=told.told),
-            )
+            return with_admin(settings, run)
         except KeyboardInterrupt:
             if told.job_id is not None:
                 note(f"the server ends {job} after the {STEPS[job]} it is at; what is done stays done")

@@ -52,7 +52,8 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise Failure(f"{path} can't be read", "there is no such file or directory", "", NOT_FOUND)
+            remedy = f"ls {path.parent}; a server's directory is the data= of its first line"
+            raise Failure(f"{path} can't be read", "there is no such file or directory", remedy, NOT_FOUND)
         files = segment_files(path)
         if not files:
             why = "there is no segment (00000000000000000000.log) in it or below it"

@@ -18,6 +18,7 @@ from logd import __version__
 from logd.cli.failures import DONE, INTERRUPTED, USAGE, Failure, explain, show
 from logd.cli.lazy import LazyGroup
 from logd.cli.options import Settings, common_options
+from logd.cli.usage import wrong_usage
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -49,7 +50,7 @@ def guarded(run: Callable[[], Any]) -> int:
         click.echo(error.ctx.get_help(), err=True)
         return USAGE
     except click.UsageError as error:
-        show(_usage(error))
+        show(wrong_usage(error))
         return USAGE
     except click.exceptions.Abort as error:
         if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
@@ -67,18 +68,6 @@ def guarded(run: Callable[[], Any]) -> int:
             raise
         show(failure)
         return failure.code
-
-
-def _usage(error: click.UsageError) -> Failure:
-    path = error.ctx.command_path if error.ctx is not None else "logd-cli"
-    what = "the command line is wrong"
-    why = error.format_message()
-    if isinstance(error, click.exceptions.NoSuchCommand):
-        what = f"{path} has no command {error.command_name!r}"
-        why = f"did you mean {' or '.join(error.possibilities)}?" if error.possibilities else "no command is near it"
-        if error.possibilities:
-            return Failure(what, why, f"{path} {error.possibilities[0]} --help", USAGE)
-    return Failure(what, why, f"{path} --help", USAGE)
 
 
 def _reader_left() -> int:

@@ -81,6 +81,12 @@ def _remember(context: click.Context, parameter: click.Parameter, value: Any) ->
         setattr(settings, parameter.name, value)
 
 
+def _remember_bootstrap(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty; write HOST:PORT, or leave the option out", context, parameter)
+    _remember(context, parameter, value)
+
+
 def _complete_context(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     from logd.cli.contexts import context_names
 
@@ -115,7 +121,7 @@ def common_options(formats: Sequence[str] = FORMATS) -> Callable[[F], F]:
             metavar="HOST:PORT",
             help=f"Server to ask first; several with commas.  [env: LOGD_BOOTSTRAP; default: {DEFAULT_BOOTSTRAP}]",
             expose_value=False,
-            callback=_remember,
+            callback=_remember_bootstrap,
         ),
         click.option(
             "--context",

@@ -5,13 +5,25 @@ Data goes to stdout, notes to stderr. rich is imported only when a table is draw
 
 from __future__ import annotations
 
+import re
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import click
 
 ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that move the cursor, change the colours or turn the direction of a terminal, and halves of pairs."""
+
+PIPE_WIDTH = 200
+"""Characters of a table that goes into a pipe or a file."""
+FOLDED_WIDTH = 16
+"""Characters of a line that a text is folded to at the least."""
+GAP = 3
+"""Characters between two columns."""
 
 Cell = Any
 Row = Sequence[Cell]
@@ -48,6 +60,11 @@ def escaped(text: str) -> str:
     return text.translate(ESCAPES)
 
 
+def printable(text: str) -> str:
+    """Text that does nothing to a terminal: control characters as \\n, \\x1b and the like."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def to_json(value: Any, *, pretty: bool = False) -> str:
     """JSON on one line, or indented."""
     import msgspec
@@ -56,22 +73,27 @@ def to_json(value: Any, *, pretty: bool = False) -> str:
     return (msgspec.json.format(data, indent=2) if pretty else data).decode()
 
 
-def show_rows(output: str | None, columns: Sequence[str], rows: Iterable[Row], *, title: str = "") -> None:
-    """Rows of one kind. In JSON each is an object whose keys are the columns; as names, the first cells."""
+def show_rows(
+    output: str | None, columns: Sequence[str], rows: Iterable[Row], *, title: str = "", name: int = 0
+) -> None:
+    """Rows of one kind.
+
+    In JSON each is an object whose keys are the columns; as names, each cell of column `name` once.
+    """
     form = chosen(output)
     listed = list(rows)
     if form == "table":
         _draw(columns, listed, title)
     elif form == "tsv":
-        _lines("\t".join(escaped(text_of(cell)) for cell in row) for row in listed)
+        show_lines("\t".join(escaped(text_of(cell)) for cell in row) for row in listed)
     elif form == "name":
-        _lines(text_of(row[0]) for row in listed)
+        show_lines(dict.fromkeys(escaped(text_of(row[name])) for row in listed))
     else:
         objects = [dict(zip(columns, row, strict=True)) for row in listed]
         if form == "json":
-            _lines([to_json(objects, pretty=True)])
+            show_lines([to_json(objects, pretty=True)])
         else:
-            _lines(map(to_json, objects))
+            show_lines(map(to_json, objects))
 
 
 class Thing(NamedTuple):
@@ -86,9 +108,9 @@ def show_things(output: str | None, things: Sequence[Thing]) -> None:
     form = chosen(output)
     if form == "json":
         found = [thing.fields for thing in things]
-        _lines([to_json(found if len(found) > 1 else found[0], pretty=True)])
+        show_lines([to_json(found if len(found) > 1 else found[0], pretty=True)])
     elif form == "jsonl":
-        _lines(to_json(thing.fields) for thing in things)
+        show_lines(to_json(thing.fields) for thing in things)
     elif form == "table":
         for thing in things:
             _draw_thing(thing)
@@ -99,31 +121,68 @@ def show_things(output: str | None, things: Sequence[Thing]) -> None:
 
 
 def _draw_thing(thing: Thing) -> None:
-    for key, value in thing.fields.items():
-        if not isinstance(value, list | tuple | dict):
-            click.echo(f"{key.replace('_', ' '):<18}{text_of(value)}")
+    fields = [(key, value) for key, value in thing.fields.items() if not isinstance(value, list | tuple | dict)]
+    for key, value in fields:
+        click.echo(f"{_label(key):<18}{printable(text_of(value))}")
     for title, columns, rows in thing.tables:
         if rows:
             _draw(columns, rows, title)
 
 
-def _lines(lines: Iterable[str]) -> None:
+def show_lines(lines: Iterable[str]) -> None:
+    """These lines, as they stand."""
     text = "".join(f"{line}\n" for line in lines)
     sys.stdout.write(text)
     sys.stdout.flush()
 
 
+def _label(column: str) -> str:
+    """What stands over a column: rates get their stroke."""
+    return f"{column[:-2]}/s" if column in ("records_s", "bytes_s") else column.replace("_", " ")
+
+
 def _draw(columns: Sequence[str], rows: Sequence[Row], title: str) -> None:
+    """A table; where it does not fit into the terminal, one block of lines for each row."""
+    if not rows:
+        return note(f"no {_label(columns[0])}s")
+    cells = [[printable(text_of(cell)) for cell in row] for row in rows]
+    numeric = [all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
+    width = shutil.get_terminal_size((80, 24)).columns if is_terminal() else PIPE_WIDTH
+    if sum(_least(index, columns, cells, numeric) for index in range(len(columns))) > width:
+        return _stack(columns, cells, title)
+    _tabulate(columns, cells, numeric, title, width)
+
+
+def _least(index: int, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> int:
+    """The characters that a column needs to be read: all of a number, some of a text, all of its head's words."""
+    longest = max(len(row[index]) for row in cells)
+    head = max(map(len, _label(columns[index]).split()))
+    return max(longest if numeric[index] else min(longest, FOLDED_WIDTH), head) + GAP
+
+
+def _stack(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> None:
+    """One line for each cell, with its column before it."""
+    labels = [_label(column) for column in columns]
+    pad = max(map(len, labels)) + 2
+    if title:
+        click.echo(f"\n{title}")
+    for row in cells:
+        click.echo("\n" + "\n".join(f"{label:<{pad}}{cell}" for label, cell in zip(labels, row, strict=True) if cell))
+
+
+def _tabulate(
+    columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], title: str, width: int
+) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    numeric = [all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for column, is_number in zip(columns, numeric, strict=True):
-        table.add_column(column.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(text_of(cell)) for cell in row))
-    width = None if is_terminal() else 200
+    for index, (column, is_number) in enumerate(zip(columns, numeric, strict=True)):
+        least = _least(index, columns, cells, numeric) - GAP
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        table.add_column(_label(column), justify=justify, overflow="fold", min_width=least)
+    for row in cells:
+        table.add_row(*map(Text, row))
     Console(file=sys.stdout, width=width, highlight=False).print(table)

@@ -1,7 +1,7 @@
 """One TCP peer, looked at step by step: does its name resolve, does it answer, what does it speak.
 
-Blocking sockets with a limit each; used by ``doctor`` alone. Where :mod:`logd.client.connection` says that there is no
-Kafka server, this finds out what is there instead.
+Blocking sockets with a limit each; used by ``doctor``, and by ``session`` when a command got no answer. Where
+:mod:`logd.client.connection` says that there is no Kafka server, this finds out what is there instead.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ANSWER_BYTES_MAX = 256 << 20
 API_VERSIONS_KEY = 18
+PROBE_S = 2.0
+"""How long something that is no Kafka server may take to say what it is."""
 UNSUPPORTED_VERSION = 35
 
 
@@ -136,37 +138,47 @@ class Peer:
         raise Wrong("peer", why, "give the port of the Kafka protocol, often 9092")
 
     def _closed(self) -> Wrong:
-        if self._speaks_tls():
-            return Wrong("peer", "the port speaks TLS", "use a listener without TLS: logd-cli can't speak it yet")
         why = "it closes the connection when it is asked for its versions"
-        return Wrong("peer", why, "check that this is a Kafka port; the server's log may say why it hangs up")
+        return self._stranger() or Wrong(
+            "peer", why, "check that this is a Kafka port; the server's log may say why it hangs up"
+        )
 
     def _silent(self) -> Wrong:
-        if self._speaks_tls():
-            return Wrong("peer", "the port speaks TLS", "use a listener without TLS: logd-cli can't speak it yet")
-        if self._probe(b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP"):
-            return Wrong("peer", "an HTTP server answers there", "give the port of the Kafka protocol, often 9092")
         why = f"it takes connections but gives no answer within {self._limit_s:g} s"
-        return Wrong("peer", why, "check that this is a Kafka port, and that the server is not stuck")
+        return self._stranger() or Wrong(
+            "peer", why, "check that this is a Kafka port, and that the server is not stuck"
+        )
 
-    def _speaks_tls(self) -> bool:
-        """Whether it answers a TLS greeting in TLS, be it to refuse it."""
-        context = ssl.create_default_context()
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        greeter = context.wrap_bio(incoming, outgoing, server_hostname=self.host)
-        with suppress(ssl.SSLWantReadError):
-            greeter.do_handshake()
-        return self._probe(outgoing.read())[:2] in (b"\x15\x03", b"\x16\x03")
+    def _stranger(self) -> Wrong | None:
+        found = stranger(self.host, self.port)
+        return None if found is None else Wrong("peer", *found)
 
-    def _probe(self, greeting: bytes) -> bytes:
-        """What it answers to these bytes on a connection of their own."""
-        try:
-            with socket.create_connection((self.host, self.port), self._limit_s) as probe:
-                probe.sendall(greeting)
-                probe.settimeout(min(self._limit_s, 3.0))
-                return probe.recv(16)
-        except OSError:
-            return b""
+
+def stranger(host: str, port: int) -> tuple[str, str] | None:
+    """What is at an address that does not answer Kafka's requests, and what to do; None: nothing that is known."""
+    if _probe(host, port, _tls_greeting(host))[:2] in (b"\x15\x03", b"\x16\x03"):  # an alert, or its own greeting
+        return "the port speaks TLS", "use a listener without TLS: logd-cli can't speak it yet"
+    if _probe(host, port, b"GET / HTTP/1.0\r\n\r\n").startswith(b"HTTP"):
+        return "an HTTP server answers there", "give the port of the Kafka protocol, often 9092"
+    return None
+
+
+def _tls_greeting(host: str) -> bytes:
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    greeter = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host)
+    with suppress(ssl.SSLWantReadError):
+        greeter.do_handshake()
+    return outgoing.read()
+
+
+def _probe(host: str, port: int, greeting: bytes) -> bytes:
+    """What it answers to these bytes on a connection of their own."""
+    try:
+        with socket.create_connection((host, port), PROBE_S) as probe:
+            probe.sendall(greeting)
+            return probe.recv(16)
+    except OSError:
+        return b""
 
 
 def _addresses(host: str, port: int) -> list[str]:
@@ -193,6 +205,7 @@ def _connected(addresses: list[str], host: str, port: int, limit_s: float) -> so
         except OSError as error:
             reasons.append(f"{address}: {error.strerror or error}")
     if refused:
-        remedy = f"start a server there (logd serve --listen {host}:{port}), or correct the port"
+        listen = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        remedy = f"start a server there (logd serve --listen {listen}), or correct the port"
         raise Wrong("route", f"{'; '.join(reasons)}: nothing listens on port {port}", remedy)
     raise Wrong("route", "; ".join(reasons), "check the address, and firewalls on the way")

@@ -28,12 +28,9 @@ def now_ms() -> int:
 def where_option(text: str, *, ranges: bool = False) -> Where:
     """What `--offset` says. :raises Failure: it says nothing that is known, or a range where none is meant."""
     try:
-        found = parse_where(text, now_ms())
-        if found.kind == RANGE and not ranges:
-            raise ValueError(f"{text!r} is a range; one place is needed here")
+        return parse_where(text, now_ms(), ranges=ranges)
     except ValueError as error:
         raise Failure("the command line is wrong", str(error), "--offset @-1h", USAGE) from None
-    return found
 
 
 def chosen_partitions(info: TopicInfo, wanted: Sequence[int]) -> list[TopicPartition]:

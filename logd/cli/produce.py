@@ -16,7 +16,7 @@ import msgspec
 from logd.cli.completion import topic_names
 from logd.cli.failures import FAILED, PARTLY_FAILED, USAGE, Failure, explain
 from logd.cli.options import Settings, common_options
-from logd.cli.output import note, show_rows
+from logd.cli.output import note, show_lines, show_rows
 from logd.cli.records import Draft, draft_from_json, draft_from_line
 from logd.cli.session import client_settings, existing_topic, run_async
 from logd.errors import ErrorCode, Refused
@@ -280,7 +280,10 @@ class Run:
             self._show()
 
     def _show(self) -> None:
-        show_rows(self._settings.given_output, ("topic", "partition", "offset", "timestamp"), self._rows)
+        if self._settings.given_output == "name":  # as consume names records
+            show_lines(f"{at.topic}/{at.partition}:{at.offset}" for at in self._rows)
+        else:
+            show_rows(self._settings.given_output, ("topic", "partition", "offset", "timestamp"), self._rows)
         self._rows.clear()
 
     def _can_go_on(self) -> bool:

@@ -242,7 +242,8 @@ class Run:
         """A topic, or one partition of it; offsets of a topic that is gone can still be forgotten."""
         topic, slash, index = name.rpartition("/")
         if slash and not index.isdigit():
-            raise Failure(f"{name!r} names no partition", "write TOPIC/PARTITION, as in orders/0", "", USAGE)
+            why = "what stands behind the / is no number"
+            raise Failure(f"{name!r} names no partition", why, f"write TOPIC/PARTITION, as in {topic}/0", USAGE)
         topic = topic if slash else name
         if self._order.forget:
             gone = [at for at in committed if at.topic == topic and (not slash or at.partition == int(index))]

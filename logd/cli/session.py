@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from logd.cli.failures import USAGE, Failure, unknown_topic
+from logd.cli.failures import CANNOT_CONNECT, USAGE, Failure, unknown_topic
 from logd.cli.options import Settings
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def run_async(settings: Settings, action: Callable[[], Awaitable[T]]) -> T:
     import trio
 
     from logd.client.address import parse_addresses
+    from logd.client.errors import CannotConnect
 
     try:
         parse_addresses(settings.bootstrap)
@@ -58,7 +59,21 @@ def run_async(settings: Settings, action: Callable[[], Awaitable[T]]) -> T:
     try:
         return trio.run(action)
     except BaseExceptionGroup as group:
-        raise only(group) from None
+        raise _named(only(group)) from None
+    except CannotConnect as error:
+        raise _named(error) from None
+
+
+def _named(error: BaseException) -> BaseException:
+    """A connection that got no answer: with what is there instead, where that can be found out."""
+    from logd.client.errors import CannotConnect
+
+    if not isinstance(error, CannotConnect) or error.mute is None:
+        return error
+    from logd.cli.peer import stranger
+
+    found = stranger(error.mute.host, error.mute.port)
+    return error if found is None else Failure(error.what, *found, CANNOT_CONNECT)
 
 
 def only(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from logd.cli.completion import topic_names
-from logd.cli.configs import parse_configs, unknown_setting
-from logd.cli.failures import USAGE, Failure, from_refused, unknown_topic
+from logd.cli.configs import check_unset, parse_configs, unknown_setting
+from logd.cli.failures import USAGE, Failure, did_you_mean, from_refused, unknown_topic
 from logd.cli.options import Settings, common_options, confirm
 from logd.cli.outcomes import settle
 from logd.cli.output import Thing, note, show_rows, show_things
@@ -97,7 +98,26 @@ def create(
         if if_not_exists and error is not None and error.code == ErrorCode.TOPIC_ALREADY_EXISTS:
             note(f"topic {name!r} exists already")
             outcome[name] = None
-    return settle("topic", "create", outcome, "could be created" if dry_run else "created", "logd-cli topic list")
+    remedy = _remedy(outcome, values)
+    return settle("topic", "create", outcome, "could be created" if dry_run else "created", remedy)
+
+
+def _remedy(outcome: Mapping[str, Refused | None], values: Mapping[str, str]) -> str:
+    """What to do about the first topic that was not made."""
+    from logd.config.topics import TOPIC_DEFINITIONS
+
+    name, error = next(((name, error) for name, error in outcome.items() if error is not None), ("", None))
+    if error is None:
+        return ""
+    if error.code == ErrorCode.TOPIC_ALREADY_EXISTS:
+        return f"logd-cli topic describe {name}; --if-not-exists makes it no error"
+    if error.code == ErrorCode.INVALID_CONFIG:
+        meant = [did_you_mean(key, TOPIC_DEFINITIONS) for key in values if key not in TOPIC_DEFINITIONS]
+        return " ".join(filter(None, meant)) or "logd-cli config get topic NAME --doc tells what settings there are"
+    return {
+        ErrorCode.INVALID_TOPIC_EXCEPTION: "use letters, digits, '.', '_' and '-', at most 249 of them",
+        ErrorCode.INVALID_REPLICATION_FACTOR: "logd-cli cluster info tells how many brokers there are",
+    }.get(error.code, "logd-cli topic create --help")
 
 
 @topic.command("describe")
@@ -186,6 +206,7 @@ def alter(
         from logd.client.configs import Resource
 
         await existing_topic(admin, name)
+        await check_unset(admin, Resource("topic", name), unset)
         if values or unset:
             try:
                 await admin.configs.alter_topic(name, values, unset, validate_only=dry_run)

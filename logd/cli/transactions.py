@@ -50,7 +50,8 @@ def list_transactions(settings: Settings, states: tuple[str, ...]) -> None:
 def describe(settings: Settings, ids: tuple[str, ...]) -> None:
     """Show transactional ids: producer, state, since when, and the partitions of the open transaction.
 
-    In a pipe: one line for each partition, with transactional id, state, topic and partition.
+    In a pipe: one line for each partition, with transactional id, state, topic and partition; one with the first two
+    alone where no transaction is open.
     """
 
     async def run(admin: Admin) -> list[Transaction]:
@@ -83,7 +84,10 @@ def _shown(item: Transaction) -> Thing:
         "seconds": None if item.started_ms < 0 else max(now_ms() - item.started_ms, 0) / 1000,
         "partitions": [str(at) for at in item.partitions],
     }
-    rows = [(item.transactional_id, item.state, at.topic, at.partition) for at in item.partitions]
+    rows: list[tuple[Any, ...]] = [
+        (item.transactional_id, item.state, at.topic, at.partition) for at in item.partitions
+    ]
+    rows = rows or [(item.transactional_id, item.state, None, None)]
     return Thing(fields, [("partitions", ("transactional_id", "state", "topic", "partition"), rows)])
 
 
@@ -141,7 +145,8 @@ async def _hanging(admin: Admin, names: Sequence[str]) -> Sequence[OpenTransacti
     for name in dict.fromkeys(names):
         topic, slash, index = name.rpartition("/")
         if slash and not index.isdigit():
-            raise Failure(f"{name!r} names no partition", "write TOPIC/PARTITION, as in orders/0", "", USAGE)
+            why = "what stands behind the / is no number"
+            raise Failure(f"{name!r} names no partition", why, f"write TOPIC/PARTITION, as in {topic}/0", USAGE)
         info = await existing_topic(admin, topic if slash else name)
         partitions += chosen_partitions(info, [int(index)] if slash else [])
     return await admin.transactions.hanging(partitions)

@@ -32,8 +32,9 @@ class Where(NamedTuple):
     end: int | None = None
 
 
-def parse_where(text: str, now_ms: int) -> Where:
-    """What `text` means at `now_ms`. :raises ValueError: with a sentence that shows the forms."""
+def parse_where(text: str, now_ms: int, *, ranges: bool = True) -> Where:
+    """What `text` means at `now_ms`. :raises ValueError: with a sentence that shows the forms, or for a range that is
+    not meant."""
     if text in (START, END):
         return Where(text)
     if text.startswith("@"):
@@ -44,10 +45,17 @@ def parse_where(text: str, now_ms: int) -> Where:
         return Where(OFFSET, int(text))
     bounds = _RANGE.fullmatch(text)
     if bounds is not None and text != ":":
+        if not ranges:
+            raise ValueError(f"{text!r} is a range; one place is needed here: {PLACES}")
         return _range(text, *bounds.groups())
     hints = {"beginning": START, "earliest": START, "oldest": START, "latest": END, "newest": END}
     hint = f"; did you mean {hints[text]}?" if text in hints else ""
-    raise ValueError(f"{text!r} is no offset{hint or f'; write {FORMS}'}")
+    raise ValueError(f"{text!r} is no offset{hint or f'; write {FORMS if ranges else PLACES}'}")
+
+
+def parse_moment(text: str, now_ms: int) -> int:
+    """A time in milliseconds since 1970, with or without its @. :raises ValueError: with a sentence that shows them."""
+    return _time_ms(text.removeprefix("@"), text, now_ms)
 
 
 def _range(text: str, first: str, last: str) -> Where:

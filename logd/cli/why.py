@@ -15,9 +15,9 @@ from logd.cli.failures import FAILED, NOT_FOUND, USAGE, Failure
 from logd.cli.groups import existing_group
 from logd.cli.options import Settings, common_options
 from logd.cli.output import Thing, chosen, note, show_rows, show_things
-from logd.cli.places import where_option
+from logd.cli.places import now_ms
 from logd.cli.session import existing_topic, with_admin
-from logd.cli.where import TIME
+from logd.cli.where import parse_moment
 
 if TYPE_CHECKING:
     from logd.client import Admin
@@ -69,16 +69,16 @@ _command(
 def _show(settings: Settings, kind: str, subject: str, count: int, since: str | None) -> None:
     moment = -1
     if since is not None:
-        place = where_option(since)
-        if place.kind != TIME:
-            raise Failure("the command line is wrong", f"--since {since!r} is no time", "--since @-1h", USAGE)
-        moment = place.value
+        try:
+            moment = parse_moment(since, now_ms())
+        except ValueError as error:
+            raise Failure("the command line is wrong", f"--since: {error}", "--since @-1h", USAGE) from None
     found = with_admin(settings, lambda admin: _ask(admin, kind, subject, count, moment))
     events = [_row(event, kind, subject) for event in (*found.findings, *found.events)]
     if chosen(settings.output) == "json":
         show_things(settings.output, [Thing(_fields(found), ())])
     else:
-        show_rows(settings.output, COLUMNS, events)
+        show_rows(settings.output, COLUMNS, events, name=1)
     if not events:
         note(f"nothing is known to be wrong with {kind} {subject!r}" if subject else "nothing is known to be wrong")
     if found.forgotten and len(found.events) < count:

@@ -288,7 +288,9 @@ async def connect(nursery: trio.Nursery, address: Address, settings: ClientSetti
     else:
         why = f"something listens there but gave no Kafka answer within {limit_ms} ms"
         remedy = "check that this is the plain Kafka port, and that the server is not stuck"
-    raise CannotConnect(f"cannot connect to {address}", why, remedy)
+    failure = CannotConnect(f"cannot connect to {address}", why, remedy)
+    failure.mute = None if connection is None else address
+    raise failure
 
 
 def _not_kafka(address: Address, error: ClientError) -> CannotConnect:
@@ -297,7 +299,9 @@ def _not_kafka(address: Address, error: ClientError) -> CannotConnect:
         return CannotConnect(what, error.why, f"give the plain port of the Kafka protocol, often {DEFAULT_PORT}")
     if isinstance(error, ConnectionLost):
         why = f"{error.why} when asked for its versions"
-        return CannotConnect(what, why, "check that the port is plain: neither TLS nor one that asks for a login")
+        failure = CannotConnect(what, why, "check that the port is plain: neither TLS nor one that asks for a login")
+        failure.mute = address
+        return failure
     return CannotConnect(what, error.why, error.remedy)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from logd.client.address import Address
 from logd.errors import ErrorCode, Refused
 
 
@@ -31,7 +32,18 @@ class ClientError(Exception):
 
 
 class CannotConnect(ClientError):
-    """No connection could be opened, or what answered is not a Kafka-style server."""
+    """No connection could be opened, or what answered is not a Kafka-style server.
+
+    ``mute`` is the address of something that took the connection, but hung up or kept silent when it was greeted.
+    """
+
+    mute: Address | None = None
+
+    def copy(self) -> Self:
+        """The same error anew."""
+        again = super().copy()
+        again.mute = self.mute
+        return again
 
 
 class ConnectionLost(ClientError):

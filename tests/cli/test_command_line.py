@@ -33,6 +33,34 @@ def test_an_unknown_command_names_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "what", "why"),
+    [
+        ("group seek g --to end", "logd-cli group seek has no option --to", "did you mean --offset?"),
+        ("consume t --ofset end", "logd-cli consume has no option --ofset", "did you mean --offset or --exit?"),
+        (
+            "consume t --from-beginning",
+            "logd-cli consume has no option --from-beginning",
+            "did you mean --offset start?",
+        ),
+        ("consume --topic t", "logd-cli consume has no option --topic", "the topic is given alone"),
+        ("--bootstrap-server h:1", "logd-cli has no option --bootstrap-server", "did you mean --bootstrap?"),
+        ("topic list --zzz", "logd-cli topic list has no option --zzz", "no option is near it"),
+        ("config get topc t", "the command line is wrong", "KIND 'topc' is none of topic, broker, group,"),
+        ("config get topc t", "the command line is wrong", "client-metrics; did you mean topic?"),
+        ("topic list -o jsn", "the command line is wrong", "did you mean json or jsonl?"),
+        ("completion", "the command line is wrong", "SHELL is missing; it is one of bash, zsh, fish"),
+    ],
+)
+def test_a_word_that_is_nearly_right_or_another_tools(line: str, what: str, why: str) -> None:
+    """The option that was meant is named, also where Kafka's tools call it otherwise, and the choices there are."""
+    result = invoke(*line.split())
+    first, second, third = result.stderr.splitlines()
+    assert (result.exit_code, first, why in second, third.endswith("--help")) == (2, f"error: {what}", True, True), (
+        second
+    )
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("topic", "lst"),
@@ -49,6 +77,9 @@ def test_an_unknown_command_names_the_nearest() -> None:
         ("produce", "t", "-K", ":", "-k", "key"),
         ("produce", "t", "--keep-partitions"),
         ("--bootstrap", "h:no", "topic", "list"),
+        ("--bootstrap", "", "topic", "list"),
+        ("why", "group", "g", "--since", "soon"),
+        ("topic", "trim", "t", "--offset", "1:2"),
         ("topic", "list", "--timeout", "0"),
     ],
 )

@@ -145,6 +145,23 @@ def test_a_peer_that_is_no_plain_kafka(behave: Behaviour, words: str) -> None:
     assert [row[0] for row in ran.rows] == ["name", "route", "peer"]
 
 
+@pytest.mark.parametrize(
+    ("behave", "words"),
+    [
+        (tls_only, "the port speaks TLS"),
+        (http_only, "an HTTP server answers there"),
+        (answer_once(b""), "closed the connection when asked"),
+    ],
+)
+@pytest.mark.parametrize("command", ["topic list", "group list"])
+def test_every_command_says_what_is_there_instead(command: str, behave: Behaviour, words: str) -> None:
+    """A port of another protocol is named in the failure of any command, and not only by the doctor."""
+    with peer(behave) as port:
+        ran = run(f"127.0.0.1:{port}", *command.split(), "--timeout", "0.5")
+    assert (ran.code, ran.err.splitlines()[0]) == (3, f"error: cannot connect to 127.0.0.1:{port}")
+    assert words in ran.err
+
+
 def test_a_name_and_a_port_that_are_wrong() -> None:
     """A name that nobody knows, a port where nothing listens, an address that is none."""
     ran = run("nowhere.invalid:9092", "doctor")

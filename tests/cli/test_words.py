@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.cli.output import escaped, show_rows
+from logd.cli import output
+from logd.cli.consume import WRITERS
+from logd.cli.failures import Failure, show
+from logd.cli.output import Thing, escaped, show_rows, show_things
 from logd.cli.records import as_field, as_object, compile_format, draft_from_json, draft_from_line
 from logd.cli.where import END, OFFSET, RANGE, START, TAIL, TIME, Where, parse_where
 from logd.client import Received
@@ -138,6 +141,48 @@ def test_a_field_never_breaks_its_line(text: str) -> None:
         or "\0" in text
     )
     assert as_field(text.encode()) == field
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are drawn for a terminal of 40 columns."""
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+
+
+@pytest.mark.usefixtures("terminal")
+def test_a_table_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
+    """In a narrow terminal numbers are never broken: each row becomes a block of lines."""
+    show_rows("table", ("group", "topic", "partition", "committed", "lag"), [("g", "t" * 50, 0, 1234567, None)])
+    assert capsys.readouterr().out == f"\ngroup      g\ntopic      {'t' * 50}\npartition  0\ncommitted  1234567\n"
+    show_rows("table", ("group", "lag"), [("a" * 50, 1234567)])
+    shown = capsys.readouterr().out
+    assert "1234567" in shown
+    assert max(map(len, shown.splitlines())) <= 40
+
+
+def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """Where there is nothing to show, one line says what there is none of, and stdout stays empty."""
+    show_rows("table", ("transactional_id", "state"), [])
+    assert capsys.readouterr() == ("", "no transactional ids\n")
+
+
+def test_names_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """`-o name` gives each name once, though it has several rows, of the column that holds it."""
+    show_rows("name", ("kind", "name"), [("topic", "a"), ("topic", "a"), ("topic", "b")], name=1)
+    assert capsys.readouterr().out == "a\nb\n"
+
+
+def test_a_table_does_nothing_to_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """Control characters of names and records are shown as text, in tables, in fields, in records and in errors."""
+    bad = "\x1b[2J\x07\u202e"
+    record = Received("t", 1, 2, 3, False, bad.encode(), bad.encode(), [(bad, bad.encode())])
+    show_rows("table", ("name",), [(bad,)])
+    show_things("table", [Thing({"name": bad}, ())])
+    show(Failure(bad, bad, bad))
+    shown = "".join(capsys.readouterr()) + WRITERS["table"](record).decode()
+    assert not set(bad[:1] + bad[-2:]) & set(shown)
+    assert shown.count("\\x1b[2J\\x07\\u202e") == 9
 
 
 def test_rows_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
