@@ -339,11 +339,14 @@ class RealDisk:
 
     def entries(self, path: str) -> list[Entry]:
         """See :meth:`Disk.entries`."""
-        try:
-            with os.scandir(path) as found:
-                return [_entry(one) for one in found]
-        except OSError as cause:
-            raise StorageFailed(path, cause) from cause
+        while True:
+            try:
+                with os.scandir(path) as found:
+                    return [_entry(one) for one in found]
+            except OSError as cause:
+                if cause.errno not in NO_DESCRIPTORS or not self._spare:
+                    raise StorageFailed(path, cause) from cause
+                self._spare.pop()
 
     def make_directory(self, path: str) -> None:
         """See :meth:`Disk.make_directory`."""

@@ -10,9 +10,10 @@ disk: a damaged batch is never sent.
 
 from __future__ import annotations
 
+import errno
 from typing import Final, NamedTuple
 
-from logd.errors import Corrupt
+from logd.errors import Corrupt, StorageFailed
 from logd.log.admission import MAGIC
 from logd.log.disk import Disk, File, Mapping
 from logd.log.epochs import UNKNOWN, Epochs
@@ -92,8 +93,12 @@ class Slice:
             segment.mark(self.next_offset, stop)
 
     def map(self) -> None:
-        """Map the bytes that were found."""
-        self._mapping = self._segment.mapping(self._start + self.size)
+        """Map the bytes that were found; where the kernel can map no more, they are to be loaded."""
+        try:
+            self._mapping = self._segment.mapping(self._start + self.size)
+        except StorageFailed as failure:
+            if failure.cause.errno != errno.ENOMEM:
+                raise
 
     def resident(self) -> bool:
         """Say whether all of it is in the page cache, and known to be what was appended."""

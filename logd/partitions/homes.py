@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from logd.errors import StorageFailed
-from logd.log.disk import RealDisk
+from logd.log.disk import PASSING, RealDisk
 from logd.log.reserve import Room
 
 logger = logging.getLogger("logd.partitions")
@@ -20,21 +20,27 @@ SPARE_DESCRIPTORS = 4
 
 
 class Home:
-    """One data directory. ``failure`` says why it cannot be used, "" when it can."""
+    """One data directory. ``failure`` says why it cannot be used, "" when it can; ``unseen`` why it could not be
+    looked into yet, which is no fault of its own."""
 
     def __init__(self, path: Path, free_bytes_min: int, failure: str) -> None:
         self.path = path
         self.room = Room(str(path), 0 if failure else free_bytes_min)
         self.disk = RealDisk(spare_descriptors=SPARE_DESCRIPTORS, room=self.room)
         self.failure = failure
+        self.unseen: StorageFailed | None = None
         self.names: set[str] = set()
 
     def look(self) -> None:
         """Find out which directories are in it."""
+        self.unseen = None
         try:
             self.names = {entry.name for entry in self.disk.entries(str(self.path)) if entry.is_directory}
         except StorageFailed as failure:
-            self.fail(str(failure))
+            if failure.cause.errno in PASSING:
+                self.unseen = failure
+            else:
+                self.fail(str(failure))
 
     def fail(self, why: str) -> None:
         """Put nothing new here any more."""
@@ -63,8 +69,18 @@ class Homes:
         return self._homes[0]
 
     def of(self, name: str) -> Home | None:
-        """The one that holds a partition's directory; None when none does, as far as they can be read."""
-        return next((home for home in self._homes if name in home.names), None)
+        """The one that holds a partition's directory; None when none does, as far as they can be read.
+
+        :raises StorageFailed: one that may hold it cannot be looked into now.
+        """
+        for home in self._homes:
+            if home.unseen is not None:
+                home.look()
+        found = next((home for home in self._homes if name in home.names), None)
+        unseen = next((home.unseen for home in self._homes if home.unseen is not None), None)
+        if found is None and unseen is not None:
+            raise unseen
+        return found
 
     def choices(self) -> Sequence[Home]:
         """Where a new partition may go: the emptiest first, and when all fail the first one."""

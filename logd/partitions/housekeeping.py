@@ -183,7 +183,7 @@ class Housekeeping:
             if removal is not None:
                 await partition.in_thread(removal.run)
         except StorageFailed as failure:
-            return Done(partition.topic, partition.index, refused=partition.fail(failure))
+            return Done(partition.topic, partition.index, refused=partition.hindered(failure))
         except Corrupt as corrupt:
             return Done(partition.topic, partition.index, refused=partition.unreadable(corrupt))
         except Refused as refused:

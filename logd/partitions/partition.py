@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
+from logd.log.disk import PASSING
 from logd.log.markers import MARKER_BYTES
 from logd.log.transactions import NEVER
 from logd.partitions.gate import Gate
@@ -366,6 +367,14 @@ class Partition:
         what = "is damaged" if isinstance(why, Corrupt) else "can't be read"
         return Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"stored data of {self!r} {what}: {why}")
 
+    def hindered(self, failure: StorageFailed) -> Refused:
+        """The disk refused something beside appends: offline for good, unless it is only full or no file descriptor
+        is left. Then what was refused is tried again by whoever wanted it."""
+        if self.log.failure is None and failure.cause.errno in PASSING:
+            logger.warning("partition %r: for now, %s", self, failure)
+            return Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"{self!r} can't be changed now: {failure}: try again later")
+        return self.fail(failure)
+
     def fail(self, failure: StorageFailed) -> Refused:
         """The disk failed: take the partition offline, for good, and tell all who wait."""
         refused = Refused(
@@ -436,7 +445,7 @@ class Partition:
             now_ms = self._clock.now_ms()
             self.log.delete_segments(self.log.expired(now_ms, self.high_watermark, delete=False), now_ms)
         except StorageFailed as failure:
-            raise self.fail(failure) from failure
+            raise self.hindered(failure) from failure
         self.want_checkpoint()
         await self.checkpointed()
         return self.log.start_offset

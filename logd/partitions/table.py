@@ -216,9 +216,10 @@ class PartitionTable:
         config = self._config_of(topic.name)
         settings = log_config(config, self._producer_id_expiration_ms, spread(topic.id, state.index))
         name = f"{topic.name}-{state.index}"
-        path = str((self.homes.of(name) or self.homes.first).path / name)
+        path = str(self.homes.first.path / name)
         failure: StorageFailed | Corrupt | None = None
         try:
+            path = str((self.homes.of(name) or self.homes.first).path / name)
             log = self._log(name, topic.id, state.index, settings)
         except (StorageFailed, Corrupt) as why:
             failure = why

@@ -75,7 +75,7 @@ class Upkeep:
                 try:
                     await self._look_at(partition, now_ms, retain, checkpoint)
                 except StorageFailed as failure:
-                    partition.fail(failure)
+                    partition.hindered(failure)
             if number % PARTITIONS_A_STEP == 0:
                 await trio.lowlevel.checkpoint()
         self.bound_recovery()

@@ -1,0 +1,106 @@
+"""What the process or the machine lacks for a while is no fault of a disk: refused, told, and tried again."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from logd.clock import Clock
+from logd.config import Settings
+from logd.errors import Refused, StorageFailed
+from logd.jobs.retention import retain
+from logd.log.disk import RealDisk
+from logd.log.log import LogConfig
+from logd.partitions.housekeeping import RETENTION, Housekeeping
+from logd.partitions.table import PartitionTable
+from logd.partitions.upkeep import Upkeep
+from logd.testing import Broker
+from tests.log.batches import batch
+from tests.partitions.test_table import NEW, OLD, Standing, image, table
+
+SCARCE = [errno.EMFILE, errno.ENFILE]
+PATIENT: Clock = Standing()
+
+
+def refuse(number: int, only: str = "") -> Any:
+    """In place of a method of a disk."""
+
+    def refusing(disk: RealDisk, at: Any, *rest: Any, **how: Any) -> Any:
+        path = str(getattr(at, "path", at))
+        raise StorageFailed(path, OSError(number, "scarce", path))
+
+    return refusing
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("number", SCARCE)
+async def test_a_directory_that_cannot_be_listed_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Without a descriptor to list a data directory at start, it is not given up, nor taken for empty."""
+    before = table(tmp_path)
+    await before.open_all(image(OLD))
+    before.find("t", 0).append(batch(value=b"kept"))
+    before.find("t", 0).log.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(RealDisk, "entries", refuse(number))
+        after = table(tmp_path)
+        await after.open_all(image(OLD))
+        with pytest.raises(Refused):
+            after.find("t", 0).append(batch())
+        await after.open_missing()
+    assert [home.failure for home in after.homes] == [""]
+    await after.open_missing()
+    assert after.find("t", 0).append(batch()).base_offset == 1
+    after.find("t", 0).log.close(clean=False)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("number", [*SCARCE, errno.ENOSPC])
+async def test_no_new_segment_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """What keeps upkeep or retention from beginning a segment for now takes no partition offline."""
+    partitions: PartitionTable = table(tmp_path)
+    await partitions.open_all(image(NEW))
+    partition = partitions.find("t", 0)
+    partition.append(batch(value=b"old", timestamp=1))
+    partition.log.config = LogConfig(segment_ms=1, retention_ms=1)
+    cluster: Any = SimpleNamespace(settings=Settings(log_retention_check_interval_ms=1))
+    none: Any = None
+    house = Housekeeping(partitions, retain, none, Late())
+    with monkeypatch.context() as patched:
+        patched.setattr(RealDisk, "open", refuse(number))
+        await Upkeep(partitions, cluster, Late(), retain).look()
+        run = house.prepared(RETENTION, None, dry_run=False)
+        await house.carry_out(run)
+        assert [one.refused is not None for one in run.done] == [True]
+        with pytest.raises(Refused):
+            await partition.advance_start(-1)
+    assert partition.failure is None
+    assert partition.append(batch()).base_offset == 1
+    partition.log.close(clean=False)
+
+
+class Late(Standing):
+    """A clock that jumps, so that everything is due."""
+
+    def __init__(self) -> None:
+        self._now_ms = 2000
+
+    def now_ms(self) -> int:
+        self._now_ms += 10**6
+        return self._now_ms
+
+
+def test_no_memory_for_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no more of a file can be mapped (RLIMIT_AS, vm.max_map_count), it is read instead."""
+    monkeypatch.setattr(RealDisk, "map", refuse(errno.ENOMEM))
+    with Broker() as broker:
+        broker.create_topic("t")
+        broker.produce("t", "a", "b")
+        assert [one.value for one in broker.messages("t")] == [b"a", b"b"]
+        broker.restart()
+        assert [one.value for one in broker.messages("t")] == [b"a", b"b"]
