@@ -9,8 +9,8 @@ since SQLite answers a refused one with silence. Writes begin IMMEDIATE, so that
 about to change. SQLite 3.7.0 to 3.51.2 may corrupt a WAL that is reset while another process writes; for those
 versions automatic checkpoints are off, and one flock is held round every write, checkpoint and close. The file is
 never opened by other means (closing any descriptor of it would drop SQLite's POSIX locks) nor used after a fork. Each
-row carries a CRC, so that a flipped bit is an error and not a wrong leader. A write that failed on its way to the
-disk is final: the store refuses all later ones.
+row carries a CRC, so that a flipped bit is an error and not a wrong leader; a note beside the file tells commits that
+vanish, which SQLite does not. A write that failed on its way to the disk is final: the store refuses all later ones.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TypeVar
 
 import trio
 
+from logd.cluster.reached import Reached
 from logd.cluster.store import (
     ABSENT,
     Entry,
@@ -80,6 +81,7 @@ class SqliteStore:
         self._lock = lock
         self._clock = clock
         self._pid = os.getpid()
+        self._reached = Reached(path)
         self._thread = trio.CapacityLimiter(1)
         self._failed: StorageFailed | None = None
         self._closed = False
@@ -97,10 +99,12 @@ class SqliteStore:
     @classmethod
     def _open(cls, path: Path, clock: LeaseClock | None) -> SqliteStore:
         try:
+            _look_for_commits(path)
             _prepare_file(path)
             database = sqlite3.connect(
                 path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=32
             )
+            database.text_factory = _text
         except (OSError, sqlite3.Error) as error:
             raise StoreUnusable(f"The metadata store {path} can't be opened: {error}; check its directory.") from error
         lock = None
@@ -217,7 +221,9 @@ class SqliteStore:
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 result = work()
+                version = self._current_version()
                 self._database.execute("COMMIT")
+                self._reached.note(version)
             except BaseException:
                 if self._database.in_transaction:
                     with contextlib.suppress(sqlite3.Error):
@@ -307,8 +313,40 @@ class SqliteStore:
             os.close(self._lock)
 
 
+def _text(stored: bytes) -> str:
+    """A key; one that is damaged is another key, and so has a wrong checksum."""
+    return stored.decode(errors="replace")
+
+
 def _crc(key: str, value: bytes, version: int) -> int:
     return zlib.crc32(value, zlib.crc32(f"{key}\0{version}\0".encode()))
+
+
+def _look_for_commits(path: Path) -> None:
+    """Compare a store with the note of what was committed to it, before anything of it is changed.
+
+    Read-only, since who opens it for writing cuts the WAL where it is damaged.
+    """
+    noted = Reached(path)
+    wanted, found = noted.read(), 0
+    if not wanted:
+        return
+    if path.exists():
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_TIMEOUT_S)
+        try:
+            (found,) = database.execute("SELECT version FROM counter").fetchone()
+        except sqlite3.OperationalError as error:
+            if "no such table" not in str(error):
+                raise
+        except sqlite3.DatabaseError:
+            return  # who opens it says what is wrong with it
+        finally:
+            database.close()
+    if found < wanted:
+        raise StoreUnusable(
+            f"The metadata store {path} is at version {found} and had reached {wanted}: what was committed since is "
+            f"lost; restore it from a backup, or remove {noted.path} to go on without."
+        )
 
 
 def _prepare_file(path: Path) -> None:
@@ -348,7 +386,7 @@ def _configure(database: sqlite3.Connection, path: Path, guarded: bool) -> None:
             f"The metadata store {path} has version {schema} and this logd reads version {SCHEMA_VERSION}; "
             "start the version of logd that wrote it."
         )
-    (verdict,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    (verdict,) = database.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise StoreUnusable(f"The metadata store {path} is damaged: {verdict}; restore it from a backup.")
 

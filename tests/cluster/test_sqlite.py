@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import sys
 from pathlib import Path
@@ -104,6 +105,76 @@ async def test_a_flipped_bit_in_a_value_is_told(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable, match="checksum of topics/t"):
         await store.read()
     await store.aclose()
+
+
+async def killed(tmp_path: Path) -> dict[str, bytes]:
+    """The files of a store whose process was killed after some commits, and what it held (see :func:`found`)."""
+    store = await SqliteStore.open(tmp_path / "m.db")
+    for number in range(12):
+        await store.commit(Transaction(puts={f"topics/t{number % 5}": b"%d" % number * 50}))
+    files = kept(tmp_path)
+    await store.aclose()
+    return files
+
+
+def kept(directory: Path) -> dict[str, bytes]:
+    """The files of a store."""
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.name != "m.db-shm"}
+
+
+def put(directory: Path, files: dict[str, bytes]) -> None:
+    """Make a directory with the files of a store."""
+    directory.mkdir()
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
+        (directory / name).chmod(0o600)
+
+
+async def found(directory: Path, files: dict[str, bytes]) -> dict[str, bytes]:
+    """What a store with these files holds. Raises StoreUnusable."""
+    put(directory, files)
+    store = await SqliteStore.open(directory / "m.db")
+    try:
+        return {key: entry.value for key, entry in (await store.read()).entries.items()}
+    finally:
+        await store.aclose()
+
+
+async def test_no_flipped_bit_takes_a_commit(tmp_path: Path) -> None:
+    """After a kill, with any bit of database or WAL turned over, all is there or the store is refused.
+
+    SQLite takes a damaged WAL for one that ends there: without the note beside it topics would vanish in silence.
+    """
+    (tmp_path / "origin").mkdir()
+    files = await killed(tmp_path / "origin")
+    expected = await found(tmp_path / "whole", files)
+    assert len(expected) == 5
+    chance = random.Random(1)
+    refused = 0
+    for number in range(60):
+        name = chance.choice(("m.db-wal", "m.db-wal", "m.db", "m.db.version"))
+        data = bytearray(files[name])
+        data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        directory = tmp_path / str(number)
+        try:
+            assert await found(directory, {**files, name: bytes(data)}) == expected
+        except StoreUnusable:
+            refused += 1
+            assert (directory / name).read_bytes() == data, "what is damaged must stay for those who mend it"
+    assert refused > 20
+
+
+@pytest.mark.parametrize("gone", ["m.db", "m.db-wal"])
+async def test_a_store_that_vanished_is_not_begun_anew(tmp_path: Path, gone: str) -> None:
+    """The sentence says how far it was, and what to remove to go on."""
+    (tmp_path / "origin").mkdir()
+    files = await killed(tmp_path / "origin")
+    del files[gone]
+    with pytest.raises(StoreUnusable, match=r"is at version 0 and had reached 12.*remove .*m.db.version to go on"):
+        await found(tmp_path / "after", files)
+    del files["m.db.version"]
+    (tmp_path / "after" / "m.db.version").unlink()
+    assert await found(tmp_path / "again", files) == {}
 
 
 @pytest.mark.parametrize("content", [b"not a database" * 100, b"SQLite format 3\x00" + bytes(range(256)) * 32])

@@ -32,7 +32,15 @@ KINDS = (
     "partition.meta",
     "compaction",
 )
-NODE_FILES = ("format.json", ".clean-shutdown", ".lock", "metadata.db")
+NODE_FILES = (
+    "format.json",
+    ".clean-shutdown",
+    ".lock",
+    "metadata.db",
+    "metadata.db-wal",
+    "metadata.db.version",
+    "partitions.known",
+)
 NOTED_S = 2.5
 SETTINGS = {
     "log.flush.mode": "group",
@@ -64,7 +72,8 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
         kinds = KINDS if source == template else (*KINDS, *["recent"] * len(KINDS))
         flipped = flip_partitions(data, kinds, places, chance, min(rounds - report.faults, len(places)), report)
         compare(data, seen, flipped, report)
-    node_flips(template, dict(templates)[template], directory / "data", chance, report, max(4, rounds // 40))
+    for number in range(max(4, rounds // 40)):
+        node_flip(*templates[number % 2], directory / "data", chance, report)
     return report
 
 
@@ -226,24 +235,23 @@ def look(peer: Peer, place: tuple[str, int], before: dict[int, bytes], what: str
         report.wrong("lost", f"{name}: batches at {missing[:5]} are left out in silence")
 
 
-def node_flips(template: Path, seen: Seen, data: Path, chance: random.Random, report: Report, rounds: int) -> None:
-    """Turn over bits of what belongs to the whole node: it refuses to start, or serves what it served."""
-    for _ in range(rounds):
-        copied(template, data)
-        found = [data / name for name in NODE_FILES if (data / name).exists() and (data / name).stat().st_size]
-        path = chance.choice(found)
-        what = f"{path.name} bit {flip(path, chance.randrange(path.stat().st_size), chance)}"
-        report.faults += 1
-        report.count(path.name)
-        with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
-            try:
-                server.start()
-            except NotReady as error:
-                report.count("no_start")
-                if "Traceback" in str(error) or "logd: " not in str(error):
-                    report.wrong("crashed", f"{what}: {error}")
-                continue
-            with Peer(server.bootstrap) as peer:
-                for place, before in list(seen.items())[::7]:
-                    look(peer, place, before, what, report)
-            server.stop()
+def node_flip(source: Path, seen: Seen, data: Path, chance: random.Random, report: Report) -> None:
+    """Turn over a bit of what belongs to the whole node: it refuses to start, or serves what it served."""
+    copied(source, data)
+    found = [data / name for name in NODE_FILES if (data / name).exists() and (data / name).stat().st_size]
+    path = chance.choice(found)
+    what = f"{path.name} bit {flip(path, chance.randrange(path.stat().st_size), chance)}"
+    report.faults += 1
+    report.count(path.name)
+    with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+        try:
+            server.start()
+        except NotReady as error:
+            report.count("no_start")
+            if "Traceback" in str(error) or "logd: " not in str(error):
+                report.wrong("crashed", f"{what}: {error}")
+            return
+        with Peer(server.bootstrap) as peer:
+            for place, before in list(seen.items())[::7]:
+                look(peer, place, before, what, report)
+        server.stop()
