@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from logd.apis.registry import Call, api
+from logd.apis.turns import breathe
 from logd.cluster.alter import Alteration, Operation, Resource, broker_id_of
 from logd.cluster.controller import check_topic_name, unknown_topic
 from logd.config.describe import Described, Source, describe_all_brokers, describe_broker
@@ -43,11 +44,11 @@ REPEATS_MAX = 100
 
 
 @api(DESCRIBE_CONFIGS)
-def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
+async def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
     """Tell settings, from the image alone. No keys, or null, means all keys."""
-    results = []
+    answer = DescribeConfigsResponse()
     repeats = len(request.resources) - len({(one.resource_type, one.resource_name) for one in request.resources})
-    for resource in request.resources:
+    for number, resource in enumerate(request.resources):
         result = DescribeConfigsResult(0, "", resource.resource_type, resource.resource_name)
         try:
             if repeats > REPEATS_MAX:
@@ -57,8 +58,9 @@ def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeCon
             result.error_code, result.error_message = refused.code, refused.message
         else:
             result.configs = [_told(item, request) for item in _picked(described, resource.configuration_keys)]
-        results.append(result)
-    return DescribeConfigsResponse(0, results)
+        answer.results.append(result)
+        await breathe(number)
+    return answer
 
 
 def _picked(described: Sequence[Described], keys: Sequence[str] | None) -> Sequence[Described]:

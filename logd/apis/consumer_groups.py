@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 
 from logd.apis.groups import GROUP_OPERATIONS, client_host
 from logd.apis.registry import Call, api
+from logd.apis.turns import breathe
 from logd.coordinators.front import Waiter
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.consumer_group_describe import (
@@ -48,7 +49,8 @@ def _heard(answer: object) -> ConsumerGroupHeartbeatResponse:
 async def consumer_group_describe(call: Call, request: ConsumerGroupDescribeRequest) -> ConsumerGroupDescribeResponse:
     """Versions 0-1, in the order of the request."""
     answer = ConsumerGroupDescribeResponse()
-    for group_id in request.group_ids:
+    for number, group_id in enumerate(request.group_ids):
+        await breathe(number)
         try:
             answer.groups += await _described(call, group_id)
         except Refused as refused:

@@ -2,7 +2,8 @@
 
 The Kafka door calls :func:`start` for each frame and sends what comes back. It owns no state. What the peer got
 wrong so that no answer can be framed ends in :class:`Hangup`, whose text says why the connection is closed (as
-Apache Kafka closes it: an API or version that is not served, a body that does not decode).
+Apache Kafka closes it: an API or version that is not served, a body that does not decode). A large request is decoded
+by a thread, and so is its answer encoded: a hundred thousand topics stall nobody.
 """
 
 from __future__ import annotations
@@ -10,16 +11,21 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine
 from typing import Any
 
+import trio
+
 from logd.apis.registry import HANGUP, Call, Connection, Endpoint, Parked, Services, endpoint, shortcuts
 from logd.apis.versions import unsupported_version
 from logd.errors import DecodeError, Refused
 from logd.wire import schemas
 from logd.wire.codec import decode
-from logd.wire.decoder import REQUEST_ELEMENTS_MAX
+from logd.wire.decoder import LARGE_ELEMENTS_MAX, REQUEST_ELEMENTS_MAX
 from logd.wire.frames import RequestHead, decode_request_head, response_parts
 from logd.wire.message import Message
 
-API_VERSIONS = 18
+PRODUCE, FETCH, API_VERSIONS = 0, 1, 18
+
+LARGE_BYTES = 64 * 1024
+"""A request over this size has so many elements that a thread decodes it; Produce and Fetch are about bytes."""
 
 Buffer = bytes | bytearray | memoryview
 Parts = list[Any]
@@ -32,7 +38,7 @@ class Hangup(Exception):
 class Pending:
     """A request whose answer is not there yet."""
 
-    __slots__ = ("call", "endpoint", "head", "in_order", "request", "waiting")
+    __slots__ = ("call", "endpoint", "head", "in_order", "keeps_frame", "request", "waiting")
 
     def __init__(
         self, call: Call, head: RequestHead, endpoint: Endpoint, request: Any, waiting: Awaitable[Any]
@@ -43,6 +49,8 @@ class Pending:
         self.request = request
         self.waiting = waiting
         self.in_order = isinstance(waiting, Parked)
+        # the records of a Produce request are views of its frame; all else was copied by the decoder
+        self.keeps_frame = head.api_key == PRODUCE and not self.in_order
 
     @property
     def is_ready(self) -> bool:
@@ -61,6 +69,41 @@ class Pending:
         except Refused as refused:
             answer = _refusal(self.call, self.endpoint, self.request, self.head, refused)
         return _encode(self.head, answer)
+
+
+class Large:
+    """A request that has not been decoded yet, because that takes long."""
+
+    __slots__ = ("_connection", "_endpoint", "_frame", "_services", "head")
+
+    in_order = False
+    is_ready = False
+    keeps_frame = True
+
+    def __init__(
+        self, frame: memoryview, head: RequestHead, endpoint: Endpoint, connection: Connection, services: Services
+    ) -> None:
+        self.head = head
+        self._frame = frame
+        self._endpoint = endpoint
+        self._connection = connection
+        self._services = services
+
+    def drop(self) -> None:
+        """Nobody will wait for it, and nothing of it has begun."""
+
+    async def parts(self) -> Parts | None:
+        """Decode, call, wait, encode; None when the request wants no answer."""
+        head, found = self.head, self._endpoint
+        request = await trio.to_thread.run_sync(_decoded, self._frame, head, found, LARGE_ELEMENTS_MAX)
+        call = _call(head, self._connection, self._services)
+        try:
+            answer = found.handler(call, request)
+            if isinstance(answer, Awaitable):
+                answer = await answer
+        except Refused as refused:
+            answer = _refusal(call, found, request, head, refused)
+        return await trio.to_thread.run_sync(_encode, head, answer)
 
 
 class Ready:
@@ -103,7 +146,19 @@ def _refusal(call: Call, endpoint: Endpoint, request: Any, head: RequestHead, re
     return endpoint.refuse(request, head.api_version, refused)
 
 
-def start(frame: memoryview, connection: Connection, services: Services) -> Parts | Pending | None:
+def _decoded(frame: memoryview, head: RequestHead, found: Endpoint, elements_max: int) -> Message:
+    try:
+        request, _ = decode(schemas.request_class(head.api_key), head.api_version, frame, head.body, elements_max)
+    except DecodeError as error:
+        raise Hangup(f"{found.name} v{head.api_version} does not decode: {error}") from error
+    return request
+
+
+def _call(head: RequestHead, connection: Connection, services: Services) -> Call:
+    return Call(head.api_key, head.api_version, head.correlation_id, head.client_id, connection, services)
+
+
+def start(frame: memoryview, connection: Connection, services: Services) -> Parts | Pending | Large | None:
     """Begin one request.
 
     :param frame: header and body without the four size bytes; a handler that is still pending may hold views of it.
@@ -127,11 +182,10 @@ def start(frame: memoryview, connection: Connection, services: Services) -> Part
     short = shortcuts.get(key)
     if short is not None and (parts := short(frame, head, connection, services)) is not None:
         return parts
-    try:
-        request, _ = decode(schemas.request_class(key), version, frame, head.body, REQUEST_ELEMENTS_MAX)
-    except DecodeError as error:
-        raise Hangup(f"{found.name} v{version} does not decode: {error}") from error
-    call = Call(key, version, head.correlation_id, head.client_id, connection, services)
+    if len(frame) > LARGE_BYTES and key not in (PRODUCE, FETCH):
+        return Large(frame, head, found, connection, services)
+    request = _decoded(frame, head, found, REQUEST_ELEMENTS_MAX)
+    call = _call(head, connection, services)
     try:
         answer = found.handler(call, request)
     except Refused as refused:

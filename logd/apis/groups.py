@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from logd.apis.registry import Call, api
+from logd.apis.turns import breathe
 from logd.coordinators.front import GroupCoordinator, Waiter
 from logd.coordinators.transaction_front import TransactionCoordinator
 from logd.errors import ErrorCode, Refused
@@ -89,7 +90,11 @@ async def find_coordinator(call: Call, request: FindCoordinatorRequest) -> FindC
             host=found.host,
             port=found.port,
         )
-    return FindCoordinatorResponse(coordinators=[_coordinator(call, front, key) for key in request.coordinator_keys])
+    answer = FindCoordinatorResponse()
+    for number, key in enumerate(request.coordinator_keys):
+        answer.coordinators.append(_coordinator(call, front, key))
+        await breathe(number)
+    return answer
 
 
 def _check_key_type(call: Call, key_type: int) -> None:
@@ -213,9 +218,11 @@ async def describe_groups(call: Call, request: DescribeGroupsRequest) -> Describ
     """Versions 0-6, in the order of the request. A group that is not there is a dead one, from 6 on an error."""
     answer = DescribeGroupsResponse()
     asked: list[tuple[str, Waiter | Refused]] = []
-    for group_id in request.groups:
+    for number, group_id in enumerate(request.groups):
         asked.append((group_id, _ask_one(call, group_id, DescribeGroupsRequest([group_id]))))
-    for group_id, waiter in asked:
+        await breathe(number)
+    for number, (group_id, waiter) in enumerate(asked):
+        await breathe(number)
         try:
             part = await _answer_of(waiter)
             assert isinstance(part, DescribeGroupsResponse)
@@ -234,9 +241,11 @@ async def delete_groups(call: Call, request: DeleteGroupsRequest) -> DeleteGroup
     """Versions 0-2. Only groups without members; all of a group's offsets go with it."""
     answer = DeleteGroupsResponse()
     asked: list[tuple[str, Waiter | Refused]] = []
-    for group_id in dict.fromkeys(request.groups_names):
+    for number, group_id in enumerate(dict.fromkeys(request.groups_names)):
         asked.append((group_id, _ask_one(call, group_id, DeleteGroupsRequest([group_id]))))
-    for group_id, waiter in asked:
+        await breathe(number)
+    for number, (group_id, waiter) in enumerate(asked):
+        await breathe(number)
         try:
             part = await _answer_of(waiter)
             assert isinstance(part, DeleteGroupsResponse)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Iterable
 from itertools import islice
 
 from logd.apis.registry import Call, api
-from logd.cluster.controller import check_topic_name
+from logd.cluster.controller import RECORDS_PER_REQUEST_MAX, NewTopic, check_topic_name
 from logd.cluster.image import Image, Topic
 from logd.errors import ErrorCode, Refused
 from logd.wire.message import ZERO_UUID
@@ -33,7 +33,7 @@ from logd.wire.schemas.metadata import (
 TOPIC_OPERATIONS = 3576
 """Bits of what may be done to a topic, when nobody restricts it: read, write, create, describe, ... (KIP-430)."""
 
-CREATED_MAX = 100
+CREATED_MAX = 1000
 """Topics that one request makes; the next one makes others, as clients ask again for what they were told is unknown."""
 
 CLUSTER_OPERATIONS = 8096
@@ -73,16 +73,16 @@ def _to_create(call: Call, request: MetadataRequest, names: Iterable[str]) -> li
     if not (allowed and services.settings.auto_create_topics_enable):
         return []
     known = services.cluster.image.topics
-    return list(islice((name for name in names if name not in known and valid_topic_name(name)), CREATED_MAX))
+    most = min(CREATED_MAX, RECORDS_PER_REQUEST_MAX // (services.settings.num_partitions + 1))
+    return list(islice((name for name in names if name not in known and valid_topic_name(name)), max(most, 1)))
 
 
 async def _after_creation(call: Call, missing: list[str], answer: MetadataResponse) -> MetadataResponse:
     """Make the topics, then answer as Kafka does: "unknown" once more, and found at the next request."""
-    for name in missing:
-        try:
-            await call.services.cluster.ensure_topic(name)
-        except Refused as refused:
-            _set_error(answer, name, refused.code)
+    made = await call.services.cluster.create_topics([NewTopic(name) for name in missing])
+    for name, result in zip(missing, made, strict=True):
+        if isinstance(result, Refused):
+            _set_error(answer, name, result.code)
     return answer
 
 

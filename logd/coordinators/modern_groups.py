@@ -60,6 +60,8 @@ class ModernLimits(msgspec.Struct, frozen=True):
     assignors: tuple[str, ...] = ("uniform", "range")
 
 
+NONE_LEFT = frozenset[str]()
+
 GiveBack = Callable[[ModernGroup, int], Iterator[Effect]]
 """Given the group as it is to be, and the time in ms."""
 
@@ -72,7 +74,8 @@ class ModernGroups:
         self.own_limits: Mapping[str, ModernLimits] = {}
         self.groups: dict[str, ModernGroup] = {}
         self.topics = TopicsView()
-        self._checked: dict[str, int] = {}
+        self._checked: dict[str, tuple[int, frozenset[str]]] = {}
+        """Soft, by group: the version of the topics it was held against, and its expressions that were not yet."""
         self.awaited: set[tuple[str, str]] = set()
         """Soft: (group, member) of classic members that were told to join again."""
         self.give_back: GiveBack | None = None
@@ -160,7 +163,8 @@ class ModernGroups:
             return False
         settled = request.member_epoch == current.epoch == group.target_epoch == group.epoch
         same = member.client_id == event.client_id and member.client_host == event.client_host
-        return settled and same and member.classic is None and self._checked.get(group.group_id) == self.topics.version
+        checked = self._checked.get(group.group_id) == (self.topics.version, NONE_LEFT)
+        return settled and same and member.classic is None and checked
 
     def _go_on(
         self, draft: Draft, event: Asked, request: ConsumerGroupHeartbeatRequest, now_ms: int
@@ -199,11 +203,12 @@ class ModernGroups:
     def renew_epoch(self, draft: Draft, changed: bool, now_ms: int) -> None:
         """Raise the group epoch when a member subscribes to something else, or its topics are not what they were."""
         group_id, version = draft.group.group_id, self.topics.version
-        if not changed and self._checked.get(group_id) == version:
+        seen, left = self._checked.get(group_id, (-1, NONE_LEFT))
+        if not changed and seen == version and not left:
             return
-        if self._checked.get(group_id) != version:
-            resolve_again(draft, self.topics, now_ms)
-            self._checked[group_id] = version
+        if seen != version:
+            left = frozenset(draft.group.regexes)
+        self._checked[group_id] = (version, resolve_again(draft, self.topics, left, now_ms))
         topics_hash = self.hash_of(draft.group)
         known = draft.group.epoch
         epoch = max(known, FIRST_EPOCH) + (changed or topics_hash != draft.group.topics_hash)

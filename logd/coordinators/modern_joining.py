@@ -21,7 +21,21 @@ from logd.coordinators.modern_regex import Expression
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 
-EXPRESSIONS_MAX = 100
+STATES_KEPT_MAX = 20_000
+"""Of all automata that one shard remembers: 3 MB or so."""
+
+NAMES_LOOKED_MAX = 40_000
+RESOLVED_BYTES_MAX = 256 * 1024
+"""What bringing a group's expressions up to date may cost within one heartbeat: names looked at, and bytes of topics
+written. The next heartbeat goes on where this one stopped."""
+
+
+class _Known(msgspec.Struct, frozen=True):
+    """What an expression stood for among `names`."""
+
+    expression: Expression
+    names: Mapping[str, Topic]
+    found: tuple[str, ...]
 
 
 class TopicsView:
@@ -31,18 +45,39 @@ class TopicsView:
         self.version = -1
         self.by_name: Mapping[str, Topic] = {}
         self.by_id: Mapping[bytes, Topic] = {}
-        self._expressions: dict[str, Expression] = {}
+        self.looked = 0
+        """Names that expressions have been held against, ever."""
+        self._known: dict[str, _Known] = {}
+        self._states = 0
 
     def see(self, version: int, by_name: Mapping[str, Topic], by_id: Mapping[bytes, Topic]) -> None:
         self.version, self.by_name, self.by_id = version, by_name, by_id
 
     def resolve(self, regex: str, now_ms: int) -> Resolved:
-        """:raises Refused: INVALID_REGULAR_EXPRESSION."""
-        expression = self._expressions.pop(regex, None) or Expression(regex)
-        if len(self._expressions) >= EXPRESSIONS_MAX:
-            del self._expressions[next(iter(self._expressions))]
-        self._expressions[regex] = expression
-        return Resolved(tuple(expression.resolve(self.by_name)), self.version, now_ms)
+        """What an expression stands for now; only names that are new since it was last asked are looked at.
+
+        :raises Refused: INVALID_REGULAR_EXPRESSION.
+        """
+        known = self._known.get(regex)
+        if known is None:
+            known = _Known(Expression(regex), {}, ())
+        names = self.by_name
+        if names is not known.names:
+            fresh = names.keys() - known.names.keys()
+            self.looked += len(fresh)
+            found = [name for name in known.found if name in names] + known.expression.resolve(fresh)
+            known = _Known(known.expression, names, tuple(sorted(found)))
+        self._remember(regex, known)
+        return Resolved(known.found, self.version, now_ms)
+
+    def _remember(self, regex: str, known: _Known) -> None:
+        """Keep it as the latest; the ones asked for longest ago make room."""
+        if self._known.pop(regex, None) is None:
+            self._states += known.expression.size
+        self._known[regex] = known
+        while self._states > STATES_KEPT_MAX and len(self._known) > 1:
+            oldest = next(iter(self._known))
+            self._states -= self._known.pop(oldest).expression.size
 
 
 def check_room(group: ModernGroup, request: ConsumerGroupHeartbeatRequest, size_max: int) -> None:
@@ -154,15 +189,27 @@ def drop_unused(draft: Draft) -> None:
         draft.put_regex(regex, None)
 
 
-def resolve_again(draft: Draft, topics: TopicsView, now_ms: int) -> None:
-    """Bring the group's expressions to the topics that there are now; one that became too dear stays as it was."""
-    for regex, known in tuple(draft.group.regexes.items()):
+def resolve_again(draft: Draft, topics: TopicsView, left: frozenset[str], now_ms: int) -> frozenset[str]:
+    """Bring these expressions of a group to the topics that there are now; those for which it is too much are returned.
+
+    One that became too dear stays as it was.
+    """
+    looked_max, room = topics.looked + NAMES_LOOKED_MAX, RESOLVED_BYTES_MAX
+    for regex in sorted(left):
+        if topics.looked >= looked_max or room <= 0:
+            return left
+        left -= {regex}
+        known = draft.group.regexes.get(regex)
+        if known is None:
+            continue
         try:
             resolved = topics.resolve(regex, now_ms)
         except Refused:
             continue
         if resolved.topics != known.topics:
+            room -= sum(map(len, resolved.topics))
             draft.put_regex(regex, resolved)
+    return left
 
 
 def reported_by(partitions: Iterable[tuple[bytes, Iterable[int]]] | None) -> Reported | None:

@@ -19,7 +19,6 @@ DEPTH_MAX = 50
 STATES_MAX = 5000
 STEPS_MAX = 100_000
 """To build an expression, and for the names of one resolution: some tenths of a second at most."""
-KEPT_MAX = 2000
 
 DIGITS = frozenset(string.digits)
 WORD = frozenset(string.ascii_letters + string.digits + "_")
@@ -283,6 +282,17 @@ class _Parser:
 _MATCH, _SPLIT, _SET, _START, _END = range(5)
 
 
+class _Place(dict[str, "_Place"]):
+    """Where the automaton may be after some characters: the places that the next ones lead to, as far as tried."""
+
+    __slots__ = ("accepts", "at")
+
+    def __init__(self, at: frozenset[int]) -> None:
+        super().__init__()
+        self.at = at
+        self.accepts: bool | None = None
+
+
 class Expression:
     """One compiled expression.
 
@@ -295,10 +305,15 @@ class Expression:
         self.text = text
         self._states: list[tuple[int, frozenset[str], tuple[int, ...]]] = [(_MATCH, LEGAL, ())]
         self._steps = 0
-        self._moves: dict[tuple[frozenset[int], str], frozenset[int]] = {}
+        self._places: dict[frozenset[int], _Place] = {}
         first = self._build(_Parser(text).parse(), 0)
         self._steps = 0
         self._first = self._closure([first], start=True, end=False)
+
+    @property
+    def size(self) -> int:
+        """States of the automaton: what it costs to keep."""
+        return len(self._states)
 
     def resolve(self, names: Iterable[str]) -> list[str]:
         """The names that match as a whole, sorted.
@@ -306,28 +321,37 @@ class Expression:
         :raises Refused: INVALID_REGULAR_EXPRESSION, when that costs too many steps.
         """
         self._steps = 0
-        return sorted(name for name in names if self.matches(name))
+        try:
+            return sorted(name for name in names if self.matches(name))
+        finally:
+            self._places.clear()
 
     def matches(self, name: str) -> bool:
         """Whether the whole of `name` matches."""
-        at = self._first
-        self._spend(1)
+        place = self._place(self._first)
         for char in name:
-            key = (at, char)
-            found = self._moves.get(key)
-            if found is None:
-                if len(self._moves) >= KEPT_MAX:
-                    self._moves.clear()
-                found = self._moves[key] = self._move(at, char)
-            at = found
-            if not at:
+            following = place.get(char)
+            if following is None:
+                following = place[char] = self._move(place.at, char)
+            place = following
+            if not place.at:
                 return False
-        return 0 in self._closure(list(at), start=not name, end=True)
+        if not name:
+            return 0 in self._closure(list(place.at), start=True, end=True)
+        if place.accepts is None:
+            place.accepts = 0 in self._closure(list(place.at), start=False, end=True)
+        return place.accepts
 
-    def _move(self, at: frozenset[int], char: str) -> frozenset[int]:
+    def _place(self, at: frozenset[int]) -> _Place:
+        found = self._places.get(at)
+        if found is None:
+            found = self._places[at] = _Place(at)
+        return found
+
+    def _move(self, at: frozenset[int], char: str) -> _Place:
         reached = [self._states[state][2][0] for state in at if self._reads(state, char)]
         self._spend(len(at))
-        return self._closure(reached, start=False, end=False)
+        return self._place(self._closure(reached, start=False, end=False))
 
     def _reads(self, state: int, char: str) -> bool:
         kind, chars, _ = self._states[state]

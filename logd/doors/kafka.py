@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from logd.apis.dispatch import Hangup, Parts, Pending, Ready, start
+from logd.apis.dispatch import Hangup, Large, Parts, Pending, Ready, start
 from logd.apis.registry import Connection, Services
 from logd.chronicle import connection_note
 from logd.errors import DecodeError
@@ -36,9 +36,6 @@ COALESCED_BYTES_MAX = 64 * 1024
 TURN_REQUESTS_MAX = 32
 """Requests that one connection may start before others get their turn."""
 
-BIG_REQUEST_BYTES = 64 * 1024
-"""A request other than Produce over this size has so many elements that others get their turn after it."""
-
 TURN_RECEIVES_MAX = 4
 """Times that a connection may find bytes waiting before others get their turn."""
 
@@ -50,7 +47,6 @@ waiting for bytes that are there costs two."""
 PENDING_MAX = 64
 """Parked answers of one connection: a producer has 5 requests in flight, the rest is patience."""
 
-PRODUCE = 0
 PRODUCE_HEAD = b"\0\0"
 """How the frame of a Produce request begins."""
 
@@ -84,7 +80,7 @@ class Peer:
         self.services = services
         self.frames = FrameBuffer(min(settings.socket_first_request_max_bytes, settings.socket_request_max_bytes))
         self.request_bytes_max = settings.socket_request_max_bytes
-        self.pending: deque[Pending | Ready] = deque()
+        self.pending: deque[Pending | Large | Ready] = deque()
         self.held: memoryview | None = None
         self.closing = False
         self.drained = False  # the last receive took all that there was
@@ -202,14 +198,12 @@ class Peer:
                 result = start(frame, self.connection, self.services)
                 self.frames.limit = self.request_bytes_max
                 turn += 1
-                if len(frame) > BIG_REQUEST_BYTES and frame[:2] != PRODUCE_HEAD:
-                    self.unbroken = TURN_RECEIVES_MAX
-                if isinstance(result, Pending):
+                if isinstance(result, Pending | Large):
                     if out:  # goes before it, and nobody else may be sending then
                         await self._send_before(result, out)
                         out, size_bytes = [], 0
-                    if result.head.api_key == PRODUCE and not result.in_order:
-                        self.frames.detach()  # its records are views of the frame; all else was copied by the decoder
+                    if result.keeps_frame:
+                        self.frames.detach()
                     self._park(result)
                 elif self.pending:
                     self._park(Ready(result))
@@ -230,14 +224,14 @@ class Peer:
             await self._send(out)
         return True
 
-    async def _send_before(self, pending: Pending, out: Parts) -> None:
+    async def _send_before(self, pending: Pending | Large, out: Parts) -> None:
         try:
             await self._send(out)
         except BaseException:
             pending.drop()
             raise
 
-    def _park(self, answer: Pending | Ready) -> None:
+    def _park(self, answer: Pending | Large | Ready) -> None:
         self.pending.append(answer)
         self.arrived.set()
 

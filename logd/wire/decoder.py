@@ -31,10 +31,10 @@ frame of 100 MB could take 5 GB. A million is what the metadata of the biggest r
 """
 
 REQUEST_ELEMENTS_MAX = 100_000
-"""The same for a request, which is decoded and answered in one turn of the loop, at some microseconds an element.
+"""The same for a request that is decoded and answered in one turn of the loop, at some microseconds an element."""
 
-Nobody sends as many: who wants to know of everything names nothing.
-"""
+LARGE_ELEMENTS_MAX = 350_000
+"""The same for a request that a thread decodes: a hundred thousand topics with a partition and its replica each."""
 
 
 def uvarint_tail(b: memoryview, first: int, p: int) -> tuple[int, int]:

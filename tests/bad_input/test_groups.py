@@ -73,6 +73,18 @@ def test_a_subscription_that_is_rubbish(peer: Peer, metadata: bytes) -> None:
     assert answer["members"][0]["metadata"] == metadata
 
 
+def test_ten_mebibytes_of_metadata(peer: Peer) -> None:
+    """It joins, but can't be written down: its SyncGroup is refused as Kafka refuses it, and others may join."""
+    rows = [{"name": "range", "metadata": bytes(10 << 20)}]
+    member_id = join(peer, protocols=rows)["member_id"]
+    answer = join(peer, protocols=rows, member_id=member_id)
+    assert (answer["error_code"], len(answer["members"])) == (0, 1)
+    given = [{"member_id": member_id, "assignment": bytes(10 << 20)}]
+    body = {"group_id": "g", "generation_id": 1, "member_id": member_id, "assignments": given}
+    assert peer.ask("SyncGroup", 3, **body)["error_code"] == ErrorCode.UNKNOWN_SERVER_ERROR
+    assert join(peer)["error_code"] == ErrorCode.MEMBER_ID_REQUIRED
+
+
 @pytest.mark.parametrize(
     ("fields", "code"),
     [
@@ -118,6 +130,14 @@ def test_metadata_of_a_commit(peer: Peer) -> None:
     """offset.metadata.max.bytes."""
     assert commit(peer, metadata="x" * 4096) == 0
     assert commit(peer, metadata="x" * 4097) == ErrorCode.OFFSET_METADATA_TOO_LARGE
+
+
+def test_negative_offsets(peer: Peer) -> None:
+    """They mean nothing to a consumer, and are kept as Kafka keeps them."""
+    for offset in (-1, -2, -(2**63)):
+        assert commit(peer, offset) == 0
+        found = peer.ask("OffsetFetch", 7, group_id="g", topics=None)["topics"][0]["partitions"][0]
+        assert found["committed_offset"] == offset
 
 
 def test_commit_for_a_topic_that_is_not_there(peer: Peer) -> None:

@@ -161,6 +161,25 @@ def test_topics_grow_come_and_go() -> None:
     assert (topic_id("a1"), 0) not in one.places()
 
 
+def test_many_expressions_are_brought_up_to_date_in_turns() -> None:
+    """What one heartbeat may write is bounded; the next ones go on until all members have the new topic."""
+    names = {f"t{'o' * 200}{index}": 1 for index in range(300)}
+    shard = ModernShard(modern=ModernLimits(size_max=20), **names)
+    clients = [Client(shard, f"m{index}", subscribed_topic_regex=f"(t|x{index}).*") for index in range(12)]
+    settle(*clients, rounds=4)
+    shard.tell(tnew=1)
+    group = shard.machine.modern.groups["g"]
+    behind = []
+    for _ in range(6):
+        clients[0].beat()
+        behind.append(sum("tnew" not in resolved.topics for resolved in group.regexes.values()))
+    assert 0 < behind[0] < 12
+    assert behind[-1] == 0
+    assert shard.replayed().modern.groups["g"].regexes == group.regexes
+    settle(*clients, rounds=6)
+    assert sum((topic_id("tnew"), 0) in client.places() for client in clients) == 1
+
+
 def test_static_members() -> None:
     """An instance that left for a while comes back under another id to what it had; nobody else takes its place."""
     shard = ModernShard(t=4)

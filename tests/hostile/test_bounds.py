@@ -15,7 +15,7 @@ from logd.chronicle import Chronicle, Subject
 from logd.errors import ErrorCode, Refused
 from logd.node import SystemClock
 from logd.testing.broker import Broker
-from logd.wire.decoder import REQUEST_ELEMENTS_MAX
+from logd.wire.decoder import LARGE_ELEMENTS_MAX
 from logd.wire.schemas.describe_configs import DescribeConfigsRequest, DescribeConfigsResource
 from logd.wire.schemas.metadata import MetadataRequest, MetadataRequestTopic
 from logd.wire.schemas.offset_fetch import OffsetFetchRequest, OffsetFetchRequestGroup
@@ -41,7 +41,7 @@ def peer(broker: Broker) -> Iterator[Peer]:
 
 def test_too_many_elements(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
     """A request of more elements than any needs is not decoded: the connection is closed, and the log says why."""
-    names = [MetadataRequestTopic(name="a") for _ in range(REQUEST_ELEMENTS_MAX + 1)]
+    names = [MetadataRequestTopic(name="a") for _ in range(LARGE_ELEMENTS_MAX + 1)]
     with caplog.at_level(logging.WARNING, "logd"):
         peer.send(MetadataRequest(names, allow_auto_topic_creation=False), 9)
         assert peer.closed()
@@ -50,13 +50,13 @@ def test_too_many_elements(peer: Peer, caplog: pytest.LogCaptureFixture) -> None
 
 def test_as_many_elements_as_may_be(peer: Peer) -> None:
     """One element less is answered."""
-    names = [MetadataRequestTopic(name="a") for _ in range(REQUEST_ELEMENTS_MAX)]
+    names = [MetadataRequestTopic(name="a") for _ in range(LARGE_ELEMENTS_MAX)]
     assert len(peer.ask(MetadataRequest(names, allow_auto_topic_creation=False), 9).topics) == 1
 
 
 def test_new_topics_by_the_hundred(peer: Peer) -> None:
-    """Metadata for many new topics makes a hundred of them at a time."""
-    names = [MetadataRequestTopic(name=f"new-{number:03d}") for number in range(CREATED_MAX + 20)]
+    """Metadata for many new topics makes a thousand of them at a time."""
+    names = [MetadataRequestTopic(name=f"new-{number:04d}") for number in range(CREATED_MAX + 20)]
     for there in (0, CREATED_MAX, CREATED_MAX + 20):
         answer = peer.ask(MetadataRequest(names, allow_auto_topic_creation=True), 9)
         assert sum(topic.error_code == 0 for topic in answer.topics) == there

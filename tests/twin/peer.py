@@ -33,6 +33,10 @@ class Connection:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._waiting: list[tuple[str, int, int]] = []
 
+    def be_patient(self, seconds: float) -> None:
+        """Wait longer for answers."""
+        self._socket.settimeout(seconds)
+
     def close(self) -> None:
         self._socket.close()
 
