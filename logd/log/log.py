@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
-from logd.log import recovery, retention
+from logd.log import recovery, retention, truncation
 from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
 from logd.log.checkpoints import Checkpoints
 from logd.log.disk import PASSING, Disk, RealDisk
@@ -27,7 +27,6 @@ from logd.log.flush import FlushJob, mark_unflushed
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.markers import build_marker, note_marker
 from logd.log.producers import Kept, Producers, Verification
-from logd.log.restoring import restore_producers
 from logd.log.retention import Doomed, Removal
 from logd.log.search import Scan, search
 from logd.log.segment import (
@@ -520,63 +519,15 @@ class Log:
         if offset >= self.end_offset:
             return self.end_offset
         try:
-            return self._truncate(max(offset, self.start_offset))
+            self.segments = truncation.cut_back(self, self._disk, max(offset, self.start_offset))
         except StorageFailed as failure:
             self.fail(failure)
             mark_unflushed(self._disk, self.path)
             raise
-
-    def _truncate(self, offset: int) -> int:
-        at = max(0, bisect_right(self._bases, offset) - 1)
-        segment = self.segments[at]
-        position = segment.locate(offset) if offset > segment.base_offset else 0
-        end = segment.base_offset_at(position) if position < segment.size else segment.next_offset
-        if end < self.start_offset:
-            return self._start_over()
-        checkpoints = self.checkpoints
-        point = min(checkpoints.state.recovery_point, end)
-        self.high_watermark = min(self.high_watermark, end)
-        self.flushed_offset = min(self.flushed_offset, end)
-        self.cleaned_offset = min(self.cleaned_offset, end)
-        self.epochs.truncate_end(end)
-        checkpoints.forget_flushed()
-        checkpoints.write(checkpoints.state_of(self, point=point, flushed=self.flushed_offset, has_snapshot=True))
-        for later in self.segments[at + 1 :]:
-            recovery.remove_segment(self._disk, later)
-        del self.segments[at + 1 :], self._bases[at + 1 :]
-        for earlier in (one for one in self._unfinished if one in self.segments[:at]):
-            earlier.write_sealed()  # or the new end would not be flushed
-            earlier.finished = True
+        self._bases = [segment.base_offset for segment in self.segments]
+        self._active = self.segments[-1]
         self._unfinished = []
-        segment.truncate(position, end)
-        self._active = segment
-        self.aborted.truncate(end)
-        segment.write_aborted(self.aborted.part(segment.base_offset, end))
-        checkpoints.forget_indexed()
-        self.end_offset = self.flushed_offset = end
-        checkpoints.remove_snapshots(end)
-        snapshots, committed = checkpoints.snapshots, self.high_watermark
-        restore_producers(self._disk, self.path, self.producers, snapshots, self.segments, end, committed=committed)
-        return end
-
-    def _start_over(self) -> int:
-        """Drop all batches; the log goes on, empty, at its start offset."""
-        start = self.start_offset
-        self.flushed_offset = self.high_watermark = self.end_offset = start
-        self.epochs.truncate_end(start)
-        self.aborted.truncate(start)
-        checkpoints = self.checkpoints
-        checkpoints.forget_flushed()
-        checkpoints.write(checkpoints.state_of(self, point=start, flushed=start, has_snapshot=False))
-        for segment in self.segments:
-            recovery.remove_segment(self._disk, segment)
-        checkpoints.remove_snapshots(-1)
-        self._active = Segment(self._disk, self.path, start, self._active.changed_ms)
-        self.segments, self._bases, self._unfinished = [self._active], [start], []
-        checkpoints.forget_indexed()
-        self.producers.clear()
-        self._disk.sync_directory(self.path)
-        return start
+        return self.end_offset
 
     # Flushing
 
