@@ -6,6 +6,8 @@ Pure: opens and resolves nothing.
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import msgspec
 
 from logd.config.settings import Settings
@@ -40,9 +42,21 @@ def listeners(settings: Settings) -> list[Listener]:
 
 
 def advertised(settings: Settings) -> dict[str, Listener]:
-    """The addresses that clients are told, by listener name; a name that is absent advertises what was connected to."""
+    """The addresses that clients are told, by listener name; a name that is absent advertises what was connected to.
+
+    Where none is set, a listener whose host is a name and no IP address tells that name, as Kafka's does.
+    """
+    told = {listener.name: listener for listener in listeners(settings) if _is_name(listener.host)}
     found = [parse_listener("advertised.listeners", text) for text in settings.advertised_listeners]
-    return {listener.name: listener for listener in found}
+    return told | {listener.name: listener for listener in found}
+
+
+def _is_name(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return bool(host)
+    return False
 
 
 def check_listeners(settings: Settings) -> None:

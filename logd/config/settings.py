@@ -111,8 +111,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     advertised_listeners: Annotated[
         tuple[str, ...],
         _list(
-            "Addresses that clients are told, NAME://HOST:PORT. Empty on a single plain node: "
-            "each client is told the address that it connected to."
+            "Addresses that clients are told, NAME://HOST:PORT. Empty on a single plain node: each client is told the "
+            "host in listeners if it is a name, else the address that it connected to."
         ),
     ] = ()
     listener_security_protocol_map: Annotated[

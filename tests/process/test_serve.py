@@ -36,6 +36,15 @@ def test_two_listeners(tmp_path: Path) -> None:
                 produce(source, "both", [address.encode()])
 
 
+def test_a_listener_that_is_given_by_name(tmp_path: Path) -> None:
+    """Clients are told the name, as by Kafka; of a listener that is given by address, what they connected to."""
+    with Server(tmp_path / "data", "--listen", "localhost:0") as server:
+        for address in server.bootstrap.split(","):
+            brokers = AdminClient({"bootstrap.servers": address}).list_topics(timeout=PATIENCE_S).brokers
+            assert [f"{broker.host}:{broker.port}" for broker in brokers.values()] == [address]
+        assert [address.partition(":")[0] for address in server.bootstrap.split(",")] == ["localhost", "127.0.0.1"]
+
+
 def test_sigterm_keeps_everything(tmp_path: Path) -> None:
     """After SIGTERM it exits with 0, and what was acknowledged is there when it comes back."""
     with Server(tmp_path / "data") as server:
