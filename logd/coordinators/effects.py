@@ -81,4 +81,13 @@ class SendMarkers(msgspec.Struct, frozen=True):
     written: object
 
 
-Effect = Append | Reply | Arm | Disarm | SendMarkers | Note
+class TakeProducerId(msgspec.Struct, frozen=True):
+    """Have a producer id that nobody ever had, which may take a write, then hand `event` to the machine with it.
+
+    :param event: has a field `new_producer_id`.
+    """
+
+    event: object
+
+
+Effect = Append | Reply | Arm | Disarm | SendMarkers | TakeProducerId | Note

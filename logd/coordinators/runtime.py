@@ -18,7 +18,7 @@ import trio
 
 from logd.chronicle import Note
 from logd.clock import Clock
-from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers
+from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers, TakeProducerId
 from logd.coordinators.journal import Batch, Journal, Producer, RecordBytes
 from logd.coordinators.timer import Timer
 from logd.errors import ErrorCode, Refused, StorageFailed
@@ -98,7 +98,8 @@ class Runtime:
     """One machine over one journal. Everything but :meth:`load` and :meth:`release` is synchronous.
 
     :param limit_ms: how long a reply may wait for what was written before it.
-    :param send: has markers written, when the offset that it is given is committed.
+    :param send: does in a task what a step can't: markers, written when the offset that it is given is committed, and
+        new producer ids.
     :param tell: remembers what happened, for those who ask why.
     """
 
@@ -111,7 +112,7 @@ class Runtime:
         timer: Timer,
         clock: Clock,
         limit_ms: int,
-        send: Callable[[SendMarkers, int], None] | None = None,
+        send: Callable[[SendMarkers | TakeProducerId, int], None] | None = None,
         tell: Callable[[Note, int], None] | None = None,
     ) -> None:
         self.name = name
@@ -155,7 +156,7 @@ class Runtime:
                 case Note():
                     if self._tell is not None:
                         self._tell(effect, now_ms)
-                case SendMarkers():
+                case SendMarkers() | TakeProducerId():
                     assert self._send is not None, "only transactions have markers"
                     self._send(effect, self._written)
 

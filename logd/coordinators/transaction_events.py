@@ -34,11 +34,17 @@ class MarkersWritten(msgspec.Struct, frozen=True):
 
 
 class TransactionExpired(msgspec.Struct, frozen=True):
-    """A transaction is open for longer than its producer's transaction.timeout.ms."""
+    """A transaction is open for longer than its producer's transaction.timeout.ms.
+
+    :param started_ms: when it began: with old clients the next one has the same producer and epoch.
+    :param new_producer_id: an id that nobody ever had, once it was asked for; else -1.
+    """
 
     transactional_id: str
     producer_id: int
     epoch: int
+    started_ms: int
+    new_producer_id: int = -1
 
 
 class IdleSwept(msgspec.Struct, frozen=True):

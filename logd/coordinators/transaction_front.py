@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import trio
 
+from logd.cluster.store import StoreUnusable
 from logd.coordinators.front import TOPIC as OFFSETS_TOPIC
 from logd.coordinators.front import Waiter
 from logd.coordinators.journal import partition_journals
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from logd.clock import Clock
     from logd.cluster.image import Image
     from logd.coordinators import shards
-    from logd.coordinators.effects import SendMarkers
+    from logd.coordinators.effects import SendMarkers, TakeProducerId
     from logd.coordinators.journal import Journal
     from logd.coordinators.markers import Marker
     from logd.coordinators.runtime import Runtime
@@ -128,10 +130,14 @@ class TransactionCoordinator:
         self._shards.close()
 
     def _open_shard(self, name: str, index: int, journal: Journal, timer: Timer) -> Runtime:
+        from logd.coordinators.effects import TakeProducerId
         from logd.coordinators.transaction_events import MarkersWritten
         from logd.coordinators.transaction_shard import open_shard
 
-        def send(effect: SendMarkers, offset: int) -> None:
+        def send(effect: SendMarkers | TakeProducerId, offset: int) -> None:
+            if isinstance(effect, TakeProducerId):
+                self._shards.start(partial(self._take_id, runtime, effect))
+                return
             assert isinstance(effect.written, MarkersWritten)
             ended = self._ending[effect.written.transactional_id] = trio.Event()
             self._shards.start(partial(self._send, runtime, journal, effect, offset, ended))
@@ -284,7 +290,25 @@ class TransactionCoordinator:
             raise Refused(ErrorCode.COORDINATOR_NOT_AVAILABLE, f"{OFFSETS_TOPIC} is not there: find the coordinator")
         return OFFSETS_TOPIC, shard_of(group_id, len(topic.partitions))
 
-    # Markers
+    # What the machine wants done
+
+    async def _take_id(self, runtime: Runtime, effect: TakeProducerId) -> None:
+        """Get a producer id, as often as it takes, then tell the machine."""
+        from logd.coordinators.transaction_events import TransactionExpired
+
+        event = effect.event
+        assert isinstance(event, TransactionExpired)
+        pause_s = RETRY_S
+        while runtime.serving:
+            try:
+                new_id = await self._next_id()
+            except (Refused, StorageFailed, StoreUnusable) as why:
+                logger.warning("%r is past its timeout, and waits for a producer id: %s", event.transactional_id, why)
+                await trio.sleep(pause_s)
+                pause_s = min(pause_s * 2, RETRY_MAX_S)
+            else:
+                runtime.step(msgspec.structs.replace(event, new_producer_id=new_id))
+                return
 
     async def _send(
         self, runtime: Runtime, journal: Journal, effect: SendMarkers, offset: int, ended: trio.Event

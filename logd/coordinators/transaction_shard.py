@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from logd.clock import Clock
     from logd.config import Settings
-    from logd.coordinators.effects import SendMarkers
+    from logd.coordinators.effects import SendMarkers, TakeProducerId
     from logd.coordinators.journal import Journal
     from logd.coordinators.timer import Timer
 
@@ -31,7 +31,7 @@ def open_shard(
     level: int,
     timer: Timer,
     clock: Clock,
-    send: Callable[[SendMarkers, int], None],
+    send: Callable[[SendMarkers | TakeProducerId, int], None],
 ) -> Runtime:
     """A runtime of transactions that is not loaded yet."""
     limits = TransactionLimits(

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from logd.coordinators import transaction_listing
-from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers
+from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers, TakeProducerId
 from logd.coordinators.journal import Producer
 from logd.coordinators.transaction import (
     EPOCH_BUMP_VERSION,
@@ -174,7 +174,9 @@ class TransactionMachine:
         if named:
             check_instance(transaction, transactional_id, request.producer_id, request.producer_epoch)
         if transaction.state is State.ONGOING:
-            yield from self._end(transactional_id, transaction, False, self.level, now_ms, event, fence=True)
+            yield from self._end(
+                transactional_id, transaction, False, self.level, now_ms, event.new_producer_id, fence=True
+            )
             yield Reply(event.to, ending(transactional_id, State.PREPARE_ABORT))
             return
         expected = request.producer_epoch if named else None
@@ -246,7 +248,7 @@ class TransactionMachine:
             verdict = check_end_old(transaction, transactional_id, commit, request.producer_epoch)
         after = transaction
         if not verdict.done:
-            after = yield from self._end(transactional_id, transaction, commit, version, now_ms, event)
+            after = yield from self._end(transactional_id, transaction, commit, version, now_ms, event.new_producer_id)
         if after.next_producer_id == NO_PRODUCER_ID:
             yield Reply(event.to, EndTxnResponse(0, 0, after.producer_id, after.epoch))
         else:
@@ -259,12 +261,11 @@ class TransactionMachine:
         commit: bool,
         version: int,
         now_ms: int,
-        event: TransactionAsked | None,
+        new_id: int,
         *,
         fence: bool = False,
     ) -> Generator[Effect, None, Transaction]:
         """Decide the end, then have the markers written."""
-        new_id = event.new_producer_id if event is not None else NO_PRODUCER_ID
         after = prepared(transaction, commit, version, now_ms, fence=fence, new_id=new_id)
         if version >= EPOCH_BUMP_VERSION:
             self.before[transactional_id] = transaction.epoch
@@ -295,8 +296,14 @@ class TransactionMachine:
         transaction = self.transactions.get(event.transactional_id)
         if transaction is None or transaction.state is not State.ONGOING:
             return
-        if (transaction.producer_id, transaction.epoch) == (event.producer_id, event.epoch):
-            yield from self._end(event.transactional_id, transaction, False, self.level, now_ms, None, fence=True)
+        told = (event.producer_id, event.epoch, event.started_ms)
+        if (transaction.producer_id, transaction.epoch, transaction.started_ms) != told:
+            return
+        new_id = event.new_producer_id
+        if transaction.exhausted and self.level >= EPOCH_BUMP_VERSION and new_id == NO_PRODUCER_ID:
+            yield TakeProducerId(event)
+            return
+        yield from self._end(event.transactional_id, transaction, False, self.level, now_ms, new_id, fence=True)
 
     def _sweep(self, event: IdleSwept, now_ms: int) -> Iterator[Effect]:
         """Forget the ids that nobody used for long; what is more than one batch comes soon after."""
@@ -337,7 +344,7 @@ def _append(transactional_id: str, after: Transaction) -> Append:
 
 
 def _watch(transactional_id: str, transaction: Transaction, after_ms: int) -> Arm:
-    event = TransactionExpired(transactional_id, transaction.producer_id, transaction.epoch)
+    event = TransactionExpired(transactional_id, transaction.producer_id, transaction.epoch, transaction.started_ms)
     return Arm(_key(transactional_id), after_ms, event)
 
 

@@ -12,17 +12,21 @@ import trio.testing
 
 from logd.cluster.cluster import Cluster, open_cluster
 from logd.cluster.image import Broker
-from logd.cluster.store import MemoryStore
+from logd.cluster.store import MemoryStore, StoreUnusable
 from logd.config import Settings
+from logd.coordinators.effects import Record
 from logd.coordinators.journal import Journal, MemoryJournal
 from logd.coordinators.markers import Marker
 from logd.coordinators.shards import shard_of
+from logd.coordinators.transaction import EPOCH_LAST, Transaction
 from logd.coordinators.transaction_front import RETRY_S, TOPIC, TransactionCoordinator
-from logd.errors import ErrorCode, Refused
+from logd.coordinators.transaction_records import VALUE_VERSION, to_bytes
+from logd.errors import ErrorCode, Refused, StorageFailed
 from logd.wire.message import Message
 from logd.wire.schemas.describe_transactions import DescribeTransactionsRequest, DescribeTransactionsResponse
 from logd.wire.schemas.end_txn import EndTxnRequest
 from logd.wire.schemas.init_producer_id import InitProducerIdRequest
+from logd.wire.schemas.transaction_records import TransactionLogKey
 
 pytestmark = pytest.mark.trio
 
@@ -59,11 +63,14 @@ class House:
     """A coordinator in a cluster of one node, its shards in memory."""
 
     def __init__(self, cluster: Cluster, journals: dict[int, MemoryJournal]) -> None:
+        self.cluster = cluster
         self.journals = journals
         self.pen = Pen()
+        self.no_ids: list[Exception] = []
+        """Why there is no producer id, as often as there is none."""
         self.front = TransactionCoordinator(
             cluster=cluster,
-            ids=cluster.next_producer_id,
+            ids=self.next_id,
             clock=FixedClock(),
             markers=self.pen,
             journal_of=self.journal_of,
@@ -71,6 +78,15 @@ class House:
 
     def journal_of(self, index: int) -> Journal:
         return self.journals.setdefault(index, MemoryJournal())
+
+    async def next_id(self) -> int:
+        if self.no_ids:
+            raise self.no_ids.pop(0)
+        return await self.cluster.next_producer_id()
+
+    @property
+    def shards(self) -> int:
+        return len(self.cluster.image.topics[TOPIC].partitions)
 
     async def init(self) -> tuple[int, int]:
         answer: Any = await self.front.ask_with_id(ID, InitProducerIdRequest(ID, 60_000), 5)
@@ -172,9 +188,9 @@ async def test_a_no_that_waited_is_asked_again(autojump_clock: trio.testing.Mock
         await at.add(producer, *PLACES)
         at.pen.held = trio.Event()
         producer = await at.end(producer)
-        shards = len(at.front._cluster.image.topics[TOPIC].partitions)
-        neighbour = next(name for name in map(str, range(10_000)) if shard_of(name, shards) == shard_of(ID, shards))
-        journal = at.journals[shard_of(ID, shards)]
+        mine = shard_of(ID, at.shards)
+        neighbour = next(name for name in map(str, range(10_000)) if shard_of(name, at.shards) == mine)
+        journal = at.journals[mine]
         journal.held = True
         told: list[Any] = []
 
@@ -270,6 +286,29 @@ async def test_a_deadline_survives_loading(autojump_clock: trio.testing.MockCloc
         assert [marker.committed for marker, _ in after.pen.asked] == [False]
         assert await after.state() == "CompleteAbort"
         assert await after.add(producer, PLACES[0]) == {ErrorCode.PRODUCER_FENCED}
+
+
+async def test_a_timeout_at_the_last_epoch_takes_an_id(autojump_clock: trio.testing.MockClock) -> None:
+    """There is no id at first; it is asked for again. The marker has the epoch that nobody has, then comes the id."""
+    journals: dict[int, MemoryJournal] = {}
+    async with house(journals=journals) as at:
+        producer_id, _ = await at.init()
+        key = TransactionLogKey(ID)
+        worn = Transaction(producer_id, EPOCH_LAST, timeout_ms=60_000, previous_producer_id=producer_id)
+        journals[shard_of(ID, at.shards)].append([to_bytes(Record(key, worn.stored(), VALUE_VERSION))], 0)
+    async with house(at.cluster, journals) as after:
+        after.no_ids = [Refused(ErrorCode.NETWORK_EXCEPTION, "no"), StoreUnusable("no"), StorageFailed("d", OSError())]
+        assert await after.add((producer_id, EPOCH_LAST), *PLACES) == {ErrorCode.NONE}
+        await trio.sleep(59)
+        assert after.pen.asked == []
+        await trio.sleep(1 + RETRY_S * 10)
+        assert after.no_ids == []
+        assert after.pen.asked == [(Marker(producer_id, EPOCH_LAST + 1, False, 0, 2), PLACES)]
+        assert await after.state() == "CompleteAbort"
+        assert await after.add((producer_id, EPOCH_LAST), *PLACES) == {ErrorCode.INVALID_PRODUCER_ID_MAPPING}
+        renewed = await after.init()
+        assert renewed[0] > producer_id
+        assert renewed[1] == 1
 
 
 async def test_producers_are_told_apart(autojump_clock: trio.testing.MockClock) -> None:

@@ -74,6 +74,11 @@ def _run(story: Story, command: str) -> list[Effect]:
             return story.end(plain[0], producer, verb == "commit", transactional_id=transactional_id, version=version)
         case "mark":
             return story.mark()
+        case "wear-out":
+            story.wear_out(transactional_id, int(plain[0]))
+            return []
+        case "take-id":
+            return story.take_id()
         case "advance":
             return story.advance(int(plain[0]))
         case "reload":

@@ -93,6 +93,11 @@ class Stories(RuleBasedStateMachine):
         self.story.mark()
         self.story.step(effect.written)
 
+    @precondition(lambda self: self.story.untaken)
+    @rule()
+    def take_id(self) -> None:
+        self.story.take_id()
+
     @rule(ms=st.sampled_from([1, 1_000, 60_000, 120_000, 600_000]))
     def time_passes(self, ms: int) -> None:
         self.story.advance(ms)
@@ -141,7 +146,8 @@ class Stories(RuleBasedStateMachine):
         for transactional_id, found in self.story.machine.transactions.items():
             armed = ("transaction", transactional_id) in self.story.deadlines
             if found.state is State.ONGOING:
-                assert armed
+                expired = any(event.producer_id == found.producer_id for event in self.story.untaken)
+                assert armed or expired
             if found.state in PREPARED:
                 under_way = any(effect.producer == (found.producer_id, found.epoch) for effect in self.story.unsent)
                 assert armed or under_way

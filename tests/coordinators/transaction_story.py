@@ -1,7 +1,7 @@
 """A shard of transactions without loop, clock or disk: steps the machine as the runtime does, and prints what it asks.
 
 Used by the golden transcripts, the tables and the stateful test. Calls are names; their answers are kept. Markers that
-are asked for wait in `unsent` until :meth:`Story.mark` writes them.
+are asked for wait in `unsent` until :meth:`Story.mark` writes them, ids in `untaken` until :meth:`Story.take_id`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections import deque
 import msgspec
 
 from logd.coordinators.deadlines import Deadlines
-from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers
+from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers, TakeProducerId
 from logd.coordinators.transaction import NAMES, Transaction
-from logd.coordinators.transaction_events import TransactionAsked
+from logd.coordinators.transaction_events import TransactionAsked, TransactionExpired
 from logd.coordinators.transaction_records import from_bytes, to_bytes
 from logd.coordinators.transactions import TransactionLimits, TransactionMachine
 from logd.errors import ErrorCode, Refused
@@ -32,7 +32,7 @@ TIMEOUT_MS = 60_000
 
 
 class Story:
-    """One machine, its log, its deadlines, and the markers that it wants."""
+    """One machine, its log, its deadlines, and the markers and producer ids that it wants."""
 
     def __init__(self, limits: TransactionLimits | None = None, level: int = 2) -> None:
         self.limits = limits or TransactionLimits()
@@ -44,6 +44,7 @@ class Story:
         self.answers: dict[str, Message | Refused] = {}
         self.deadlines = Deadlines()
         self.unsent: deque[SendMarkers] = deque()
+        self.untaken: deque[TransactionExpired] = deque()
         self.ids = 100
 
     # Steps
@@ -85,10 +86,18 @@ class Story:
                 self.deadlines.disarm(effect.key)
             case SendMarkers():
                 self.unsent.append(effect)
+            case TakeProducerId():
+                assert isinstance(effect.event, TransactionExpired)
+                self.untaken.append(effect.event)
 
     def mark(self) -> list[Effect]:
         """Write the markers that have waited longest, and say so."""
         return self.step(self.unsent.popleft().written)
+
+    def take_id(self) -> list[Effect]:
+        """Get the producer id that was asked for first, and say so."""
+        self.ids += 1
+        return self.step(msgspec.structs.replace(self.untaken.popleft(), new_producer_id=self.ids))
 
     def advance(self, ms: int) -> list[Effect]:
         """Let time pass and deadlines come, each at its own moment."""
@@ -114,6 +123,7 @@ class Story:
     def reload(self) -> list[Effect]:
         """Die, with markers half sent, and come back from the log."""
         self.unsent.clear()
+        self.untaken.clear()
         self.deadlines = Deadlines()
         self.machine = self.replayed()
         return self._carry_out(self.machine.loaded(self.now_ms))
@@ -210,6 +220,8 @@ def _line(effect: Effect) -> str:
         case SendMarkers():
             how = "commit" if effect.committed else "abort"
             return f"markers {how} {effect.producer} v{effect.version} to {_places(effect.partitions)}"
+        case TakeProducerId():
+            return f"take a producer id for {type(effect.event).__name__}"
     return repr(effect)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..batches import Batch
+from ..batches import Batch, control_batch
 from ..specs import Message
 from ..tale import Tale, case, produce_body
 from .groups import Member
@@ -21,6 +21,8 @@ OLD, NEW = 0, 2
 """transaction.version of a client: with EndTxn 5 and Produce 12, or without."""
 END = {OLD: 4, NEW: 5}
 PRODUCE = {OLD: 11, NEW: 12}
+EPOCHS, WINDOW = 32767, 217
+"""How many epochs a producer id has for producers, and how many of them are asked for at once: a divisor."""
 
 
 @dataclass(slots=True)
@@ -592,3 +594,86 @@ def topic_deleted(t: Tale) -> None:
     one.end()
     one.where()
     read(t, t.name("b"), 1)
+
+
+# The last epoch
+
+
+def wear_out(t: Tale, actor: Actor, timeout_ms: int) -> None:
+    """Begin again and again, many requests at once, until no epoch is left that a producer may have."""
+    connection = t.another()
+    for _ in range(0, EPOCHS, WINDOW):
+        for _ in range(WINDOW):
+            connection.send("InitProducerId", 4, transactional_id=actor.tid, transaction_timeout_ms=timeout_ms)
+        answers = [connection.receive() for _ in range(WINDOW)]
+    actor.take(answers[-1])
+    t.note("the last epoch", actor.producer[1])
+
+
+@case("txn-worn-out")
+def worn_out(t: Tale) -> None:
+    """A transaction that times out in the last epoch goes over to a producer id that nobody had."""
+    t.create("a")
+    a = t.name("a")
+    actor = Actor(t, t.name("x"), level=NEW)
+    wear_out(t, actor, 1000)
+    actor.produce(a)
+    while "CompleteAbort" not in str(t.quiet("DescribeTransactions", 0, transactional_ids=[actor.tid])):
+        pass
+    old = actor.producer
+    actor.where()
+    actor.produce(a)
+    actor.end(True, who=old)
+    actor.end(False, who=old)
+    actor.where()
+    actor.init()
+    actor.where()
+    actor.produce(a)
+    actor.end()
+    actor.where()
+    read(t, a, 1)
+
+
+@case("txn-too-late", versions="EndTxn")
+def too_late(t: Tale, version: int) -> None:
+    """Commit, abort, write and commit offsets after the timeout; then begin again as the one who was."""
+    t.create("a")
+    a = t.name("a")
+    for commit in (True, False):
+        actor = Actor(t, t.name(f"x{commit}"), level=NEW if version >= 5 else OLD)
+        actor.init(timeout_ms=1)
+        if version < 5:
+            actor.add((a, 0))
+        else:
+            actor.produce(a)
+        while "CompleteAbort" not in str(t.quiet("DescribeTransactions", 0, transactional_ids=[actor.tid])):
+            pass
+        mine = actor.producer
+        actor.add((a, 0))
+        actor.produce(a, sequence=1)
+        actor.offsets(t.name("g"), a, 1, version=5 if version >= 5 else 3)
+        actor.end(commit, version=version)
+        actor.init(named=mine)
+        actor.where()
+    read(t, a, 1)
+
+
+@case("txn-marker-of-a-client", versions=(11, 12))
+def marker_of_a_client(t: Tale, version: int) -> None:
+    """A control batch by the producer of the open transaction itself."""
+    t.create("a")
+    a = t.name("a")
+    actor = Actor(t, t.name("x"), level=NEW if version >= 12 else OLD)
+    actor.init()
+    actor.add((a, 0))
+    actor.produce(a)
+    for kind in (0, 1):
+        for sequence in (-1, 0, 1):
+            producer_id, epoch = actor.producer
+            forged = control_batch(kind, producer_id=producer_id, producer_epoch=epoch, base_sequence=sequence)
+            t.ask("Produce", version, **produce_body(a, forged, transactional_id=actor.tid))
+    read(t, a, 1)
+    actor.where()
+    actor.produce(a)
+    actor.end()
+    read(t, a, 1)
