@@ -8,9 +8,9 @@ registry.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from logd.apis.registry import Call, api
+from logd.apis.verification import Doubt
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.offset_commit import (
     OffsetCommitRequest,
@@ -83,34 +83,15 @@ async def _keep(call: Call, request: TxnOffsetCommitRequest, wanted: list[Offset
     partition = call.services.partitions.get(*place)
     if partition is None:
         raise Refused(ErrorCode.NOT_COORDINATOR, f"group {request.group_id!r} is kept elsewhere: find its coordinator")
-    producers = partition.log.producers
-    begin = partial(producers.begin_verification, *producer, 0, restarts=call.version >= ADDS_VERSION)
-    verification = begin()
-
-    def begin_again() -> None:
-        """The markers of the transaction before, which was waited for, voided the question."""
-        nonlocal verification
-        if verification is not None and verification.void:
-            ended, verification = verification, None  # which is all there is when it can't begin again
-            producers.end_verification(producer[0], ended)
-            verification = begin()
-
-    def is_void() -> bool:
-        return verification is not None and verification.void
-
-    if verification is None:
+    doubt = Doubt(partition.log.producers, producer, 0, restarts=call.version >= ADDS_VERSION)
+    try:
+        if doubt.verification is not None:
+            await _verify(call, request, place, doubt.begin_again)
+        if doubt.void:
+            raise Refused(ErrorCode.INVALID_TXN_STATE, "the transaction ended before these offsets came into it: abort")
         waiter = call.services.groups.ask_pending(commit, producer)
-    else:
-        try:
-            await _verify(call, request, place, begin_again)
-            if is_void():
-                raise Refused(
-                    ErrorCode.INVALID_TXN_STATE, "the transaction ended before these offsets came into it: abort"
-                )
-            waiter = call.services.groups.ask_pending(commit, producer)
-        finally:
-            if verification is not None:
-                producers.end_verification(producer[0], verification)
+    finally:
+        doubt.close()
     kept = await waiter.wait()
     assert isinstance(kept, OffsetCommitResponse)
     return {(topic.name, one.partition_index): one.error_code for topic in kept.topics for one in topic.partitions}

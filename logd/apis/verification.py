@@ -3,7 +3,8 @@
 A partition in which the producer's transaction is open already needs no question. For the others the coordinator of
 the transactional id is asked, by old clients (Produce up to 11) only whether they were added, and by new ones to add
 them. What was asked is remembered by the partition until the batch is appended, so that a marker which is written
-meanwhile voids the answer. Called by ``apis.produce``; it appends nothing itself.
+meanwhile voids the answer. Called by ``apis.produce``, and :class:`Doubt` by ``apis.transaction_offsets`` too, whose
+offsets go the same way; it appends nothing itself.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from logd.wire.batches import HEADER_BYTES, read_header
 from logd.wire.message import Buffer
 
 if TYPE_CHECKING:
-    from logd.log.producers import Verification
+    from logd.log.producers import Producers, Verification
     from logd.partitions.partition import Partition
     from logd.wire.schemas.produce import PartitionProduceData
 
@@ -41,6 +42,48 @@ Codes = dict[tuple[str, int], ErrorCode]
 Batches = Iterable["tuple[Partition | None, PartitionProduceData]"]
 
 
+class Doubt:
+    """Whether a producer's transaction may begin in one partition: from before the coordinator is asked until what is
+    told of it has been used.
+
+    :param restarts: as :meth:`Producers.begin_verification` has it.
+    :raises Refused: INVALID_PRODUCER_EPOCH.
+    """
+
+    __slots__ = ("_about", "_producers", "_restarts", "verification")
+
+    def __init__(self, producers: Producers, producer: tuple[int, int], sequence: int, *, restarts: bool) -> None:
+        self._producers = producers
+        self._about = (*producer, sequence)
+        self._restarts = restarts
+        self.verification: Verification | None = None
+        """What the partition remembers; None when the transaction is open there, and nothing is to be asked."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self.verification = self._producers.begin_verification(*self._about, restarts=self._restarts)
+
+    @property
+    def void(self) -> bool:
+        """Whether a marker was written since: what the coordinator told is of a transaction that is over."""
+        return self.verification is not None and self.verification.void
+
+    def begin_again(self) -> None:
+        """Before it is asked again: markers of the transaction before, which was waited for, made it void.
+
+        :raises Refused: INVALID_PRODUCER_EPOCH; then there is nothing left to close.
+        """
+        if self.void:
+            self.close()
+            self._begin()
+
+    def close(self) -> None:
+        """The answer has been used, or will not be."""
+        verification, self.verification = self.verification, None
+        if verification is not None:
+            self._producers.end_verification(self._about[0], verification)
+
+
 class Question:
     """What one Produce request asks of the coordinator, then what came of it for each of its batches."""
 
@@ -48,7 +91,7 @@ class Question:
 
     def __init__(self, version: int) -> None:
         self._version = version
-        self._asked: dict[int, tuple[Partition, Verification, int]] = {}
+        self._asked: dict[int, tuple[Partition, Doubt]] = {}
         self._refused: dict[int, Refused] = {}
         self.producer: tuple[int, int] | None = None
         """Id and epoch, once a batch was found that is transactional."""
@@ -76,29 +119,28 @@ class Question:
 
     def _begin(self, key: int, partition: Partition, sequence: int) -> None:
         assert self.producer is not None
-        known, restarts = partition.log.producers, self._version >= ADDS_FROM
         try:
-            verification = known.begin_verification(*self.producer, sequence, restarts=restarts)
+            doubt = Doubt(partition.log.producers, self.producer, sequence, restarts=self._version >= ADDS_FROM)
         except Refused as refused:
             self._refused[key] = refused
             return
-        if verification is not None:
-            self._asked[key] = partition, verification, sequence
+        if doubt.verification is not None:
+            self._asked[key] = partition, doubt
 
     def _begin_again(self) -> None:
-        """Before it is asked again: markers of the transaction before, which was waited for, voided the question."""
-        assert self.producer is not None
-        for key, (partition, verification, sequence) in list(self._asked.items()):
-            if verification.void:
+        for key, (_, doubt) in list(self._asked.items()):
+            try:
+                doubt.begin_again()
+            except Refused as refused:
+                self._refused[key] = refused
+            if doubt.verification is None:
                 del self._asked[key]
-                partition.log.producers.end_verification(self.producer[0], verification)
-                self._begin(key, partition, sequence)
 
     def ask(self, call: Call, transactional_id: str) -> Awaitable[Codes] | None:
         """Ask; what is to be waited for, None when the answer is there."""
         if not self._asked or self.producer is None:
             return None
-        partitions = list({(partition.topic, partition.index) for partition, _, _ in self._asked.values()})
+        partitions = list({(partition.topic, partition.index) for partition, _ in self._asked.values()})
         codes = call.services.transactions.add_partitions(
             transactional_id,
             *self.producer,
@@ -113,7 +155,7 @@ class Question:
 
     def answered(self, codes: Codes) -> None:
         """Take the coordinator's answer."""
-        for key, (partition, _, _) in self._asked.items():
+        for key, (partition, _) in self._asked.items():
             code = codes.get((partition.topic, partition.index), ErrorCode.NONE)
             if code:
                 self._refused[key] = self._told(code, partition)
@@ -142,7 +184,7 @@ class Question:
         if refused is not None:
             raise refused
         asked = self._asked.get(id(data))
-        return asked[1] if asked is not None else None
+        return asked[1].verification if asked is not None else None
 
     def refuses(self, data: PartitionProduceData) -> bool:
         """Whether the batch is refused already."""
@@ -150,7 +192,6 @@ class Question:
 
     def close(self) -> None:
         """All has been appended, or will not be."""
-        producer_id = self.producer[0] if self.producer is not None else -1
-        for partition, verification, _ in self._asked.values():
-            partition.log.producers.end_verification(producer_id, verification)
+        for _, doubt in self._asked.values():
+            doubt.close()
         self._asked.clear()
