@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import msgspec
+import trio
 
 from logd.coordinators.front import TOPIC
 from logd.errors import ErrorCode, Refused, StorageFailed
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from logd.partitions.table import PartitionTable
 
 TopicPartition = tuple[str, int]
+
+AT_ONCE = 50
+"""How many markers are written between two checkpoints of the loop: a transaction may have any number of partitions."""
 
 
 class Marker(msgspec.Struct, frozen=True):
@@ -48,7 +52,9 @@ class MarkerWriter:
         """Append all, then wait until each is committed; a code for each."""
         codes: dict[TopicPartition, ErrorCode] = {}
         waiting: list[tuple[TopicPartition, Partition, int]] = []
-        for place in partitions:
+        for number, place in enumerate(partitions, 1):
+            if number % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             codes[place] = ErrorCode.NONE
             try:
                 partition, offset = self._write(marker, *place)
