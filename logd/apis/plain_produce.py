@@ -46,7 +46,7 @@ def produce_plain(
 ) -> list[Buffer] | None:
     """Versions 9-13. The answer in one buffer, or None when the request has to go the long way."""
     table = services.partitions
-    if head.api_version < FLEXIBLE_FROM or table.some_open_batches:
+    if head.api_version < FLEXIBLE_FROM:
         return None
     try:
         asked = _asked(frame, head.body, head.api_version >= TOPIC_IDS_FROM, table)
@@ -85,6 +85,7 @@ def _asked(b: memoryview, p: int, by_id: bool, table: PartitionTable) -> Asked |
         return None
     p += 8
     asked: Asked = []
+    some_open_batches = table.some_open_batches
     for _ in range(topics - 1):
         start = p
         p += 16 if by_id else b[p]
@@ -104,7 +105,7 @@ def _asked(b: memoryview, p: int, by_id: bool, table: PartitionTable) -> Asked |
             partition = table.get_by_id(topic, index) if by_id else table.get(name, index)
             if partition is None or not partition.plain or size <= HEADER_BYTES or stop >= end or b[stop]:
                 return None
-            if b[p + ATTRIBUTES_AT] & TRANSACTIONAL:
+            if b[p + ATTRIBUTES_AT] & TRANSACTIONAL or (some_open_batches and partition.opens_batches):
                 return None
             rows.append((partition, b[p:stop]))
             p = stop + 1

@@ -1,0 +1,78 @@
+"""Produce to topics whose rules need the records: small batches are looked at on the loop, others in a thread."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from logd.apis import produce
+from logd.errors import ErrorCode
+from logd.testing import Broker
+from logd.wire.batches import Record, build_batch
+from logd.wire.schemas.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
+from tests.raw import Peer
+
+SMALL, LARGE = produce.LIGHT_RECORDS_MAX, produce.LIGHT_RECORDS_MAX + 1
+LZ4 = 3
+
+
+def records(count: int, *, keyless: int = -1, codec: int = 0) -> bytes:
+    keys = [None if number == keyless else b"k%d" % number for number in range(count)]
+    return bytes(build_batch([Record(-1, 1000, key, b"v", []) for key in keys], codec=codec))
+
+
+def ask(broker: Broker, *batches: tuple[str, bytes | None], acks: int = 1) -> ProduceResponse:
+    topics = [TopicProduceData(name, partition_data=[PartitionProduceData(0, data)]) for name, data in batches]
+    with Peer(broker.bootstrap) as peer:
+        answer: ProduceResponse = peer.ask(ProduceRequest(None, acks, 10_000, topics), 9)
+        return answer
+
+
+@pytest.fixture
+def broker(logd_broker: Broker) -> Broker:
+    for name, configs in (("keys", {"cleanup.policy": "compact"}), ("packed", {"compression.type": "lz4"})):
+        logd_broker.create_topic(name, configs=configs)
+    logd_broker.create_topic("plain")
+    return logd_broker
+
+
+@pytest.mark.parametrize("codec", [0, LZ4])
+@pytest.mark.parametrize("count", [1, SMALL, LARGE])
+@pytest.mark.parametrize("acks", [1, -1])
+def test_a_record_without_a_key(broker: Broker, count: int, codec: int, acks: int) -> None:
+    """It is named, and refuses its batch and no other."""
+    bad = records(count, keyless=count - 1, codec=codec)
+    good = records(count, codec=codec)
+    answer = ask(broker, ("plain", bad), ("keys", bad), ("packed", good), acks=acks)
+    plain, keys, packed = [topic.partition_responses[0] for topic in answer.responses]
+    assert (plain.error_code, packed.error_code) == (0, 0)
+    assert keys.error_code == ErrorCode.INVALID_RECORD
+    assert [one.batch_index for one in keys.record_errors] == [count - 1]
+    assert ask(broker, ("keys", good), acks=acks).responses[0].partition_responses[0].error_code == 0
+    assert len(broker.messages("keys")) == count
+    assert len(broker.messages("packed")) == count
+
+
+def test_small_ones_need_no_thread(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small batch is checked at once; one that is to be recompressed, or has many records, in a thread."""
+    threads: list[str] = []
+
+    async def in_thread(work: object, *arguments: object, **how: object) -> object:
+        threads.append(getattr(work, "__name__", "?"))
+        return work(*arguments) if callable(work) else None
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", in_thread)
+    assert ask(broker, ("keys", records(SMALL))).responses[0].partition_responses[0].base_offset == 0
+    assert ask(broker, ("keys", None)).responses[0].partition_responses[0].error_code == ErrorCode.INVALID_RECORD
+    assert "_prepared" not in threads
+    for topic, data in (("keys", records(LARGE)), ("keys", records(1, codec=LZ4)), ("packed", records(1))):
+        assert ask(broker, (topic, data)).responses[0].partition_responses[0].error_code == 0
+    assert threads.count("_prepared") == 3
+
+
+def test_what_is_no_batch(broker: Broker) -> None:
+    """Bytes that are too few for a batch, or a count that cannot be, are refused and not looked at on the loop."""
+    for data in (b"", b"x" * 60, records(1)[:57] + b"\xff\xff\xff\xff" + records(1)[61:]):
+        answer = ask(broker, ("keys", data)).responses[0].partition_responses[0]
+        assert answer.error_code in (ErrorCode.CORRUPT_MESSAGE, ErrorCode.INVALID_RECORD)
+    assert broker.messages("keys") == []
