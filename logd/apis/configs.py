@@ -47,10 +47,14 @@ REPEATS_MAX = 100
 async def describe_configs(call: Call, request: DescribeConfigsRequest) -> DescribeConfigsResponse:
     """Tell settings, from the image alone. No keys, or null, means all keys."""
     answer = DescribeConfigsResponse()
+    known = Resource.__members__.values()
+    strange = next((one.resource_type for one in request.resources if one.resource_type not in known), None)
     repeats = len(request.resources) - len({(one.resource_type, one.resource_name) for one in request.resources})
     for number, resource in enumerate(request.resources):
         result = DescribeConfigsResult(0, "", resource.resource_type, resource.resource_name)
         try:
+            if strange is not None:  # which spoils the whole request, as in Kafka
+                raise _no_settings(str(strange))
             if repeats > REPEATS_MAX:
                 raise Refused(ErrorCode.INVALID_REQUEST, f"{repeats} resources are repeated: name each of them once")
             described = _described(call, resource)
@@ -93,11 +97,13 @@ def _described(call: Call, resource: DescribeConfigsResource) -> list[Described]
         if not name:
             raise Refused(ErrorCode.INVALID_REQUEST, "Client metrics subscription name must not be empty")
         return describe_client_metrics(own)
-    known = resource.resource_type in Resource.__members__.values()
-    shown = Resource(resource.resource_type).name if known else str(resource.resource_type)
-    raise Refused(
+    raise _no_settings(Resource(resource.resource_type).name)
+
+
+def _no_settings(kind: str) -> Refused:
+    return Refused(
         ErrorCode.INVALID_REQUEST,
-        f"logd has no settings of resource type {shown}; only those of TOPIC (2), BROKER (4), CLIENT_METRICS (16) and "
+        f"logd has no settings of resource type {kind}; only those of TOPIC (2), BROKER (4), CLIENT_METRICS (16) and "
         "GROUP (32) can be described.",
     )
 

@@ -145,14 +145,25 @@ def _partition(table: PartitionTable, followed: Followed, by_id: bool) -> Partit
     if by_id:
         partition = table.get_by_id(followed.topic_id, followed.index)
         if partition is not None:
+            followed.known_as = partition.topic
             return partition
-        if table.knows_id(followed.topic_id):
-            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"the topic has no partition {followed.index}")
-        raise Refused(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has the id {followed.topic_id.hex()}")
+        raise _missing_by_id(table, followed)
     partition = table.get(followed.topic, followed.index)
     if partition is None:
         raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {followed.topic}-{followed.index}")
     return partition
+
+
+def _missing_by_id(table: PartitionTable, followed: Followed) -> Refused:
+    """Why there is nothing under an id. A session, or a Fetch that waits, may have seen it under a name before."""
+    name, index = followed.known_as, followed.index
+    if table.knows_id(followed.topic_id):
+        return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"the topic has no partition {index}")
+    if not name:
+        return Refused(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has the id {followed.topic_id.hex()}")
+    if table.get(name, index) is None:
+        return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {name}-{index} any more")
+    return Refused(ErrorCode.INCONSISTENT_TOPIC_ID, f"{name} was made again and has another id: ask for Metadata")
 
 
 def _read(partition: Partition, followed: Followed, left: int, read_committed: bool, found: Gathered) -> PartitionData:

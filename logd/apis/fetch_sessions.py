@@ -32,6 +32,7 @@ class Followed:
         "epoch",
         "fetched_epoch",
         "index",
+        "known_as",
         "offset",
         "told_end",
         "told_start",
@@ -43,6 +44,8 @@ class Followed:
         self.topic = topic
         self.topic_id = topic_id
         self.index = asked.partition
+        self.known_as = topic
+        """The topic's name, once its id was there: what the id meant when it is gone."""
         self.told_end = -1
         self.told_start = -1
         self.ask(asked)
@@ -90,8 +93,13 @@ class Session:
 
 
 def followed_by(request: FetchRequest) -> list[Followed]:
-    """What a full request names, in its order."""
-    return [Followed(topic.topic, topic.topic_id, asked) for topic in request.topics for asked in topic.partitions]
+    """What a full request names, in its order; of a partition that is named twice the last wish counts, as in Kafka."""
+    wanted = {
+        (topic.topic, topic.topic_id, asked.partition): Followed(topic.topic, topic.topic_id, asked)
+        for topic in request.topics
+        for asked in topic.partitions
+    }
+    return list(wanted.values())
 
 
 class Sessions:

@@ -198,8 +198,6 @@ def describe_topic_partitions(call: Call, request: DescribeTopicPartitionsReques
     """Version 0 (KIP-966): page through partitions, sorted by topic; the cursor says where to go on."""
     image = call.services.cluster.image
     names = sorted({topic.name for topic in request.topics}) if request.topics else sorted(image.topics)
-    if "" in names:
-        raise Refused(ErrorCode.UNKNOWN_SERVER_ERROR, "a topic name is empty")
     first = 0
     if request.cursor is not None:
         first = request.cursor.partition_index
@@ -208,6 +206,8 @@ def describe_topic_partitions(call: Call, request: DescribeTopicPartitionsReques
         names = [name for name in names if name >= request.cursor.topic_name]
         if names and names[0] != request.cursor.topic_name:
             first = 0
+    if "" in names and request.cursor is None:
+        raise Refused(ErrorCode.UNKNOWN_SERVER_ERROR, "a topic name is empty")
     limit = max(min(request.response_partition_limit, call.services.settings.max_request_partition_size_limit), 1)
     return _page(image, names, first, limit)
 

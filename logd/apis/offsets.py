@@ -85,8 +85,9 @@ def _listed(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse | Aw
             try:
                 if times > 1:
                     raise Refused(ErrorCode.INVALID_REQUEST, f"{topic.name}-{part.partition_index} is asked for twice")
+                _check_kind(part.timestamp, call.version)
                 partition = call.services.partitions.find(topic.name, part.partition_index)
-                scan = _look_up(call, request, partition, part, row)
+                scan = _look_up(request, partition, part, row)
                 if scan is not None:
                     scans.append((partition, row, scan))
             except Refused as refused:
@@ -99,7 +100,6 @@ def _listed(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse | Aw
 
 
 def _look_up(
-    call: Call,
     request: ListOffsetsRequest,
     partition: Partition,
     asked: ListOffsetsPartition,
@@ -113,8 +113,6 @@ def _look_up(
     kind = asked.timestamp
     if kind >= 0:
         return partition.find(kind, end)
-    if kind not in SINCE or SINCE[kind] > call.version:
-        raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"timestamp {kind} is not known in version {call.version}")
     if kind == LATEST:
         row.offset, row.leader_epoch = end, partition.leader_epoch
     elif kind == MAX_TIMESTAMP:
@@ -123,6 +121,12 @@ def _look_up(
         row.offset = partition.log.start_offset
         row.leader_epoch = partition.log.epochs.epoch_at(row.offset)
     return None
+
+
+def _check_kind(timestamp: int, version: int) -> None:
+    """What a version does not know is refused before the partition is looked for."""
+    if timestamp < 0 and SINCE.get(timestamp, version + 1) > version:
+        raise Refused(ErrorCode.UNSUPPORTED_VERSION, f"timestamp {timestamp} is not known in version {version}")
 
 
 def _check_epoch(partition: Partition, epoch: int) -> None:
@@ -166,21 +170,25 @@ def offset_for_leader_epoch(call: Call, request: OffsetForLeaderEpochRequest) ->
 
 @api(21)
 async def delete_records(call: Call, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
-    """Versions 0-2 (KIP-107): move the start of a log forward; -1 means to its high watermark."""
+    """Versions 0-2 (KIP-107): move the start of a log forward; -1 means to its high watermark.
+
+    Of a partition that is named twice the last wish counts, and it is answered once, as in Kafka.
+    """
+    wanted = {
+        (topic.name, asked.partition_index): asked.offset for topic in request.topics for asked in topic.partitions
+    }
     topics: dict[str, list[DeleteRecordsPartitionResult]] = {}
-    for topic in request.topics:
-        rows = topics.setdefault(topic.name, [])
-        for asked in topic.partitions:
-            row = DeleteRecordsPartitionResult(asked.partition_index, -1)
-            try:
-                partition = call.services.partitions.find(topic.name, asked.partition_index)
-                if partition.internal or "delete" not in partition.config.cleanup_policy:
-                    raise Refused(
-                        ErrorCode.POLICY_VIOLATION if not partition.internal else ErrorCode.INVALID_TOPIC_EXCEPTION,
-                        f"records of {partition!r} can't be deleted: its cleanup.policy does not include delete",
-                    )
-                row.low_watermark = await partition.advance_start(asked.offset)
-            except Refused as refused:
-                row.error_code = refused.code
-            rows.append(row)
+    for (name, index), offset in wanted.items():
+        row = DeleteRecordsPartitionResult(index, -1)
+        try:
+            partition = call.services.partitions.find(name, index)
+            if partition.internal or "delete" not in partition.config.cleanup_policy:
+                raise Refused(
+                    ErrorCode.POLICY_VIOLATION if not partition.internal else ErrorCode.INVALID_TOPIC_EXCEPTION,
+                    f"records of {partition!r} can't be deleted: its cleanup.policy does not include delete",
+                )
+            row.low_watermark = await partition.advance_start(offset)
+        except Refused as refused:
+            row.error_code = refused.code
+        topics.setdefault(name, []).append(row)
     return DeleteRecordsResponse(topics=[DeleteRecordsTopicResult(name, rows) for name, rows in topics.items()])

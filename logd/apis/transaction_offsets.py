@@ -124,18 +124,10 @@ async def _verify(
 
 
 def _answer(request: TxnOffsetCommitRequest, codes: Codes, other: int) -> TxnOffsetCommitResponse:
-    """A code for each partition, in the order of the request."""
-    return TxnOffsetCommitResponse(
-        topics=[
-            TxnOffsetCommitResponseTopic(
-                topic.name,
-                [
-                    TxnOffsetCommitResponsePartition(
-                        asked.partition_index, codes.get((topic.name, asked.partition_index), other)
-                    )
-                    for asked in topic.partitions
-                ],
-            )
-            for topic in request.topics
-        ]
-    )
+    """A code for each partition, in the order of the request; a topic that is named twice is told once."""
+    topics: dict[str, list[TxnOffsetCommitResponsePartition]] = {}
+    for topic in request.topics:
+        for asked in topic.partitions:
+            code = codes.get((topic.name, asked.partition_index), other)
+            topics.setdefault(topic.name, []).append(TxnOffsetCommitResponsePartition(asked.partition_index, code))
+    return TxnOffsetCommitResponse(topics=[TxnOffsetCommitResponseTopic(name, rows) for name, rows in topics.items()])

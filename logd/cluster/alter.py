@@ -11,6 +11,7 @@ from enum import IntEnum
 
 import msgspec
 
+from logd.cluster.controller import check_topic_name
 from logd.cluster.image import Changes, Image
 from logd.config import Settings
 from logd.config.groups import (
@@ -133,8 +134,6 @@ def _check_keys(alteration: Alteration) -> None:
 
 def _topic(image: Image, settings: Settings, alteration: Alteration) -> Mapping[str, str]:
     name = alteration.resource_name
-    if not name:
-        raise _bad("Default topic resources are not allowed: name a topic.")
     topic = image.topics.get(name)
     before = topic.configs if topic is not None and not alteration.replace else {}
     defaults = topic_defaults(settings)
@@ -143,6 +142,9 @@ def _topic(image: Image, settings: Settings, alteration: Alteration) -> Mapping[
         return topic_shown(defaults, key)
 
     configs = _merge(before, alteration, TOPIC_DEFINITIONS, default)
+    if not name:
+        raise _bad("Default topic resources are not allowed: name a topic.")
+    check_topic_name(name)
     validate_topic_configs(configs, settings)  # before the topic is missed, as Kafka does
     if topic is None:
         raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")

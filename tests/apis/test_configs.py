@@ -157,6 +157,14 @@ async def test_describe_what_is_not_there(kind: int, name: str, code: ErrorCode)
     assert result.error_message
 
 
+async def test_a_type_that_is_unknown_spoils_the_request() -> None:
+    """Kafka describes nothing then, not even the others."""
+    node = await with_topic()
+    resources = [DescribeConfigsResource(TOPIC, "t"), DescribeConfigsResource(5, "x")]
+    answer = await node.ask(DESCRIBE_CONFIGS, 4, DescribeConfigsRequest(resources))
+    assert [(row.error_code, row.configs) for row in answer.results] == [(ErrorCode.INVALID_REQUEST, [])] * 2
+
+
 @pytest.mark.parametrize("version", versions(INCREMENTAL_ALTER_CONFIGS))
 async def test_set_and_delete(version: int) -> None:
     """A value is set, then back at its default; deleting what was not set is fine."""
@@ -202,6 +210,8 @@ async def test_append_and_subtract() -> None:
         (TOPIC, "t", [("remote.storage.enable", SET, "true")], 40),
         (TOPIC, "none", [("retention.ms", SET, "5")], 3),
         (TOPIC, "", [("retention.ms", SET, "5")], 42),
+        (TOPIC, "a/b", [("nothing", SET, "5")], 17),
+        (TOPIC, "a/b", [("retention.ms", APPEND, "5")], 40),
         (BROKER, "0", [("num.partitions", SET, "5")], 42),
         (BROKER, "", [("num.partitions", SET, "5")], 42),
         (BROKER, "0", [("nothing", SET, "5")], 42),

@@ -19,6 +19,7 @@ from logd.wire.schemas.fetch import (
     ForgottenTopic,
     PartitionData,
 )
+from logd.wire.schemas.metadata import MetadataRequest, MetadataRequestTopic
 from tests.raw import Peer, batch, produce_request
 
 
@@ -195,3 +196,27 @@ def test_a_session_names_only_what_is_new_to_it(peer: Peer) -> None:
     news = rows(peer.ask(request("news", session_epoch=2, **session), 11))
     assert [(row.partition_index, values(row)) for row in news] == [(0, [b"b"])]
     assert rows(peer.ask(request("news", 2, session_epoch=3, **session), 11)) == []
+
+
+def test_a_partition_named_twice_is_read_once(peer: Peer) -> None:
+    """The last wish counts, as in Kafka."""
+    fill(peer, "twice", b"a", b"b")
+    asked = request("twice", 0)
+    asked.topics[0].partitions.append(FetchPartition(0, fetch_offset=1, partition_max_bytes=1 << 20))
+    (row,) = rows(peer.ask(asked, 11))
+    assert values(row) == [b"b"]
+
+
+def test_a_session_knows_what_an_id_meant(peer: Peer) -> None:
+    """A topic that goes and is made again within a session: first there is none of its name, then it has another id."""
+    fill(peer, "again", b"a")
+    known = peer.ask(MetadataRequest([MetadataRequestTopic(name="again")]), 12).topics[0]
+    first = request("", 1, session_epoch=0)
+    first.topics[0].topic_id = known.topic_id
+    session = {"session_id": peer.ask(first, 13).session_id}
+    peer.ask(DeleteTopicsRequest(topic_names=["again"], timeout_ms=10_000), 5)
+    (row,) = rows(peer.ask(request("", session_epoch=1, **session), 13))
+    assert row.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    peer.make_topic("again")
+    (row,) = rows(peer.ask(request("", session_epoch=2, **session), 13))
+    assert row.error_code == ErrorCode.INCONSISTENT_TOPIC_ID

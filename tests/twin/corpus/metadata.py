@@ -195,6 +195,8 @@ def describe_topic_partitions(t: Tale) -> None:
     _dtp(t, t.name("none"))
     for name in BAD_NAMES:
         _dtp(t, name)
+    for cursor in ((a, 2), (t.name("none"), 0), ("", 0)):
+        _dtp(t, "", a, cursor=cursor)
 
 
 @case("describe-topic-partitions-all")

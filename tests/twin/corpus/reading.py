@@ -135,6 +135,17 @@ def fetch_long_poll(t: Tale) -> None:
     fetch(t, 12, max_wait_ms=20000, min_bytes=1)
 
 
+@case("fetch-twice", versions=(4, 7, 12, 13))
+def fetch_twice(t: Tale, version: int) -> None:
+    """A partition named twice is read once, as its last wish says."""
+    t.create("a", 3)
+    t.produce("a", batch(b"1"), batch(b"2"))
+    a = _named(t, version, "a")
+    fetch(t, version, (a, [part(0), part(1), part(0, 1)]))
+    fetch(t, version, (a, [part(0, 1)]), (a, [part(0)]))
+    fetch(t, version, (a, [part(0, 99), part(0)]))
+
+
 @case("fetch-order-on-connection")
 def fetch_order(t: Tale) -> None:
     """A parked answer holds back the answers behind it, not the appending."""
@@ -225,6 +236,24 @@ def fetch_session_unknown(t: Tale, version: int) -> None:
     t.wait_gone(t.name("a"))
 
 
+@case("fetch-session-made-again", versions=(7, 12, 13, 18))
+def fetch_session_made_again(t: Tale, version: int) -> None:
+    """A topic goes and is made again within a session, which knows what an id once meant."""
+    t.create("a", 2)
+    t.produce("a", batch(b"1"))
+    a = t.name("a") if version < 13 else t.wait_for(t.name("a"), 2)
+    s = Session(t, version)
+    s.ask(0, (a, [part(0, 1), part(1)]))
+    t.quiet("DeleteTopics", 5, topic_names=[t.name("a")], timeout_ms=30000)
+    t.wait_gone(t.name("a"))
+    s.ask(1)
+    again = t.create("a", 2)
+    t.produce("a", batch(b"2"))
+    s.ask(2)
+    s.ask(3, (a if version < 13 else again, [part(0)]))
+    s.ask(4)
+
+
 SPECIALS = (-1, -2, -3, -4, -5, -6, -7, -(2**63))
 
 
@@ -257,6 +286,7 @@ def list_offsets(t: Tale, version: int) -> None:
     offsets(t, version, a, at(-1), isolation_level=1)
     offsets(t, version, t.name("none"), at(-1), at(T0))
     offsets(t, version, "a/b", at(-1))
+    offsets(t, version, t.name("none"), at(-7), at(-4, 1), at(-6, 2))
     offsets(t, version, a)
     t.ask("ListOffsets", version, replica_id=-1, topics=[])
     for replica in (5, -2, -3):
@@ -265,6 +295,7 @@ def list_offsets(t: Tale, version: int) -> None:
     if version >= 4:
         for epoch in (0, 1, -1, -2):
             offsets(t, version, a, at(-1, current_leader_epoch=epoch), at(T0, 1, current_leader_epoch=epoch))
+            offsets(t, version, a, at(-7, current_leader_epoch=epoch), at(-5, 1, current_leader_epoch=epoch))
 
 
 @case("list-offsets-log-append-time", versions=(7, 11))

@@ -233,6 +233,9 @@ def delete_records(t: Tale, version: int) -> None:
     delete((t.name("none"), 0, 0))
     delete(("a/b", 0, 0))
     delete()
+    delete((a, 0, 1), (t.name("none"), 0, 0), (a, 0, 3))
+    rows: list[Message] = [{"name": a, "partitions": []}, {"name": t.name("none"), "partitions": []}]
+    t.ask("DeleteRecords", version, topics=rows, timeout_ms=10000)
     delete((a, 0, -1))
     bounds()
     t.create("c", 1, {"cleanup.policy": "compact"})
@@ -294,6 +297,10 @@ def describe_configs_edges(t: Tale, version: int) -> None:
     _describe(t, version, BROKER, "-1", ["num.partitions"])
     for kind in (0, 1, 3, 5, 8, 64, 127):
         _describe(t, version, kind, "x", None)
+    for kind in (5, 8):
+        rows: list[Message] = [{"resource_type": TOPIC, "resource_name": t.name("none"), "configuration_keys": None}]
+        rows.append({"resource_type": kind, "resource_name": "x", "configuration_keys": None})
+        t.ask("DescribeConfigs", version, resources=rows)
     t.ask("DescribeConfigs", version, resources=[])
     both = [{"resource_type": TOPIC, "resource_name": a, "configuration_keys": ["retention.ms"]}] * 2
     t.ask("DescribeConfigs", version, resources=both)
@@ -332,6 +339,8 @@ def alter_configs(t: Tale, version: int) -> None:
     alter(TOPIC, t.name("none"), {"segment.ms": "x"})
     alter(TOPIC, t.name("none"), {"no.such": "x"})
     alter(TOPIC, "", {"segment.ms": "1"})
+    alter(TOPIC, "a/b", {"segment.ms": "1"})
+    alter(TOPIC, "a/b", {"no.such": "1"})
     alter(BROKER, "7", {"log.cleaner.threads": "1"})
     alter(BROKER, "x", {"log.cleaner.threads": "1"})
     alter(0, a, {"segment.ms": "1"})
@@ -385,6 +394,9 @@ def incremental_alter_configs(t: Tale, version: int) -> None:
     alter((SET, "no.such", "x"), name=t.name("none"))
     alter((APPEND, "segment.ms", "5"), name=t.name("none"))
     alter((SET, "segment.ms", "1"), name="")
+    for name in ("", "a/b"):
+        alter((SET, "no.such", "1"), name=name)
+        alter((APPEND, "segment.ms", "1"), name=name)
     alter((SET, "segment.ms", "1"), kind=0)
     alter((SET, "log.cleaner.threads", "1"), kind=BROKER, name="7")
     alter((SET, "log.cleaner.threads", "1"), kind=BROKER, name="x")

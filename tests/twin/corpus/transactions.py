@@ -425,6 +425,23 @@ def offsets(t: Tale, version: int) -> None:
     committed(t, group)
 
 
+@case("txn-offsets-odd", versions="TxnOffsetCommit")
+def offsets_odd(t: Tale, version: int) -> None:
+    """Topics without partitions, and one that is named twice."""
+    t.create("a", 2)
+    one = Actor(t, t.name("x"), level=NEW if version >= 5 else OLD)
+    one.init()
+
+    def row(index: int) -> Message:
+        return {"partition_index": index, "committed_offset": 3, "committed_metadata": None}
+
+    named: list[tuple[str, list[Message]]] = [("a", []), ("a", [row(0)]), ("no", [row(0)]), ("a", [row(1), row(9)])]
+    for who in (one.producer, (5, 0)):
+        for some in (named, named[:1], []):
+            topics = [{"name": t.name(name), "partitions": rows} for name, rows in some]
+            one.offsets(t.name("g"), "", 3, version=version, who=who, topics=topics)
+
+
 @case("txn-offsets-members", versions=(3, 4, 5))
 def offsets_of_members(t: Tale, version: int) -> None:
     """The fences of a classic group: member, generation, instance (KIP-447)."""
