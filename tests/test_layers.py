@@ -21,7 +21,8 @@ PURE = (
 )
 # The shell round the machines: it waits, so it knows trio.
 SHELL = tuple(
-    f"logd/coordinators/{name}.py" for name in ("runtime", "journal", "timer", "front", "shards", "transaction_front")
+    f"logd/coordinators/{name}.py"
+    for name in ("runtime", "journal", "timer", "front", "shards", "transaction_front", "markers")
 )
 # One owner for each outside library but trio, numpy and msgspec.
 OWNERS = {
