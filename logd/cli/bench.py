@@ -18,7 +18,7 @@ import click
 
 from logd.cli.completion import topic_names
 from logd.cli.failures import NOT_FOUND, TIMED_OUT, Failure
-from logd.cli.options import Settings, common_options
+from logd.cli.options import Amount, Settings, common_options
 from logd.cli.output import note, show_rows
 from logd.cli.places import bounds_of, chosen_partitions
 from logd.cli.produce import ACKS, CODECS
@@ -48,7 +48,7 @@ def bench() -> None:
 @click.argument("topic", shell_complete=topic_names)
 @click.option("-n", "--records", type=click.IntRange(min=1), default=100_000, show_default=True, help="How many.")
 @click.option("-s", "--size", type=click.IntRange(min=0), default=100, show_default=True, help="Bytes of a value.")
-@click.option("-r", "--rate", type=click.FloatRange(min=0, min_open=True), help="Records per second.  [default: all]")
+@click.option("-r", "--rate", type=Amount(min=0, min_open=True), help="Records per second.  [default: all]")
 @click.option("-z", "--codec", type=click.Choice(CODECS), default="none", help="Compress batches.")
 @click.option("--acks", type=click.Choice(list(ACKS)), default="all", help="Who must have a record: all, leader, none.")
 @click.option("--create", is_flag=True, help="Make the topic with one partition when it does not exist.")
@@ -187,7 +187,7 @@ async def _read(settings: Settings, topic: str, records: int | None) -> tuple[An
 @click.option(
     "-r",
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Amount(min=0, min_open=True),
     help="Records per second.  [default: each when the one before has arrived]",
 )
 @click.option("--acks", type=click.Choice(list(ACKS)), default="all", help="Who must have a record: all, leader, none.")

@@ -6,7 +6,7 @@ import click
 
 from logd.cli.contexts import NAME, Context, context_names, find, load, location, save
 from logd.cli.failures import EXISTS, USAGE, Failure
-from logd.cli.options import FORMATS, Settings, common_options
+from logd.cli.options import FORMATS, Amount, Settings, common_options
 from logd.cli.output import note, show_rows
 
 
@@ -37,7 +37,7 @@ def list_contexts(settings: Settings) -> None:
 @context.command("add")
 @click.argument("name")
 @click.argument("bootstrap", metavar="HOST:PORT")
-@click.option("--timeout", "timeout_s", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS")
+@click.option("--timeout", "timeout_s", type=Amount(min=0, min_open=True), metavar="SECONDS")
 @click.option("-o", "--output", type=click.Choice(FORMATS), help="Form of the output, where no flag says it.")
 @click.option("--use", "current", is_flag=True, help="Make it the current one; the first one always is.")
 @click.option("--replace", is_flag=True, help="A context of that name is replaced.")

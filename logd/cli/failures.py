@@ -7,6 +7,7 @@ a failure of the network can't occur before they are loaded.
 from __future__ import annotations
 
 import difflib
+import errno
 import sys
 from collections.abc import Iterable
 
@@ -65,6 +66,19 @@ WHY = {
 }
 
 
+REMEDIES = {
+    errno.ENOSPC: "free some space, or write elsewhere",
+    errno.EDQUOT: "free some space, or write elsewhere",
+    errno.EACCES: "ask for the rights, or give another file",
+    errno.EPERM: "ask for the rights, or give another file",
+    errno.ENOENT: "check the name",
+    errno.EBADF: "give it a file or a pipe to write to",
+}
+"""What to do when a file can't be used."""
+
+NOT_TEXT = "names are UTF-8; only values and keys of records may be other bytes"
+
+
 class Failure(Exception):
     """A command that ends badly.
 
@@ -111,7 +125,13 @@ def explain(error: BaseException) -> Failure | None:
         return Failure("bytes that can't be read", str(error), "logd-cli log verify DIRECTORY checks the data at rest")
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return Failure("a file can't be used", f"{where}{error.strerror or error}")
+        what = "a file can't be used" if where else "reading or writing failed"
+        remedy = REMEDIES.get(error.errno or 0, "check the file, its directory and your rights")
+        return Failure(what, f"{where}{error.strerror or error}", remedy)
+    text = error.__cause__ if isinstance(error.__cause__, UnicodeEncodeError) else error
+    if isinstance(text, UnicodeEncodeError):
+        what = "a text can't be sent or shown"
+        return Failure(what, f"{text.object!r} does not fit into {text.encoding}", NOT_TEXT, USAGE)
     return _from_client(error)
 
 

@@ -13,7 +13,7 @@ import click
 
 from logd.cli.completion import group_names
 from logd.cli.failures import FAILED, Failure
-from logd.cli.options import Settings, common_options
+from logd.cli.options import Amount, Settings, common_options
 from logd.cli.output import show_rows
 from logd.cli.places import bounds_of, now_ms
 from logd.cli.session import with_admin
@@ -35,7 +35,7 @@ TOTAL_COLUMNS = ("group", "state", "members", "lag", "seconds")
 @click.argument("names", metavar="[GROUP]...", nargs=-1, shell_complete=group_names)
 @click.option("--total", is_flag=True, help="One line for each group: the sum of the lag, the longest of the times.")
 @click.option("--max-lag", type=click.IntRange(min=0), metavar="RECORDS", help="Fail when a group is further behind.")
-@click.option("--max-seconds", type=click.FloatRange(min=0), metavar="SECONDS", help="Fail when a group is later.")
+@click.option("--max-seconds", type=Amount(min=0), metavar="SECONDS", help="Fail when a group is later.")
 @common_options()
 @click.pass_obj
 def lag(

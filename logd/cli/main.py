@@ -20,6 +20,9 @@ from logd.cli.lazy import LazyGroup
 from logd.cli.options import Settings, common_options
 from logd.cli.usage import wrong_usage
 
+TRACEBACK = "LOGD_TRACEBACK"
+"""The environment variable that lets an error nobody expected through, with all that Python knows of it."""
+
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -30,9 +33,15 @@ class Root(LazyGroup):
         kwargs["standalone_mode"] = False
         kwargs.setdefault("prog_name", "logd-cli")
         kwargs.setdefault("obj", Settings())
+        if sys.stdin is None:  # closed by the caller: there is nothing to read
+            sys.stdin = open(os.devnull)  # noqa: SIM115
+        if sys.stderr is None:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115
         sys.exit(guarded(lambda: super(Root, self).main(*args, **kwargs)))
 
     def invoke(self, ctx: click.Context) -> Any:
+        if sys.stdout is None:
+            raise Failure("nothing can be shown", "stdout is closed", "send it to a file, or to /dev/null")
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -65,7 +74,10 @@ def guarded(run: Callable[[], Any]) -> int:
     except BaseException as error:
         failure = explain(error)
         if failure is None:
-            raise
+            if not isinstance(error, Exception) or os.environ.get(TRACEBACK):
+                raise
+            what, why = "logd-cli has made a mistake", f"{type(error).__name__}: {error}"
+            failure = Failure(what, why, f"{TRACEBACK}=1 logd-cli ... shows where; please report that")
         show(failure)
         return failure.code
 

@@ -20,7 +20,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
 DEFAULT_TIMEOUT_S = 30.0
+AMOUNT_MAX = 1e9
+PARTITIONS_MAX = (1 << 31) - 1
+REPLICAS_MAX = (1 << 15) - 1
+"""What fits into a request."""
 FORMATS = ("table", "json", "jsonl", "tsv", "name")
+
+
+class Amount(click.FloatRange):
+    """A number of seconds or the like: neither infinite nor "not a number", which ranges let through."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if not abs(found) <= AMOUNT_MAX:
+            self.fail(f"{value} is no number up to {AMOUNT_MAX:g}", param, ctx)
+        return found
 
 
 class Settings(msgspec.Struct):
@@ -99,7 +113,7 @@ def common_options(formats: Sequence[str] = FORMATS) -> Callable[[F], F]:
         click.option(
             "--timeout",
             "given_timeout_s",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Amount(min=0, min_open=True),
             metavar="SECONDS",
             help=f"How long to wait for the server.  [default: {DEFAULT_TIMEOUT_S:g}]",
             expose_value=False,

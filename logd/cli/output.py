@@ -123,7 +123,7 @@ def show_things(output: str | None, things: Sequence[Thing]) -> None:
 def _draw_thing(thing: Thing) -> None:
     fields = [(key, value) for key, value in thing.fields.items() if not isinstance(value, list | tuple | dict)]
     for key, value in fields:
-        click.echo(f"{_label(key):<18}{printable(text_of(value))}")
+        click.echo(f"{label(key):<18}{printable(text_of(value))}")
     for title, columns, rows in thing.tables:
         if rows:
             _draw(columns, rows, title)
@@ -132,11 +132,12 @@ def _draw_thing(thing: Thing) -> None:
 def show_lines(lines: Iterable[str]) -> None:
     """These lines, as they stand."""
     text = "".join(f"{line}\n" for line in lines)
-    sys.stdout.write(text)
     sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # names of files are any bytes
+    sys.stdout.buffer.flush()
 
 
-def _label(column: str) -> str:
+def label(column: str) -> str:
     """What stands over a column: rates get their stroke."""
     return f"{column[:-2]}/s" if column in ("records_s", "bytes_s") else column.replace("_", " ")
 
@@ -144,7 +145,7 @@ def _label(column: str) -> str:
 def _draw(columns: Sequence[str], rows: Sequence[Row], title: str) -> None:
     """A table; where it does not fit into the terminal, one block of lines for each row."""
     if not rows:
-        return note(f"no {_label(columns[0])}s")
+        return note(f"no {label(columns[0])}s")
     cells = [[printable(text_of(cell)) for cell in row] for row in rows]
     numeric = [all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
     width = shutil.get_terminal_size((80, 24)).columns if is_terminal() else PIPE_WIDTH
@@ -156,13 +157,13 @@ def _draw(columns: Sequence[str], rows: Sequence[Row], title: str) -> None:
 def _least(index: int, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> int:
     """The characters that a column needs to be read: all of a number, some of a text, all of its head's words."""
     longest = max(len(row[index]) for row in cells)
-    head = max(map(len, _label(columns[index]).split()))
+    head = max(map(len, label(columns[index]).split()))
     return max(longest if numeric[index] else min(longest, FOLDED_WIDTH), head) + GAP
 
 
 def _stack(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> None:
     """One line for each cell, with its column before it."""
-    labels = [_label(column) for column in columns]
+    labels = [label(column) for column in columns]
     pad = max(map(len, labels)) + 2
     if title:
         click.echo(f"\n{title}")
@@ -182,7 +183,7 @@ def _tabulate(
     for index, (column, is_number) in enumerate(zip(columns, numeric, strict=True)):
         least = _least(index, columns, cells, numeric) - GAP
         justify: Literal["left", "right"] = "right" if is_number else "left"
-        table.add_column(_label(column), justify=justify, overflow="fold", min_width=least)
+        table.add_column(label(column), justify=justify, overflow="fold", min_width=least)
     for row in cells:
         table.add_row(*map(Text, row))
     Console(file=sys.stdout, width=width, highlight=False).print(table)

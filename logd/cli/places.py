@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from logd.cli.failures import NOT_FOUND, USAGE, Failure
 from logd.cli.output import note
-from logd.cli.where import END, RANGE, START, TAIL, TIME, Where, parse_where
+from logd.cli.where import END, RANGE, START, TAIL, TIME, Where, meant, parse_where
 
 if TYPE_CHECKING:
     from logd.client import Admin, TopicPartition
@@ -30,7 +30,7 @@ def where_option(text: str, *, ranges: bool = False) -> Where:
     try:
         return parse_where(text, now_ms(), ranges=ranges)
     except ValueError as error:
-        raise Failure("the command line is wrong", str(error), "--offset @-1h", USAGE) from None
+        raise Failure("the command line is wrong", str(error), f"--offset {meant(text) or '@-1h'}", USAGE) from None
 
 
 def chosen_partitions(info: TopicInfo, wanted: Sequence[int]) -> list[TopicPartition]:

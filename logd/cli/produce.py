@@ -17,6 +17,7 @@ from logd.cli.completion import topic_names
 from logd.cli.failures import FAILED, PARTLY_FAILED, USAGE, Failure, explain
 from logd.cli.options import Settings, common_options
 from logd.cli.output import note, show_lines, show_rows
+from logd.cli.places import chosen_partitions
 from logd.cli.records import Draft, draft_from_json, draft_from_line
 from logd.cli.session import client_settings, existing_topic, run_async
 from logd.errors import ErrorCode, Refused
@@ -88,13 +89,13 @@ def _plan(
     wrong = _contradiction(source, key, key_separator, value, tombstone, partition, keep_partitions)
     if wrong:
         raise Failure("the command line is wrong", wrong, "logd-cli produce --help", USAGE)
-    separator = None if key_separator is None else key_separator.replace("\\t", "\t").encode()
+    separator = None if key_separator is None else os.fsencode(key_separator.replace("\\t", "\t"))
     return Plan(
         topic,
         source,
-        None if key is None else key.encode(),
+        None if key is None else os.fsencode(key),
         separator,
-        None if value is None else value.encode(),
+        None if value is None else os.fsencode(value),
         tombstone,
         tuple(_header(text) for text in headers),
         partition,
@@ -126,7 +127,7 @@ def _contradiction(
 
 def _header(text: str) -> tuple[str, bytes | None]:
     name, equals, value = text.partition("=")
-    return name, value.encode() if equals else None
+    return name, os.fsencode(value) if equals else None
 
 
 async def read_lines() -> AsyncGenerator[list[bytes], None]:
@@ -186,7 +187,8 @@ class Run:
         )
         async with Router(self._settings.bootstrap, client_settings(self._settings)) as router:
             async with Admin(router) as admin:
-                await existing_topic(admin, self._plan.topic)
+                info = await existing_topic(admin, self._plan.topic)
+                chosen_partitions(info, [] if self._plan.partition is None else [self._plan.partition])
             try:
                 async with Producer(router, settings) as producer, trio.open_nursery() as nursery:
                     nursery.start_soon(self._watch)
@@ -206,7 +208,11 @@ class Run:
         async with aclosing(read_lines()) as chunks:
             async for lines in chunks:
                 for draft in self._drafts(lines):
-                    await self._send(producer, draft)
+                    try:
+                        await self._send(producer, draft)
+                    except Refused as error:
+                        self._stop_at(error.message)
+                        return
                 if self._bad_line is not None or not self._can_go_on():
                     return
 
@@ -220,10 +226,12 @@ class Run:
             try:
                 draft = parse(line)
             except ValueError as error:
-                what = f"line {self._line} of the input can't be sent"
-                self._bad_line = Failure(what, str(error), "correct it, and send that line and those after it")
-                return
+                return self._stop_at(str(error))
             yield draft
+
+    def _stop_at(self, why: str) -> None:
+        what = f"line {self._line} of the input can't be sent"
+        self._bad_line = Failure(what, why, "correct it, and send that line and those after it")
 
     def _parser(self) -> Callable[[bytes], Draft]:
         if self._plan.source == "jsonl":

@@ -1,7 +1,8 @@
 """Records as text, both ways: what `consume -o jsonl` prints, `produce --from jsonl` takes back.
 
-A record in JSON has `key`, `value`, `headers` (a list of objects with `name` and `value`) and `timestamp` in
-milliseconds; bytes that are not UTF-8 stand in `key_base64` and `value_base64` instead. Pure.
+A record in JSON has `key`, `value`, `headers` (a list of objects with `name` and `value`; an object of names and values
+is understood too) and `timestamp` in milliseconds; bytes that are not UTF-8 stand in `key_base64` and `value_base64`
+instead. Pure.
 """
 
 from __future__ import annotations
@@ -124,17 +125,21 @@ def _get(source: dict[str, Any], name: str) -> bytes | None:
     return None if data is None else data.encode()
 
 
-def _whole_number(source: dict[str, Any], name: str) -> int | None:
+def _whole_number(source: dict[str, Any], name: str, least: int, most: int) -> int | None:
     number = source.pop(name, None)
-    if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
-        raise ValueError(f"{name} is {number!r}; it must be a whole number")
+    if number is None:
+        return None
+    if not isinstance(number, int) or isinstance(number, bool) or not least <= number <= most:
+        raise ValueError(f"{name} is {number!r}; it must be a whole number from {least} to {most}")
     return number
 
 
 def _headers(source: dict[str, Any]) -> tuple[Header, ...]:
     listed = source.pop("headers", None) or []
+    if isinstance(listed, dict):  # as people write them; what consume prints is a list, since names may come twice
+        listed = [{"name": name, "value": value} for name, value in listed.items()]
     if not isinstance(listed, list) or not all(isinstance(item, dict) for item in listed):
-        raise ValueError('headers must be a list of objects like {"name": "a", "value": "b"}')
+        raise ValueError('headers must be an object like {"a": "b"}, or a list of {"name": "a", "value": "b"}')
     found: list[Header] = []
     for item in listed:
         name = item.pop("name", None)
@@ -158,8 +163,8 @@ def draft_from_json(line: bytes) -> Draft:
         value=_get(source, "value"),
         key=_get(source, "key"),
         headers=_headers(source),
-        timestamp_ms=_whole_number(source, "timestamp"),
-        partition=_whole_number(source, "partition"),
+        timestamp_ms=_whole_number(source, "timestamp", -1, (1 << 63) - 1),
+        partition=_whole_number(source, "partition", 0, (1 << 31) - 1),
     )
     unknown = source.keys() - {"topic", "offset", "timestamp_type"}
     if unknown:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from logd.cli.failures import CANNOT_CONNECT, USAGE, Failure, unknown_topic
+from logd.cli.failures import CANNOT_CONNECT, NOT_FOUND, USAGE, Failure, unknown_topic
 from logd.cli.options import Settings
 
 if TYPE_CHECKING:
@@ -95,4 +95,7 @@ async def existing_topic(admin: Admin, name: str) -> TopicInfo:
         return found
     if found.code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
         raise unknown_topic(name, await admin.topics.list())
+    if found.code == ErrorCode.INVALID_TOPIC_EXCEPTION:
+        why = "a name has up to 249 letters, digits, '.', '_' and '-'"
+        raise Failure(f"{name!r} can't name a topic", why, "logd-cli topic list", NOT_FOUND)
     raise found

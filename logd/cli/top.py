@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from logd.cli.lag import lags
-from logd.cli.options import Settings, common_options
+from logd.cli.options import Amount, Settings, common_options
 from logd.cli.output import Thing, chosen, show_things
 from logd.cli.places import bounds_of, chosen_partitions
-from logd.cli.progress import amount
 from logd.cli.session import with_admin
 
 if TYPE_CHECKING:
-    from rich.console import Group
-
     from logd.client import Admin
     from logd.client.own import GroupLag
 
@@ -47,13 +44,13 @@ class Sample(msgspec.Struct):
 
 
 @click.command()
-@click.option("--every", type=click.FloatRange(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
+@click.option("--every", type=Amount(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
 @click.option("--once", is_flag=True, help="Two looks, one answer; what a pipe gets.")
 @click.option("-n", "--rows", type=click.IntRange(min=1), help="Topics and groups to show.  [default: what fits]")
 @common_options()
 @click.pass_obj
 def top(settings: Settings, every: float, once: bool, rows: int | None) -> None:
-    """Watch topics and groups: records and bytes per second, lag, the slowest groups first. Ctrl-C ends it.
+    """Watch topics and groups: records and bytes per second, lag, the slowest groups first. q ends it.
 
     In a pipe, or with --once: one line for each topic, with topic, partitions, records per second, bytes per second,
     records, bytes; -o json has the groups too.
@@ -161,64 +158,21 @@ def _consumed(before: GroupLag | None, after: GroupLag) -> int:
     return max(sum(steps), 0)
 
 
+class Looker:
+    """Looks again and again: each answer has the rates since the one before."""
+
+    def __init__(self, admin: Admin) -> None:
+        self._admin = admin
+        self._before: Sample | None = None
+
+    async def look(self) -> Mapping[str, Any]:
+        """What there is now. :raises ClientError, Refused: the server does not say."""
+        before, self._before = self._before, await look(self._admin)
+        return compared(before or self._before, self._before)
+
+
 async def _watch(admin: Admin, every_s: float, rows: int | None) -> None:
-    """The screen, until Ctrl-C."""
-    import trio
-    from rich.console import Console
-    from rich.live import Live
+    """The screen, until a key ends it."""
+    from logd.cli.screen import Watch
 
-    console = Console(highlight=False)
-    before = await look(admin)
-    with Live(console=console, screen=True, auto_refresh=False) as live:
-        live.update(screen(compared(before, before), console.height, rows), refresh=True)
-        while True:
-            await trio.sleep(every_s)
-            after = await look(admin)
-            live.update(screen(compared(before, after), console.height, rows), refresh=True)
-            before = after
-
-
-def screen(fields: Mapping[str, Any], height: int, rows: int | None) -> Group:
-    """One picture of it: what fits into so many lines."""
-    from rich.console import Group
-    from rich.text import Text
-
-    room = rows or max((height - 9) // 2, 3)
-    title = f"cluster {fields['cluster']}  {fields['brokers']} broker{'s' * (fields['brokers'] != 1)}  "
-    title += f"{amount(fields['records_s'], 'records')}/s  {amount(fields['bytes_s'], 'B')}/s"
-    topics = [
-        (
-            item["topic"],
-            f"{item['partitions']}",
-            f"{item['records_s']:,.0f}",
-            f"{amount(item['bytes_s'], 'B')}",
-            f"{item['records']:,}",
-            "" if item["bytes"] is None else amount(item["bytes"], "B"),
-        )
-        for item in fields["topics"][:room]
-    ]
-    groups = [
-        (
-            item["group"],
-            item["state"],
-            f"{item['members']}",
-            "" if item["lag"] is None else f"{item['lag']:,}",
-            "" if item["seconds"] is None else f"{item['seconds']:,.1f}",
-            f"{item['records_s']:,.0f}",
-        )
-        for item in fields["groups"][:room]
-    ]
-    return Group(Text(title), _table(TOPIC_COLUMNS, topics), _table(GROUP_COLUMNS, groups))
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, expand=True)
-    for index, column in enumerate(columns):
-        table.add_column(column.replace("_s", "/s"), justify="left" if index == 0 else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
+    await Watch(Looker(admin).look, every_s, rows).run()

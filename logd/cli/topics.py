@@ -10,7 +10,7 @@ import click
 from logd.cli.completion import topic_names
 from logd.cli.configs import check_unset, parse_configs, unknown_setting
 from logd.cli.failures import USAGE, Failure, did_you_mean, from_refused, unknown_topic
-from logd.cli.options import Settings, common_options, confirm
+from logd.cli.options import PARTITIONS_MAX, REPLICAS_MAX, Settings, common_options, confirm
 from logd.cli.outcomes import settle
 from logd.cli.output import Thing, note, show_rows, show_things
 from logd.cli.places import bounds_of, chosen_partitions, resolve, where_option
@@ -67,8 +67,10 @@ def _replicas(item: TopicInfo) -> int:
 
 @topic.command("create")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
-@click.option("-p", "--partitions", type=click.IntRange(min=1), help="How many.  [default: the server's]")
-@click.option("-r", "--replicas", type=click.IntRange(min=1), help="Of each partition.  [default: the server's]")
+@click.option("-p", "--partitions", type=click.IntRange(1, PARTITIONS_MAX), help="How many.  [default: the server's]")
+@click.option(
+    "-r", "--replicas", type=click.IntRange(1, REPLICAS_MAX), help="Of each partition.  [default: the server's]"
+)
 @click.option("-c", "--config", "configs", metavar="KEY=VALUE", multiple=True, help="A setting; may be repeated.")
 @click.option("--if-not-exists", is_flag=True, help="A topic that exists already is no error.")
 @click.option("--dry-run", is_flag=True, help="Let the server check it, but create nothing.")
@@ -182,7 +184,7 @@ async def _bounds(admin: Admin, info: TopicInfo) -> tuple[dict[int, int], dict[i
 
 @topic.command("alter")
 @click.argument("name", shell_complete=topic_names)
-@click.option("-p", "--partitions", type=click.IntRange(min=1), help="The new number; it can only grow.")
+@click.option("-p", "--partitions", type=click.IntRange(1, PARTITIONS_MAX), help="The new number; it can only grow.")
 @click.option("-c", "--config", "configs", metavar="KEY=VALUE", multiple=True, help="Set this; may be repeated.")
 @click.option("--unset", metavar="KEY", multiple=True, help="Back to the server's default; may be repeated.")
 @click.option("--dry-run", is_flag=True, help="Let the server check it, but change nothing.")

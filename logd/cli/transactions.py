@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logd.cli.failures import FAILED, NOT_FOUND, PARTLY_FAILED, USAGE, Failure, did_you_mean, from_refused
-from logd.cli.options import Settings, common_options, confirm
+from logd.cli.options import Amount, Settings, common_options, confirm
 from logd.cli.output import Thing, note, show_rows, show_things
 from logd.cli.places import chosen_partitions, now_ms
 from logd.cli.session import existing_topic, with_admin
@@ -97,7 +97,7 @@ def _moment(time_ms: int) -> str | None:
 
 @transaction.command("abort-hanging")
 @click.argument("topics", metavar="[TOPIC[/PARTITION]]...", nargs=-1)
-@click.option("--older", "older_s", type=click.FloatRange(min=0), default=OLD_S, show_default=True, metavar="SECONDS")
+@click.option("--older", "older_s", type=Amount(min=0), default=OLD_S, show_default=True, metavar="SECONDS")
 @click.option("--dry-run", is_flag=True, help="Show what would be aborted, but abort nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common_options()

@@ -16,6 +16,13 @@ UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w
 PLACES = "start, end, 42, -10, @-1h, @2026-11-01T00:00Z or @MILLISECONDS"
 FORMS = PLACES.replace("@-1h", "100:200, @-1h")
 
+OTHER_WORDS = {
+    **dict.fromkeys(("start", "beginning", "begin", "earliest", "oldest", "first", "smallest"), START),
+    **dict.fromkeys(("end", "latest", "newest", "last", "largest", "now", "@now"), END),
+    "-": "-1",
+}
+TIME_MS_MAX = (1 << 63) - 1
+
 _AGO = re.compile(r"-(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 _RANGE = re.compile(r"(\d*):(\d*)")
 
@@ -48,9 +55,13 @@ def parse_where(text: str, now_ms: int, *, ranges: bool = True) -> Where:
         if not ranges:
             raise ValueError(f"{text!r} is a range; one place is needed here: {PLACES}")
         return _range(text, *bounds.groups())
-    hints = {"beginning": START, "earliest": START, "oldest": START, "latest": END, "newest": END}
-    hint = f"; did you mean {hints[text]}?" if text in hints else ""
+    hint = f"; did you mean {meant(text)}?" if meant(text) else ""
     raise ValueError(f"{text!r} is no offset{hint or f'; write {FORMS if ranges else PLACES}'}")
+
+
+def meant(text: str) -> str:
+    """The place that another tool calls so; nothing where there is none."""
+    return OTHER_WORDS.get(text.strip().lower(), "")
 
 
 def parse_moment(text: str, now_ms: int) -> int:
@@ -68,8 +79,10 @@ def _range(text: str, first: str, last: str) -> Where:
 def _time_ms(text: str, whole: str, now_ms: int) -> int:
     ago = _AGO.fullmatch(text)
     if ago is not None:
-        return max(now_ms - int(float(ago[1]) * UNITS_MS[ago[2]]), 0)
-    if re.fullmatch(r"\d{5,}", text):
+        return max(now_ms - int(min(float(ago[1]) * UNITS_MS[ago[2]], TIME_MS_MAX)), 0)
+    if re.fullmatch(r"\d+", text):
+        if int(text) > TIME_MS_MAX:
+            raise ValueError(f"{whole!r} is too far away; it is in milliseconds since 1970")
         return int(text)
     try:
         moment = datetime.fromisoformat(text)
@@ -77,4 +90,4 @@ def _time_ms(text: str, whole: str, now_ms: int) -> int:
         raise ValueError(f"{whole!r} is no time; write @-1h, @2026-11-01T00:00Z or @MILLISECONDS") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
+    return max(int(moment.timestamp() * 1000), 0)

@@ -42,7 +42,9 @@ def environment(bootstrap: str) -> dict[str, str]:
 
 def run(bootstrap: str, *arguments: str, stdin: bytes = b"") -> Ran:
     """Run a command to its end, in this process."""
-    done = CliRunner(env={"LOGD_BOOTSTRAP": bootstrap, "NO_COLOR": "1"}).invoke(main, arguments, input=stdin)
+    done = CliRunner(env={"LOGD_BOOTSTRAP": bootstrap, "NO_COLOR": "1", "LOGD_TRACEBACK": "1"}).invoke(
+        main, arguments, input=stdin
+    )
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Ran(done.exit_code, done.stdout, done.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -11,10 +12,12 @@ import time
 
 import pytest
 from confluent_kafka import Consumer as OtherConsumer
+from rich.console import Console
 
 from logd.cli.bench import percentile
 from logd.cli.progress import amount, clock
-from logd.cli.top import Sample, compared, screen
+from logd.cli.screen import picture
+from logd.cli.top import Sample, compared
 from logd.testing import Broker
 from logd.wire.schemas.api_versions import ApiVersionsRequest
 from tests.cli.conftest import COMMAND, Cli, environment, run
@@ -93,30 +96,95 @@ def test_rates_between_two_looks() -> None:
         ("new", 0.0, 0.0, 7),
     ]
     assert compared(after, Sample(13.0, "c", 1, {"t": 1}, {"t": 0}, {"t": 0}, {}, {}))["records_s"] == 0
-    assert screen(found, 24, None) is not None
+
+
+class Screen:
+    """`logd-cli top` on a terminal of its own."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._master, slave = pty.openpty()
+        variables = environment(bootstrap) | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
+        arguments = [*COMMAND, "top", "--every", "0.2", "-n", "1000"]
+        self.process = subprocess.Popen(arguments, stdin=slave, stdout=slave, stderr=slave, env=variables)
+        self.shown = b""
+        os.close(slave)
+
+    def until(self, text: str, limit_s: float = 30) -> None:
+        """Read on until this was drawn anew."""
+        begin, deadline = len(self.shown), time.monotonic() + limit_s
+        while text.encode() not in self.shown[begin:]:
+            assert time.monotonic() < deadline, self.shown[begin:]
+            self.shown += os.read(self._master, 65536)
+
+    def press(self, key: str) -> None:
+        os.write(self._master, key.encode())
+
+    def ended(self) -> int:
+        """The exit code, once the terminal was given back."""
+        while True:
+            try:
+                self.shown += os.read(self._master, 65536)
+            except OSError:
+                break
+        os.close(self._master)
+        assert b"\x1b[?1049l" in self.shown  # the screen that was there before
+        assert b"Traceback" not in self.shown
+        return self.process.wait(30)
 
 
 def test_a_live_screen_ends_with_ctrl_c(topic: str, bootstrap: str) -> None:
     """On a terminal it draws the topics, and Ctrl-C gives the terminal back."""
-    master, slave = pty.openpty()
-    variables = environment(bootstrap) | {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
-    arguments = [*COMMAND, "top", "--every", "0.2", "-n", "1000"]
-    with subprocess.Popen(arguments, stdin=slave, stdout=slave, stderr=slave, env=variables) as process:
-        os.close(slave)
-        seen, deadline = b"", time.monotonic() + 30
-        while topic[:12].encode() not in seen and time.monotonic() < deadline:
-            seen += os.read(master, 65536)
-        os.kill(process.pid, signal.SIGINT)
-        while True:
-            try:
-                seen += os.read(master, 65536)
-            except OSError:
-                break
-        assert process.wait(30) == 130
-    os.close(master)
-    assert topic[:12].encode() in seen
-    assert b"\x1b[?1049l" in seen  # the screen that was there before
-    assert b"Traceback" not in seen
+    screen = Screen(bootstrap)
+    screen.until(topic[:12])
+    os.kill(screen.process.pid, signal.SIGINT)
+    assert screen.ended() == 130
+
+
+def test_a_live_screen_ends_with_q(topic: str, bootstrap: str) -> None:
+    """As other screens of the kind do; that is no failure."""
+    screen = Screen(bootstrap)
+    screen.until(topic[:12])
+    screen.press("xq")
+    assert screen.ended() == 0
+
+
+def test_a_live_screen_outlives_its_server(logd_broker: Broker) -> None:
+    """While the server is away the screen says for how long, and goes on when it is back."""
+    logd_broker.create_topic("orders")
+    screen = Screen(logd_broker.bootstrap)
+    screen.until("orders")
+    logd_broker.stop()
+    screen.until("no answer for")
+    logd_broker.start()
+    screen.until("(q ends)")
+    screen.press("q")
+    assert screen.ended() == 0
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 100])
+def test_a_picture_of_any_width(width: int) -> None:
+    """Numbers are whole, or their column is left out; the lag of a group is always there; names are cut."""
+    topic = {
+        "topic": "t" * 200,
+        "partitions": 1000,
+        "records_s": 1e6,
+        "bytes_s": 1e9,
+        "records": 10**9,
+        "bytes": 10**12,
+    }
+    group = {"group": "\x1b[2J" * 50, "state": "Empty", "members": 300, "lag": 10**6, "seconds": 12.5, "records_s": 1e6}
+    fields = {"cluster": "c", "brokers": 1, "records_s": 1.0, "bytes_s": 1.0, "topics": [topic] * 50, "groups": [group]}
+    console = Console(width=width, height=24, file=io.StringIO())
+    with console.capture() as shown:
+        console.print(picture(fields, width, 24, None))
+    lines = shown.get().splitlines()
+    assert len(lines) <= 24
+    assert max(map(len, lines)) <= width
+    assert "1,000,000" in shown.get()
+    assert "\x1b" not in shown.get()
+    assert lines[2].split()[0] == "topic"
+    assert "lag" in shown.get()
+    assert ("partitions" in lines[2]) == (width == 100)
 
 
 def test_a_small_benchmark(cli: Cli, topic: str) -> None:

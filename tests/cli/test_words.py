@@ -34,6 +34,9 @@ NOW_MS = 1_700_000_000_000
         ("@-1.5s", Where(TIME, NOW_MS - 1500)),
         ("@-9999w", Where(TIME, 0)),
         ("@1700000000000", Where(TIME, NOW_MS)),
+        ("@0", Where(TIME, 0)),
+        ("@1969-12-31T23:59:59.999Z", Where(TIME, 0)),
+        (f"@-{'9' * 400}w", Where(TIME, 0)),
         ("@2023-11-14T22:13:20Z", Where(TIME, NOW_MS)),
         ("@2023-11-14T22:13:20", Where(TIME, NOW_MS)),
         ("@2023-11-15T00:13:20+02:00", Where(TIME, NOW_MS)),
@@ -44,10 +47,12 @@ def test_where_to_begin(text: str, expected: Where) -> None:
     assert parse_where(text, NOW_MS) == expected
 
 
-@pytest.mark.parametrize("text", ["", ":", "begin", "latest", "5:3", "@", "@yesterday", "@-1y", "--3", "1.5", "a:b"])
+@pytest.mark.parametrize(
+    "text", ["", ":", "begin", "latest", "5:3", "@", "@yesterday", "@-1y", "--3", "1.5", "a:b", f"@{2**63}"]
+)
 def test_where_nobody_can_begin(text: str) -> None:
     """What is no offset is refused with a sentence that says how to write one."""
-    with pytest.raises(ValueError, match=r"write|mean|ends before"):
+    with pytest.raises(ValueError, match=r"write|mean|ends before|too far"):
         parse_where(text, NOW_MS)
 
 
@@ -84,7 +89,11 @@ def test_what_consume_prints_produce_takes_back(record: Received) -> None:
         (b'{"key": 5}', "key is 5; it must be a string"),
         (b'{"value_base64": "!"}', "not base64"),
         (b'{"value_base64": 5}', "not base64"),
-        (b'{"headers": {"a": "b"}}', "headers must be a list"),
+        (b'{"headers": {"a": 5}}', "value is 5; it must be a string"),
+        (b'{"headers": "a"}', "headers must be an object"),
+        (b'{"partition": 2147483648}', "a whole number from 0 to 2147483647"),
+        (b'{"timestamp": -2}', "a whole number from -1 to"),
+        (b'{"timestamp": 99999999999999999999}', "a whole number from -1 to"),
         (b'{"headers": [{"value": "b"}]}', "a header's name is None"),
         (b'{"timestamp": "now"}', "timestamp is 'now'; it must be a whole number"),
         (b'{"partition": true}', "it must be a whole number"),
@@ -95,6 +104,11 @@ def test_json_that_is_no_record(line: bytes, why: str) -> None:
     """The field and the value that are wrong are named; nothing is guessed."""
     with pytest.raises(ValueError, match=why):
         draft_from_json(line)
+
+
+def test_headers_as_people_write_them() -> None:
+    """An object of names and values is understood as well as the list that `consume` prints."""
+    assert draft_from_json(b'{"headers": {"a": "b", "c": null}}').headers == (("a", b"b"), ("c", None))
 
 
 def test_lines_with_keys() -> None:

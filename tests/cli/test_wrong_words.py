@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from logd.cli.main import guarded
 from logd.testing import Broker
-from tests.cli.conftest import Cli, Ran, run
+from tests.cli.conftest import COMMAND, Cli, Ran, environment, run
 
 
 def three_lines(ran: Ran) -> dict[str, str]:
@@ -70,3 +72,76 @@ def test_a_transaction_that_has_ended_is_one_line(cli: Cli, topic: str, bootstra
     producer.commit_transaction(30)
     row = cli("transaction", "describe", f"ended-{topic}").rows[0]
     assert (row[0], row[1] in ("PrepareCommit", "CompleteCommit")) == (f"ended-{topic}", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("topic create x -p 99999999999", 2),
+        ("topic create x -r 99999", 2),
+        ("topic alter TOPIC -p 99999999999", 2),
+        ("group list --timeout nan", 2),
+        ("group list --timeout inf", 2),
+        ("group list --timeout 1e300", 2),
+        ("group lag --max-seconds nan", 2),
+        ("consume TOPIC -e --offset @99999999999999999999", 2),
+        ("consume \udcff", 2),
+        ("group describe \udcff", 2),
+        ("produce TOPIC -p 7 --value x", 5),
+        ("topic describe /", 5),
+    ],
+)
+def test_what_fits_into_no_request(cli: Cli, topic: str, arguments: str, code: int) -> None:
+    """Numbers that are too large, none at all, and names that are no text are told, and never a traceback."""
+    ran = cli(*arguments.replace("TOPIC", topic).split())
+    three_lines(ran)
+    assert (ran.code, ran.out) == (code, ""), ran
+
+
+def test_bytes_on_the_command_line(cli: Cli, topic: str) -> None:
+    """Key, value and header of a record may be any bytes, as a shell passes them on."""
+    assert cli("produce", topic, "--value", "v\udcff", "-k", "k\udcfe", "-H", "h=\udcfd").code == 0
+    assert cli("consume", topic, "-e").rows[0][4:] == ["k\\xfe", "v\\xff", "h=\\xfd"]
+
+
+def test_the_line_that_is_wrong_is_named(cli: Cli, topic: str) -> None:
+    """A record for a partition that is not there is told by its line; those before it are sent."""
+    lines = b'{"value": "a", "partition": 1}\n{"value": "b", "partition": 9}\n'
+    ran = cli("produce", topic, "--from", "jsonl", "--keep-partitions", stdin=lines)
+    assert "1 record sent" in ran.err
+    assert three_lines(ran)["error"] == "line 2 of the input can't be sent"
+    assert "has no partition 9" in ran.err
+
+
+@pytest.mark.parametrize(("closed", "code"), [("0", 0), ("1", 1), ("2", 0)])
+def test_streams_that_are_closed(logd_broker: Broker, closed: str, code: int) -> None:
+    """Without stdin nothing is read, without stdout nothing can be shown, without stderr nothing is told."""
+    logd_broker.create_topic("orders")
+    command = f'"$@" {closed}{"<" if closed == "0" else ">"}&-'
+    words = [*COMMAND, *(("produce", "orders") if closed == "0" else ("topic", "list"))]
+    pipe = subprocess.PIPE
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", *words],
+        env=environment(logd_broker.bootstrap),
+        stdout=pipe,
+        stderr=pipe,
+        check=False,
+    )
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False), done
+    assert (b"stdout is closed" in done.stderr) == (closed == "1")
+
+
+def test_a_mistake_of_ours_is_three_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What nobody expected says its name, and how to see where it came from."""
+
+    def fail() -> None:
+        raise KeyError("x")
+
+    monkeypatch.delenv("LOGD_TRACEBACK", raising=False)
+    assert guarded(fail) == 1
+    error, why, remedy = capsys.readouterr().err.splitlines()
+    assert (error, why) == ("error: logd-cli has made a mistake", "why:   KeyError: 'x'")
+    assert "LOGD_TRACEBACK=1" in remedy
+    monkeypatch.setenv("LOGD_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        guarded(fail)
