@@ -6,9 +6,14 @@ import os
 import signal
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 WITH_SERVERS = {"clients", "process", "testing", "twin"}
 BROKERS = {"logd_broker", "bootstrap"}
+
+
+settings.register_profile("logd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("logd")  # a test is not wrong because the machine is busy
 
 
 def pytest_configure() -> None:
