@@ -22,11 +22,12 @@ from logd.wire.schemas.api_versions import (
 
 API_VERSIONS = 18
 
-FEATURES = {"group.version": (0, 1), "metadata.version": (7, 30), "transaction.version": (0, 2)}
-"""Feature levels served here, lowest and highest; what is not served is not named."""
+FEATURES = {"group.version": (0, 1), "logd.version": (1, 1), "metadata.version": (7, 30), "transaction.version": (0, 2)}
+"""Feature levels served here, lowest and highest; what is not served is not named.
 
-OWN_FEATURES = {"logd.version": (1, 1)}
-"""Says that the requests which only logd has are served; it has no level to be finalized."""
+`logd.version` says that the requests which only logd has are served. Its level is finalized like the others: clients
+take a supported level that is not for one that an operator has yet to turn on.
+"""
 
 TELEMETRY = (71, 72)
 """GetTelemetrySubscriptions and PushTelemetry: told only while somebody subscribes. As soon as they are, every client
@@ -48,8 +49,7 @@ def api_versions(call: Call, request: ApiVersionsRequest) -> ApiVersionsResponse
     image = call.services.cluster.image
     levels = {name: image.features.get(name, high) for name, (_, high) in FEATURES.items()}
     hidden = () if _has_subscriptions(call) else TELEMETRY
-    features = FEATURES | OWN_FEATURES
-    shown = {name: span for name, span in features.items() if call.version >= 4 or span[0] > 0}
+    shown = {name: span for name, span in FEATURES.items() if call.version >= 4 or span[0] > 0}
     return ApiVersionsResponse(
         api_keys=[
             ApiVersion(known.key, *known.advertised)

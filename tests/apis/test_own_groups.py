@@ -110,10 +110,10 @@ def test_settings_take_effect_on_a_live_group(peer: Peer) -> None:
 
 
 def test_announced_but_not_listed(peer: Peer) -> None:
-    """ApiVersions names the feature and none of the keys."""
+    """ApiVersions names the feature, its level in force as well, and none of the keys."""
     answer = peer.ask(ApiVersionsRequest("raw", "1"), 4)
     assert "logd.version" in [feature.name for feature in answer.supported_features]
-    assert "logd.version" not in [feature.name for feature in answer.finalized_features]
+    assert {row.name: row.max_version_level for row in answer.finalized_features}["logd.version"] == 1
     assert all(key.api_key < 30_000 for key in answer.api_keys)
 
 
