@@ -15,6 +15,7 @@ ROUNDS = {
     ("kill", "os"): 2,
     ("kill", "group"): 2,
     ("exactly-once", "os"): 3,
+    ("late", ""): 4,
     ("flips", ""): 60,
     ("calls", ""): 8,
     ("full", "tmpfs"): 4,
