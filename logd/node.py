@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("logd.node")
 
+NOTE_TIME_S = 60.0
 DRAIN_S = 2.0
 """How long answers that are owed may take when the node stops."""
 
@@ -182,6 +183,7 @@ async def run_node(
     try:
         data = DataDirectories.open(settings.log_dirs)
         try:
+            data.first.check_clock(node.clock.now_ms())
             await node.bind()
             await _run_on(node, data, task_status)
         finally:
@@ -210,6 +212,7 @@ async def _run_on(node: Node, data: DataDirectories, task_status: trio.TaskStatu
     store = await open_store(Path(data.path))
     try:
         node.cluster = await open_cluster(store, node.settings, new_uuid, new_cluster_id)
+        data.belong_to(node.cluster.image.cluster_id)
         async with trio.open_nursery() as background:
             await _start(node, data, background)
             await node.serve(task_status)
@@ -221,6 +224,13 @@ async def _run_on(node: Node, data: DataDirectories, task_status: trio.TaskStatu
     finally:
         with trio.CancelScope(shield=True):
             await store.aclose()
+
+
+async def note_time(data: DataDirectories, clock: Clock) -> None:
+    """Write down what time it is, now and each minute, so that a start under a clock that went back is told."""
+    while True:
+        await trio.to_thread.run_sync(data.first.note_clock, clock.now_ms())
+        await trio.sleep(NOTE_TIME_S)
 
 
 def leave_clean(data: DataDirectories) -> None:
@@ -273,6 +283,7 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
     await background.start(node.transactions.run)
     background.start_soon(node.partitions.remove_leftovers)
     background.start_soon(cluster.watch)
+    background.start_soon(note_time, data, steady)
     background.start_soon(Upkeep(node.partitions, cluster, steady, retain).run)
     background.start_soon(compactor.run)
     background.start_soon(Scrubber(node.partitions, cluster, steady).run)

@@ -72,9 +72,11 @@ async def _run(
 ) -> list[JobResult]:
     data = DataDirectories.open(settings.log_dirs)
     try:
+        data.first.check_clock(SystemClock().now_ms())
         store = await open_store(Path(data.path))
         try:
             cluster = await open_cluster(store, settings, new_uuid, new_cluster_id)
+            data.belong_to(cluster.image.cluster_id)
             done = await _on(cluster, data, job, topics, dry_run, progress)
         finally:
             with trio.CancelScope(shield=True):

@@ -1,8 +1,8 @@
 """How far a metadata store has come, noted in a small file beside it: so that commits which vanish are told.
 
 SQLite takes a WAL with a wrong bit for one that ends there, since a power cut leaves such ends, and says nothing. The
-note is written in place after each commit and never flushed: a crash of the process leaves it as it is, after a power
-cut it may be older than the store, and it is never newer than what was committed. Used by ``sqlite`` alone.
+note (:mod:`logd.log.note`) is written after each commit, so it is never newer than what was committed. Used by
+``sqlite`` alone.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from struct import Struct
 from typing import Final
 
-from logd.wire.checksum import crc32c
+from logd.log.note import pack_note, parse_note
 
 SUFFIX: Final = ".version"
-_NOTE: Final = Struct(">4sIq")
 _MAGIC: Final = b"LMV1"
 
 
@@ -30,23 +28,18 @@ class Reached:
     def read(self) -> int:
         """The version that the store has reached; 0 when there is no note, or a damaged one."""
         try:
-            data = self.path.read_bytes()
+            return parse_note(_MAGIC, self.path.read_bytes())
         except OSError:
             return 0
-        if len(data) != _NOTE.size:
-            return 0
-        magic, checksum, version = _NOTE.unpack(data)
-        return int(version) if magic == _MAGIC and checksum == crc32c(data[8:]) else 0
 
     def note(self, version: int) -> None:
         """Write a version down, after it was committed; where that fails less is known, and that is all."""
         if version == self._noted:
             return
-        data = version.to_bytes(8, "big")
         with contextlib.suppress(OSError):
             file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.pwrite(file, _NOTE.pack(_MAGIC, crc32c(data), version), 0)
+                os.pwrite(file, pack_note(_MAGIC, version), 0)
             finally:
                 os.close(file)
             self._noted = version

@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from logd.errors import DecodeError
+from logd.log.note import pack_note, parse_note
 from logd.wire.checksum import crc32c
 
 META_NAME: Final = "partition.meta"
@@ -29,7 +30,6 @@ _STATE: Final = Struct(">4sIqqqqqqbi")
 _STATE_MAGIC: Final = b"LST1"
 _EPOCH: Final = Struct(">iq")
 _ABORTED: Final = Struct(">qI")  # only there when a transaction was aborted
-_FLUSHED: Final = Struct(">4sIq")
 _FLUSHED_MAGIC: Final = b"LFO1"
 _CRC_FROM: Final = 8
 
@@ -115,14 +115,12 @@ def pack_flushed(offset: int) -> bytes:
 
     It is written in place and never flushed: whatever of it is found after a crash was true before.
     """
-    return _sealed(bytearray(_FLUSHED.pack(_FLUSHED_MAGIC, 0, offset)))
+    return pack_note(_FLUSHED_MAGIC, offset)
 
 
 def parse_flushed(data: bytes | None) -> int:
     """Return the offset; 0 for a file that is not there or damaged."""
-    if data is None or len(data) != _FLUSHED.size or data[:4] != _FLUSHED_MAGIC or not _intact(data):
-        return 0
-    return int(_FLUSHED.unpack(data)[2])
+    return parse_note(_FLUSHED_MAGIC, data)
 
 
 def _sealed(out: bytearray) -> bytes:

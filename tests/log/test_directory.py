@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from logd.log.directory import FORMAT_NAME, DataDirectory, DirectoryUnusable
+from logd.log.directory import CLOCK_BEHIND_MAX_MS, CLOCK_NAME, FORMAT_NAME, DataDirectory, DirectoryUnusable
 from logd.log.disk import RealDisk
 
 
@@ -41,6 +42,44 @@ def test_format(tmp_path: Path, content: str, why: str) -> None:
     with pytest.raises(DirectoryUnusable, match=why):
         DataDirectory.open(str(tmp_path))
     assert (tmp_path / FORMAT_NAME).read_text() == content
+
+
+def test_one_cluster(tmp_path: Path) -> None:
+    """A directory stays with the cluster that it was first used for."""
+    directory = DataDirectory.open(str(tmp_path))
+    directory.belong_to("one")
+    directory.belong_to("one")
+    with pytest.raises(DirectoryUnusable, match="belongs to cluster one and the metadata to cluster two"):
+        directory.belong_to("two")
+    directory.close()
+    DataDirectory.open(str(tmp_path)).belong_to("one")
+
+
+def test_time_goes_back(tmp_path: Path) -> None:
+    """A clock that was set back by more than a day is told, with both times; what is noted badly tells nothing."""
+    directory = DataDirectory.open(str(tmp_path))
+    directory.check_clock(0)
+    directory.note_clock(1_790_000_000_000)
+    directory.check_clock(1_790_000_000_000 - CLOCK_BEHIND_MAX_MS)
+    directory.check_clock(1_990_000_000_000)
+    with pytest.raises(DirectoryUnusable, match=r"is 1970-01-01 .* in use at 2026-09-21 .*: set the clock, or"):
+        directory.check_clock(0)
+    note = bytearray((tmp_path / CLOCK_NAME).read_bytes())
+    note[-1] ^= 1
+    (tmp_path / CLOCK_NAME).write_bytes(note)
+    directory.check_clock(0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_owner(tmp_path: Path) -> None:
+    """What another user has begun is refused, and nothing in it changed; an empty directory of another one is not."""
+    os.chown(tmp_path, 12345, 12345)
+    DataDirectory.open(str(tmp_path)).close()
+    os.chown(tmp_path / FORMAT_NAME, 12345, 12345)
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(DirectoryUnusable, match=f"belongs to user 12345 .* run chown -R 0 {tmp_path}"):
+        DataDirectory.open(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 def test_not_a_directory(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from logd.errors import ErrorCode
+from logd.log.directory import DataDirectory
+from logd.log.disk import RealDisk
 from tests.process.server import Server, refused
 from tests.raw import Peer, batch, produce_request
 
@@ -124,6 +126,58 @@ def test_unusable_directory(tmp_path: Path, name: str, damage: Callable[[Path], 
     assert name in said
     assert "Traceback" not in said
     assert len([line for line in said.splitlines() if line.startswith("logd: ")]) == 1
+    for path, content in before.items():
+        assert path.read_bytes() == content, f"{path.name} was changed"
+
+
+def written_in_2100(data: Path) -> object:
+    """As if it had been in use under a clock that is far ahead."""
+    return DataDirectory(RealDisk(), str(data), None, False).note_clock(4_102_444_800_000)
+
+
+def of_another_cluster(data: Path) -> object:
+    """The metadata of another node is put in its place."""
+    other = data.with_name("other")
+    with Server(other) as server:
+        assert server.stop()[0] == 0
+    (data / "metadata.db.version").unlink()
+    return shutil.copy2(other / "metadata.db", data / "metadata.db")
+
+
+def given_away(data: Path) -> object:
+    """All of it belongs to somebody else now."""
+    for path in (data, *data.rglob("*")):
+        os.chown(path, 12345, 12345)
+    return data
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (written_in_2100, "set the clock, or remove"),
+        (of_another_cluster, "belongs to cluster"),
+        pytest.param(
+            given_away,
+            "belongs to user 12345",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away"),
+        ),
+    ],
+)
+def test_a_directory_that_is_not_ours(tmp_path: Path, change: Callable[[Path], object], said: str) -> None:
+    """Another user's, another cluster's, of another time: one sentence, exit code 1, and nothing of it is changed."""
+    data = tmp_path / "data"
+    with Server(data) as server:
+        with Peer(server.bootstrap) as peer:
+            peer.make_topic("there")
+            assert produced(peer, "there") == 0
+        assert server.stop()[0] == 0
+    change(data)
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    code, text = refused("--data-dir", str(data), "--listen", "127.0.0.1:0")
+    assert code == 1
+    assert said in text
+    assert "Traceback" not in text
+    assert len([line for line in text.splitlines() if line.startswith("logd: ")]) == 1
     for path, content in before.items():
         assert path.read_bytes() == content, f"{path.name} was changed"
 
