@@ -104,7 +104,7 @@ def _by_name(call: Call, request: MetadataRequest, names: Iterable[str]) -> Meta
             answers.append(_topic(topic, request))
         else:
             code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if valid_topic_name(name) else ErrorCode.INVALID_TOPIC_EXCEPTION
-            answers.append(MetadataResponseTopic(error_code=code, name=name))
+            answers.append(_may(MetadataResponseTopic(error_code=code, name=name), request))
     return _response(call, request, answers)
 
 
@@ -140,6 +140,11 @@ def _topic(topic: Topic, request: MetadataRequest) -> MetadataResponseTopic:
             for part in topic.partitions
         ],
     )
+    return _may(answer, request)
+
+
+def _may(answer: MetadataResponseTopic, request: MetadataRequest) -> MetadataResponseTopic:
+    """Tell what the client may do to a topic, if it asks; of one that is not there too, but never by an unknown id."""
     if request.include_topic_authorized_operations:
         answer.topic_authorized_operations = TOPIC_OPERATIONS
     return answer

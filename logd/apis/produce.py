@@ -66,7 +66,7 @@ def produce(call: Call, request: ProduceRequest) -> ProduceResponse | Awaitable[
     With acks=0 nothing is answered, and a failure closes the connection, as Kafka does.
     """
     if request.acks not in (0, 1, ALL):
-        return _all_refused(request, ErrorCode.INVALID_REQUIRED_ACKS)
+        return _bad_acks(call, request)
     refusals = _NONE
     if call.services.partitions.some_open_batches and (opened := _to_be_opened(call, request)):
         if request.transactional_id is not None or not all(_is_light(*one) for one in opened):
@@ -228,6 +228,20 @@ def _all_refused(request: ProduceRequest, code: ErrorCode) -> ProduceResponse:
             for topic in request.topic_data
         ]
     )
+
+
+def _bad_acks(call: Call, request: ProduceRequest) -> ProduceResponse:
+    """Acks that are none. What is not there is told first, as in Kafka."""
+    answer = _all_refused(request, ErrorCode.INVALID_REQUIRED_ACKS)
+    found = _partitions(call, request)
+    for topic, told in zip(request.topic_data, answer.responses, strict=True):
+        for row in told.partition_responses:
+            if next(found)[0] is None:
+                by_id = call.version >= TOPIC_IDS_FROM
+                unknown_id = by_id and not call.services.partitions.knows_id(topic.topic_id)
+                row.error_code = _unknown(topic, row.index, unknown_id).code
+    answer.responses = [told for told in answer.responses if told.partition_responses]
+    return answer
 
 
 def _none_appended(call: Call, request: ProduceRequest, refused: Refused) -> ProduceResponse | object | None:

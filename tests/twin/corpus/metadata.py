@@ -92,6 +92,17 @@ def metadata_operations(t: Tale, version: int) -> None:
         include_topic_authorized_operations=True,
         include_cluster_authorized_operations=True,
     )
+    named = [{"name": name} for name in (t.name("none"), "a/b", t.name("a"), "__consumer_offsets")]
+    t.ask(
+        "Metadata",
+        version,
+        topics=named[:3] if version < 10 else named,
+        allow_auto_topic_creation=False,
+        include_topic_authorized_operations=True,
+    )
+    for topic_id in (t.wait_for(t.name("a")), SOME_ID) if version >= 12 else ():
+        rows = [{"topic_id": topic_id, "name": None}]
+        t.ask("Metadata", version, topics=rows, include_topic_authorized_operations=True)
 
 
 @case("metadata-none", versions=(0, 1, 9, 13))

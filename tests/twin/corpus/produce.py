@@ -63,11 +63,20 @@ def produce_acks_0_error(t: Tale) -> None:
     t.note("closed for an unknown topic", connection.is_closed_by_peer())
 
 
-@case("produce-bad-acks", versions=(3, 8, 9, 12))
+def _rows(t: Tale, version: int, topic_id: uuid.UUID, short: str, indexes: list[int]) -> list[Message]:
+    """One topic of a Produce request, by its name or by its id."""
+    named: Message = {"topic_id": topic_id} if version >= 13 else {"name": t.name(short)}
+    return [{**named, "partition_data": [{"index": index, "records": batch(b"1")} for index in indexes]}]
+
+
+@case("produce-bad-acks", versions=(3, 8, 9, 12, 13))
 def produce_bad_acks(t: Tale, version: int) -> None:
     t.create("a")
     for acks in (2, -2, 32767):
         _produce(t, version, "a", batch(b"1"), acks=acks)
+        _produce(t, version, "a", batch(b"1"), acks=acks, partition=7)
+    t.ask("Produce", version, acks=5, timeout_ms=0, topic_data=_rows(t, version, SOME_ID, "none", [0, 1]))
+    t.ask("Produce", version, acks=5, timeout_ms=0, topic_data=_rows(t, version, SOME_ID, "none", []))
     _log(t, "a")
 
 
