@@ -85,6 +85,15 @@ class Member:
         return not self.new and (self.joining is not None or self.syncing is not None)
 
 
+def place_of(name: str) -> int:
+    """The order in which Kafka looks at protocols with as many votes: by the last bits of Java's hash of the name."""
+    units = name.encode("utf-16-be", "surrogatepass")
+    hashed = 0
+    for high, low in zip(units[::2], units[1::2], strict=True):
+        hashed = (hashed * 31 + (high << 8 | low)) & 0xFFFFFFFF
+    return (hashed ^ hashed >> 16) & 15
+
+
 class Group:
     """A classic group. Members are kept in the order in which they came."""
 
@@ -296,13 +305,16 @@ class Group:
         return self.protocol_type == protocol_type and any(self._support.get(name, 0) == count for name in names)
 
     def vote(self) -> str:
-        """The protocol of the next generation: each member votes for its first among those that all share."""
+        """The protocol of the next generation: each member votes for its first among those that all share.
+
+        Of as many votes the same wins every time, whoever joined first: see :func:`place_of`.
+        """
         shared = {name for name, count in self._support.items() if count == len(self.members)}
         votes: dict[str, int] = {}
         for member in self.members.values():
             choice = next(name for name, _ in member.protocols if name in shared)
             votes[choice] = votes.get(choice, 0) + 1
-        return max(votes, key=votes.__getitem__)
+        return max(votes, key=lambda name: (votes[name], -place_of(name)))
 
     def is_consumer(self) -> bool:
         return self.protocol_type == CONSUMER

@@ -222,3 +222,16 @@ def test_a_session_that_ends(state: str) -> None:
     assert not group.members
     assert group.phase.value == "Empty"
     assert not shard.deadlines.next_ms()
+
+
+@pytest.mark.parametrize("protocols", [("range", "cooperative-sticky"), ("roundrobin", "range"), ("b", "a")])
+def test_as_many_votes_go_the_same_way(protocols: tuple[str, str]) -> None:
+    """Whoever joined first, and whichever name a member prefers: Kafka looks at them in the order of a hash map."""
+    chosen = set()
+    for mine in (protocols, protocols[::-1]):
+        shard = Shard()
+        shard.join("first", version=3, protocols=mine)
+        shard.join("second", version=3, protocols=mine[::-1])
+        shard.advance(0)
+        chosen.add(shard.machine.groups["g"].protocol)
+    assert len(chosen) == 1

@@ -186,6 +186,32 @@ def join_group_inconsistent(t: Tale, version: int) -> None:
     member(t, version=version).join(member_id="unknown-member")
 
 
+VOTES = (
+    ("a", "b"),
+    ("b", "a"),
+    ("range", "cooperative-sticky"),
+    ("cooperative-sticky", "range"),
+    ("roundrobin", "range"),
+    ("sticky", "roundrobin"),
+    ("RoundRobinAssigner", "copartition"),
+    ("\u00fc", "\U0001f600"),
+)
+
+
+@case("join-group-votes")
+def join_group_votes(t: Tale) -> None:
+    """Two members whose first choices differ: of as many votes the same protocol wins, whoever was first."""
+    for number, (first, second) in enumerate(VOTES):
+        mine = [{"name": name, "metadata": SUBSCRIPTION} for name in (first, second)]
+        one, two = (member(t, f"g{number}", version=3) for _ in range(2))
+        one.join(mine)
+        one.sync({one.id: b""})
+        two.send_join(mine[::-1])
+        one.await_rebalance()
+        one.join(mine)
+        two.receive_join(f"{first} or {second}")
+
+
 @case("two-members", versions=(0, 1, 4, 5, 7, 9))
 def two_members(t: Tale, version: int) -> None:
     """Join, rebalance, assignment by the leader, leave, and the rest rebalances again."""
