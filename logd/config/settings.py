@@ -136,8 +136,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     socket_first_request_max_bytes: Annotated[
         int,
         _int(
-            "The largest first request of a connection, before its peer has shown that it speaks Kafka. "
-            "Only logd has this.",
+            "The largest first frame of a connection that does not begin as a Kafka request does. Only logd has this.",
             "bytes",
             at_least(1024),
         ),

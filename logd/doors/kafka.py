@@ -78,8 +78,9 @@ class Peer:
         self.sock = sock
         self.connection = connection
         self.services = services
-        self.frames = FrameBuffer(min(settings.socket_first_request_max_bytes, settings.socket_request_max_bytes))
         self.request_bytes_max = settings.socket_request_max_bytes
+        first_bytes_max = min(settings.socket_first_request_max_bytes, self.request_bytes_max)
+        self.frames = FrameBuffer(first_bytes_max, self.request_bytes_max)
         self.pending: deque[Pending | Large | Ready] = deque()
         self.held: memoryview | None = None
         self.closing = False

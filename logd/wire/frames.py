@@ -34,6 +34,8 @@ SMALL_FRAMES_BEFORE_SHRINKING = 64
 
 _read_size = struct.Struct(">i").unpack_from
 _read_head = struct.Struct(">hhih").unpack_from
+HEAD_BYTES_MIN = 10
+"""Key, version, correlation id and the length of the client id."""
 _write_request_head = struct.Struct(">ihhih").pack
 _write_head_v0 = struct.Struct(">ii").pack
 _write_head_v1 = struct.Struct(">iix").pack
@@ -118,6 +120,13 @@ def decode_request_head(frame: Buffer) -> RequestHead:
     return RequestHead(api_key, api_version, correlation_id, client_id, end)
 
 
+def looks_like_request(first: Buffer) -> bool:
+    """Whether these HEAD_BYTES_MIN bytes begin a request of an API and a version that there are."""
+    api_key, api_version, _, length = _read_head(first)
+    api = schemas.APIS.get(api_key)
+    return api is not None and api.versions[0] <= api_version <= api.versions[1] and length >= -1
+
+
 def _cut_head(frame: Buffer, error: struct.error) -> RequestHead:
     """The head of a frame too short for a client id: only an API or version that is not known may have it so."""
     if len(frame) >= 8:
@@ -196,10 +205,14 @@ class FrameBuffer:
     Call :meth:`next_frame` until it returns None, then receive into :meth:`writable` and tell :meth:`received`.
     A frame is a view of the storage, valid until the next :meth:`writable`; :meth:`detach` keeps the views made so
     far alive for good. `limit` is the largest frame in bytes and may be changed at any time.
+
+    :param request_bytes_max: the limit from the first frame on whose beginning is that of a request, if it is another:
+        not every client asks for the versions first on a new connection, and its first words may be a big Produce.
     """
 
-    def __init__(self, frame_bytes_max: int) -> None:
+    def __init__(self, frame_bytes_max: int, request_bytes_max: int = 0) -> None:
         self.limit = frame_bytes_max
+        self._request_bytes_max = request_bytes_max
         self._storage = bytearray(STORAGE_BYTES_MIN)
         self._view = memoryview(self._storage)
         self._start = 0
@@ -228,8 +241,8 @@ class FrameBuffer:
             self._wanted = 4
             return None
         size: int = _read_size(self._storage, start)[0]
-        if size > self.limit or size <= 0:
-            raise BadFrameSize(size) if size <= 0 else FrameTooLarge(size, self.limit)
+        if (size > self.limit or size <= 0) and not self._may_be_larger(size, have - 4):
+            return None
         if have < size + 4:
             self._wanted = size + 4
             return None
@@ -240,6 +253,23 @@ class FrameBuffer:
         else:
             self._small_frames += 1
         return self._view[start + 4 : end]
+
+    def _may_be_larger(self, size: int, have: int) -> bool:
+        """Whether a frame over the limit is a request; False while too little has come to say so.
+
+        :raises FrameTooLarge, BadFrameSize: it is none, or too large for one.
+        """
+        if size <= 0:
+            raise BadFrameSize(size)
+        if size > self._request_bytes_max:
+            raise FrameTooLarge(size, self.limit)
+        if have < HEAD_BYTES_MIN:
+            self._wanted = 4 + HEAD_BYTES_MIN
+            return False
+        if not looks_like_request(self._view[self._start + 4 : self._end]):
+            raise FrameTooLarge(size, self.limit)
+        self.limit = self._request_bytes_max
+        return True
 
     def writable(self) -> memoryview:
         """Where the next bytes belong: never empty. Ends the life of the frames taken before."""

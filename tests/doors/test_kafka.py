@@ -107,15 +107,38 @@ def test_strangers_are_hung_up_on_with_a_reason(
     assert said in lines[0]
 
 
-def test_first_request_may_not_be_big(broker: Broker, caplog: pytest.LogCaptureFixture) -> None:
-    """Before a peer has said anything sensible, it gets no room for a big request; afterwards it does."""
-    big = produce_request("big", batch(b"x" * 100_000))
+@pytest.mark.parametrize("pieces", [7, 11, 50_000])
+def test_first_request_may_be_big(broker: Broker, peer: Peer, pieces: int) -> None:
+    """kafkajs asks for the versions on its first connection only: the first words of the next may be a big Produce."""
+    peer.make_topic("big")
     with Peer(broker.bootstrap) as first:
-        first.send(big, 9)
-        assert first.closed()
-    with Peer(broker.bootstrap) as second:
-        second.make_topic("big")
-        assert second.ask(big, 9).responses[0].partition_responses[0].error_code == 0
+        data = first.frame(produce_request("big", batch(b"x" * 100_000)), 9)
+        for piece in (data[:pieces], data[pieces:]):
+            first.sock.sendall(piece)
+        assert first.receive().responses[0].partition_responses[0].error_code == 0
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        struct.pack(">hhih", 999, 0, 1, -1),
+        struct.pack(">hhih", 3, 99, 1, -1),
+        struct.pack(">hhih", 3, 9, 1, -2),
+        b"\xff" * 10,
+    ],
+)
+def test_first_frame_may_not_be_big_unless_it_is_a_request(broker: Broker, peer: Peer, head: bytes) -> None:
+    """Before a peer has said anything sensible, it gets no room for a big frame."""
+    with Peer(broker.bootstrap) as stranger:
+        stranger.sock.sendall(struct.pack(">i", 100_000) + head)
+        assert stranger.closed()
+    assert peer.ask(MetadataRequest([]), 9).topics == []
+
+
+def test_a_request_over_the_limit_is_not_read(peer: Peer) -> None:
+    """``socket.request.max.bytes`` holds for a request that begins as one, too."""
+    peer.sock.sendall(struct.pack(">ihhih", (100 << 20) + 1, 0, 9, 1, -1))
+    assert peer.closed()
 
 
 def test_a_peer_that_leaves_half_way_harms_nobody(broker: Broker, peer: Peer) -> None:

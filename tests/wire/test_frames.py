@@ -115,6 +115,20 @@ def test_the_limit_may_change() -> None:
     assert buffer.next_frame() is None
 
 
+@pytest.mark.parametrize("step", [1, 3, 14, 500])
+def test_a_request_may_be_larger(step: int) -> None:
+    """What begins as a request has the higher limit from then on; what does not, or is larger still, is refused."""
+    request = struct.pack(">hhih", 0, 9, 1, -1) + bytes(190)
+    buffer = FrameBuffer(100, 200)
+    assert feed(buffer, framed(request) + framed(b"x" * 200), step) == [request, b"x" * 200]
+    with pytest.raises(FrameTooLarge):
+        feed(buffer, framed(b"x" * 201), step)
+    for wrong in (struct.pack(">hhih", 999, 9, 1, -1), struct.pack(">hhih", 0, 99, 1, -1), b"\xff" * 10):
+        with pytest.raises(FrameTooLarge) as caught:
+            feed(FrameBuffer(100, 200), framed(wrong + bytes(180)), step)
+        assert caught.value.limit == 100
+
+
 @pytest.mark.parametrize(
     ("first", "name"),
     [(b"GET / HTTP/1.1", "HTTP"), (b"\x16\x03\x01\x02\x00", "TLS"), (b"SSH-2.0-", "SSH"), (b"\x7f\xff\xff\xff", None)],

@@ -38,6 +38,14 @@ def produce(t: Tale, version: int) -> None:
     _log(t, "a", 1)
 
 
+@case("produce-first-words", versions=(3, 9, 12))
+def produce_first_words(t: Tale, version: int) -> None:
+    """A connection may begin with a big Produce: not every client asks for the versions on each of its connections."""
+    t.create("a")
+    for size in (60_000, 70_000, 900_000):
+        t.ask("Produce", version, on=t.another(), **produce_body(t.name("a"), batch(b"x" * size)))
+
+
 @case("produce-acks-0", versions=(3, 8, 9, 12, 13))
 def produce_acks_0(t: Tale, version: int) -> None:
     """acks=0 gets no answer; the next request's answer is the next frame."""
