@@ -426,6 +426,25 @@ def broker_configs(t: Tale) -> None:
     alter(DELETE, "0", None)
 
 
+@case("background-threads")
+def background_threads(t: Tale) -> None:
+    """A pool of threads grows to the double and shrinks to the half of what it is; no further in one step."""
+
+    def alter(op: int, value: str | None, name: str = "0") -> None:
+        rows = [{"name": "background.threads", "config_operation": op, "value": value}]
+        resource = {"resource_type": BROKER, "resource_name": name, "configs": rows}
+        t.ask("IncrementalAlterConfigs", 1, resources=[resource])
+        _wait_for_configs(t)
+        _describe(t, 4, BROKER, "0", ["background.threads"], include_synonyms=True)
+
+    for value in ("9", "4", "1", "9", "8", "17", "16", "0", "x"):
+        alter(SET, value)
+    alter(DELETE, None)
+    alter(SET, "21", name="")
+    alter(SET, "12", name="")
+    alter(DELETE, None, name="")
+
+
 @case("list-config-resources", versions="ListConfigResources")
 def list_config_resources(t: Tale, version: int) -> None:
     t.create("a")
