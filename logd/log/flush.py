@@ -8,14 +8,19 @@ taken its log offline: a flush is never tried again.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
+from typing import Final
 
 import msgspec
 
 from logd.errors import StorageFailed
-from logd.log.disk import PASSING, Disk, File
+from logd.log.disk import NO_DESCRIPTORS, PASSING, Disk, File
 from logd.log.segment import Segment
 from logd.log.state import STATE_NAME, UNFLUSHED_NAME, State, pack_state
+
+DESCRIPTOR_WAIT_S: Final = 0.1
+DESCRIPTOR_WAITS_MAX: Final = 300
 
 
 def mark_unflushed(disk: Disk, path: str) -> None:
@@ -80,25 +85,38 @@ class FlushJob:
     def run(self) -> None:
         """Do it, in a worker thread. When the disk is too full for the small files, they stay as they were.
 
+        Where no file descriptor is left to open a file with, nothing was flushed yet, and it is begun again when others
+        have had time to close theirs.
+
         :raises StorageFailed: the log is offline from now on.
         """
         try:
-            for segment in self.sealed:
-                segment.write_sealed()
-            for file in self._files:
-                self._disk.sync(file)
-            if self._sync_directory:
-                self._disk.sync_directory(self._path)
-            try:
-                self._remember()
-            except StorageFailed as failure:
-                if failure.cause.errno not in PASSING:
-                    raise
-                self.state = None
+            for _ in range(DESCRIPTOR_WAITS_MAX):
+                try:
+                    return self._run()
+                except StorageFailed as failure:
+                    if failure.cause.errno not in NO_DESCRIPTORS:
+                        raise
+                time.sleep(DESCRIPTOR_WAIT_S)
+            return self._run()
         except StorageFailed as failure:
             self._fail(failure)
             mark_unflushed(self._disk, self._path)
             raise
+
+    def _run(self) -> None:
+        for segment in self.sealed:
+            segment.write_sealed()
+        for file in self._files:
+            self._disk.sync(file)
+        if self._sync_directory:
+            self._disk.sync_directory(self._path)
+        try:
+            self._remember()
+        except StorageFailed as failure:
+            if failure.cause.errno not in PASSING:
+                raise
+            self.state = None
 
     def _remember(self) -> None:
         if self._point is not None:

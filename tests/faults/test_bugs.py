@@ -19,6 +19,7 @@ TEST = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
 SHOWN_BY: dict[str, tuple[str, ...]] = {
     "B1-torn-tail-kept": (*TEST, "tests/log/test_recovery.py"),
     "B2-flush-tried-again": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),
+    "B3-acknowledged-before-the-flush": (*KIT, "power", "--on", "ext4", "--seed", "1", "--rounds", "12"),
     "B4-corruption-taken-for-the-end": (*KIT, "flips", "--seed", "1", "--rounds", "50"),
     "B12-producers-forgotten": (*KIT, "simulation", "--seed", "1", "--rounds", "5"),
     "B13-sequences-outlive-their-epoch": (*TEST, "tests/log/test_producers.py", "tests/log/test_transactions.py"),
@@ -32,7 +33,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "B19-tombstones-too-early": (*TEST, "tests/log/test_compaction.py", "tests/log/test_compaction_model.py"),
     "B19-removed-too-early": (*TEST, "tests/log/test_compaction_crash.py"),
     "B20-full-disk-is-final": (*KIT, "full", "--seed", "1", "--rounds", "2"),
-    "B21-no-descriptors-kept": (*TEST, "tests/process/test_descriptors.py"),
+    "B21-no-descriptors-kept": (*KIT, "limits", "--on", "descriptors", "--seed", "1", "--rounds", "6"),
     "B22-answers-in-memory": (*TEST, "tests/process/test_slow_readers.py"),
     "B23-leaps-are-believed": (*KIT, "clock", "--seed", "1", "--rounds", "6"),
 }

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from logd.errors import StorageFailed
+from logd.log import flush as flushing
 from logd.log.log import Log, LogConfig
 from logd.log.state import META_NAME
 from tests.fakes.disks import FaultyDisk, MemoryDisk
@@ -87,6 +88,23 @@ def test_failed_flush_is_final(log: Log, faulty: FaultyDisk) -> None:
         log.flush_job()
     log.close()
     assert faulty.calls["sync"] == 1
+
+
+@pytest.mark.parametrize("call", ["open", "replace", "sync_directory"])
+def test_no_descriptor_for_a_flush(monkeypatch: pytest.MonkeyPatch, disk: MemoryDisk, call: str) -> None:
+    """A flush that lacks a file descriptor is begun again, and takes nothing offline: it has flushed nothing yet."""
+    monkeypatch.setattr(flushing, "DESCRIPTOR_WAIT_S", 0.0)
+    faulty = FaultyDisk(disk)
+    log = Log.create("/data/t-0", TOPIC_ID, LogConfig(segment_bytes=200), now_ms=0, disk=faulty)
+    for _ in range(4):
+        append(log, batch(value=b"v" * 60))
+    log.segments[0].close()  # it has to be opened again
+    faulty.arm(call, 1, errno.EMFILE)
+    flush(log)
+    assert faulty.fired(call)
+    assert log.failure is None
+    assert log.flushed_offset == log.end_offset == 4
+    assert all(one.finished for one in log.segments[:-1])
 
 
 @pytest.mark.parametrize("call", ["replace", "open", "write"])

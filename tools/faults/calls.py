@@ -3,7 +3,11 @@
 A short life of a server (start, topics, batches, rolls, commits, a deleted topic, stop) runs under strace with one
 fault; it is then killed and started without one. Nothing acknowledged may be missing; a partition whose flush failed
 must acknowledge nothing more before that start. ``on`` names one fault, such as ``fdatasync:error=EIO``. Of
-``openat`` only the calls for files of the data directory count: the interpreter opens hundreds of its own before them.
+``openat`` and ``pread64`` only the calls for files of the data directory count: the interpreter makes hundreds of its
+own before them.
+
+``fdatasync:error=EIO@recovery`` puts it into the second life: the first, in flush mode ``os``, is killed without a
+fault, and what the second finds is recovered under strace.
 """
 
 from __future__ import annotations
@@ -24,6 +28,9 @@ from tools.faults.report import Report, Skipped, late
 from tools.faults.server import NotReady, Server
 
 CALLS = ("fdatasync", "fsync", "pwrite64", "fallocate", "rename", "unlink", "ftruncate", "openat")
+RECOVERING = ("fdatasync", "fsync", "pwrite64", "pread64", "rename", "unlink", "ftruncate", "openat")
+RECOVERY = "@recovery"
+FILTERED = ("openat", "pread64")
 FLUSHES = ("fdatasync", "fsync")
 EFFECTS = ("error=EIO", "error=ENOSPC", "signal=SIGKILL", "delay_enter=300000")
 SETTINGS = {
@@ -47,6 +54,7 @@ def run(seed: int, rounds: int, directory: Path, on: str = "") -> Report:
         raise Skipped("strace is not installed (Debian: apt install strace)")
     chance, report = random.Random(seed), Report(f"calls-{on or 'all'}", seed)
     kinds = [on] if on else [f"{call}:{effect}" for call in CALLS for effect in EFFECTS]
+    kinds += [] if on else [f"{call}:{effect}{RECOVERY}" for call in RECOVERING for effect in EFFECTS]
     if not on:
         chance.shuffle(kinds)
         numbers = {kind: iter(sorted(chance.sample(range(1, 40), 30))) for kind in kinds}
@@ -59,7 +67,7 @@ def run(seed: int, rounds: int, directory: Path, on: str = "") -> Report:
             if report.faults >= rounds or late():
                 break
             number = next(numbers[kind], 0)
-            if kind.startswith("openat") and not own:
+            if kind.startswith(FILTERED) and not own:
                 own = rehearse(directory, chance)
             if number and one_fault(directory, kind, number, chance, report, own):
                 missed[kind] = 0
@@ -117,13 +125,13 @@ def cleared(directory: Path) -> tuple[Path, Path]:
 
 def command(kind: str, number: int, trace: Path, own: Iterable[str]) -> list[str]:
     """What is put before the server's command, so that the ``number``-th call of each of its threads fails."""
-    call, _, effect = kind.partition(":")
+    call, _, effect = kind.removesuffix(RECOVERY).partition(":")
     # with the quick way of strace's no signal is sent
     quick = [] if "signal" in effect else ["--seccomp-bpf", "-e", "signal=none"]
     strace = ["strace", "-f", "-q", *quick, "-y", "-o", str(trace), "-e", f"trace={call}"]
     strace += ["-e", f"inject={call}:{effect}:when={number}"]
     # strace counts only the calls that its filter by path lets through
-    return strace + [word for path in own if call == "openat" for word in ("-P", path)]
+    return strace + [word for path in own if call in FILTERED for word in ("-P", path)]
 
 
 def one_fault(
@@ -131,11 +139,14 @@ def one_fault(
 ) -> bool:
     """One life with one fault, and the next one without; whether the fault came. ``own``: the files of openat."""
     data, trace = cleared(directory)
-    call, _, effect = kind.partition(":")
-    strace = command(kind, number, trace, own)
+    call, _, effect = kind.removesuffix(RECOVERY).partition(":")
     where = f"{kind}:when={number}"
     load, ended = Load(chance), False
-    with Server(data, settings=SETTINGS, before=strace) as server:
+    if kind.endswith(RECOVERY):
+        with Server(data, settings={**SETTINGS, "log.flush.mode": "os"}) as server:
+            server.start()
+            live(server, load)
+    with Server(data, settings=SETTINGS, before=command(kind, number, trace, own)) as server:
         try:
             server.start()
         except NotReady as error:
@@ -144,7 +155,7 @@ def one_fault(
                 report.wrong("crashed", f"{where}: {error}")
         else:
             with contextlib.suppress(Gone, Told):
-                live(server, load)
+                live(server, load) if not load.writers else go_on(server, load)
             with contextlib.suppress(Exception):
                 server.stop(5.0)
         server.kill()
@@ -200,6 +211,16 @@ def live(server: Server, load: Load) -> None:
             if turn == 4:
                 peer.create("gone", 1)
                 peer.delete("gone")
+
+
+def go_on(server: Server, load: Load) -> None:
+    """What clients do with a server that has been killed, and found what it had. Raises Gone, Told."""
+    with Peer(server.bootstrap, timeout_s=8.0) as peer:
+        for turn in range(3):
+            for writer in load.writers:
+                writer.step(peer, 5)
+            if turn:
+                load.commit(peer)
 
 
 def check_refusals(writers: list[Writer], where: str, report: Report) -> None:

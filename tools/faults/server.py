@@ -104,9 +104,9 @@ class Server:
         """SIGTERM and wait; the exit code."""
         process, self.process = self.process, None
         assert process is not None
-        if not self.before:
+        if self.before[:1] != ["strace"]:
             process.terminate()
-        else:  # strace passes the signal on to nobody
+        else:  # it passes the signal on to nobody
             for child in children(process.pid):
                 os.kill(child, signal.SIGTERM)
         try:

@@ -1,0 +1,194 @@
+"""Too little of something: file descriptors taken by a flood of connections, memory wanted by readers that never read.
+
+``on`` is ``descriptors``: the server may open 64 to 256 files, and hundreds connect. Who was there before goes on:
+appends, rolls, new topics, commits; when the crowd leaves, newcomers are served. Or ``memory``: the server lives in a
+control group of 512 MiB while a thousand readers ask for 160 MB each and take nothing of it; writers go on. Sometimes
+it is killed in the middle and has to start under the same limit. At the end all is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from logd.wire.frames import request_bytes
+from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
+from tools.faults.conversation import OK, Gone, Told
+from tools.faults.load import Load
+from tools.faults.peer import Peer, Stream, now_ms
+from tools.faults.report import Report, Skipped, late
+from tools.faults.server import NotReady, Server
+
+FILES = (64, 96, 128, 256)
+CROWD = {"descriptors": 300, "memory": 1000}
+MEMORY_BYTES = 512 << 20
+ANSWER_BYTES, ASKED_TIMES, FETCH, FETCH_VERSION = 20 << 20, 8, 1, 11
+SERVED_S_MAX = 5.0
+GROWTH_MIB_MAX = 160.0
+"""A connection may cost 64 KiB; the rest is for what is under way."""
+
+SETTINGS = {
+    "log.roll.ms": "400",
+    "log.segment.bytes": "8388608",
+    "log.retention.check.interval.ms": "300",
+    "log.segment.delete.delay.ms": "0",
+    "offsets.topic.num.partitions": "1",
+}
+
+
+@contextlib.contextmanager
+def group(size: int) -> Iterator[list[str]]:
+    """A control group with so much memory; what is put before a command to run it there. Raises Skipped."""
+    second = Path("/sys/fs/cgroup/memory.max").parent / "cgroup.controllers"
+    base = Path("/sys/fs/cgroup") if second.exists() else Path("/sys/fs/cgroup/memory")
+    place = base / f"logd-faults-{os.getpid()}"
+    try:
+        place.mkdir()
+        limit = place / ("memory.max" if second.exists() else "memory.limit_in_bytes")
+        limit.write_text(str(size))
+    except OSError as error:
+        with suppress(OSError):
+            place.rmdir()
+        raise Skipped(f"no control group for memory can be made ({error}): that needs root and cgroups") from error
+    try:
+        yield ["sh", "-c", f'echo $$ > {place}/cgroup.procs; exec "$@"', "sh"]
+    finally:
+        for _ in range(100):
+            with suppress(OSError):
+                place.rmdir()
+                break
+            time.sleep(0.05)
+
+
+def run(seed: int, rounds: int, directory: Path, on: str = "descriptors") -> Report:
+    """``rounds`` crowds."""
+    chance, report = random.Random(seed), Report(f"limits-{on}", seed)
+    if on == "descriptors" and shutil.which("prlimit") is None:
+        raise Skipped("prlimit is not installed (Debian: apt install util-linux)")
+    load = Load(chance)
+    with ExitStack() as held:
+        if on == "descriptors":
+            before = ["prlimit", f"--nofile={chance.choice(FILES)}"]
+        else:
+            before = held.enter_context(group(MEMORY_BYTES))
+        settings = {**SETTINGS, "log.flush.mode": chance.choice(("os", "group"))}
+        server = held.enter_context(Server(directory / "data", settings=settings, before=before))
+        server.start()
+        with Peer(server.bootstrap) as peer:
+            load.begin(peer, "limits", 3)
+            if on == "memory":
+                fill(peer)
+        if on == "memory":  # what a server did not write itself it looks at before it sends it
+            server.stop()
+            server.start()
+        for number in range(rounds):
+            if late() or report.found:
+                break
+            try:
+                crowd(server, load, on, f"crowd {number}", report)
+            except (Gone, Told, NotReady) as error:
+                report.wrong("crashed", f"crowd {number}: {error!r} {server.log_end()}")
+        finish(server, load, report)
+    return report
+
+
+def fill(peer: Peer) -> None:
+    """Twenty megabytes for the readers that take nothing."""
+    peer.create("much", 1)
+    stream = Stream("f", "much", 0, peer.producer_id(), 900_000)
+    for _ in range(24):
+        peer.produce("much", 0, stream.batch(stream.next_values(1), now_ms()))
+        stream.taken(1)
+
+
+def crowd(server: Server, load: Load, on: str, where: str, report: Report) -> None:
+    """Let a crowd come, work beside it, let it go, and see whether newcomers are served."""
+    with ExitStack() as many, Peer(server.bootstrap, timeout_s=60.0) as peer:
+        work(server, peer, load, where, report)
+        before_mib = anonymous_mib(server)
+        host, _, port = server.bootstrap.rpartition(":")
+        for number in range(CROWD[on]):
+            with suppress(OSError):
+                sock = many.enter_context(socket.create_connection((host, int(port)), timeout=10))
+                if on == "memory":
+                    sock.sendall(greedy(number))
+        work(server, peer, load, where, report)
+        grown_mib = anonymous_mib(server) - before_mib
+        report.longest("grown_mib_max", grown_mib)
+        if grown_mib > GROWTH_MIB_MAX:
+            report.wrong("memory", f"{where}: {grown_mib:.0f} MiB more than without it")
+        peer.create("during", 1)
+        peer.delete("during")
+        if load.chance.random() < 0.3:
+            server.kill()
+            report.longest("start_s_max", server.start())
+            report.count("kills")
+            return after(server, load, where, report)
+    return after(server, load, where, report)
+
+
+def anonymous_mib(server: Server) -> float:
+    """Memory of the server that no file backs."""
+    assert server.process is not None
+    found = re.search(r"RssAnon:\s+(\d+)", Path(f"/proc/{server.process.pid}/status").read_text())
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def greedy(number: int) -> bytes:
+    """Fetches whose answers nobody takes."""
+    part = FetchPartition(0, fetch_offset=number % 24, partition_max_bytes=ANSWER_BYTES)
+    request = FetchRequest(max_wait_ms=0, max_bytes=ANSWER_BYTES, topics=[FetchTopic("much", partitions=[part])])
+    return request_bytes(FETCH, FETCH_VERSION, 1, "greedy", request) * ASKED_TIMES
+
+
+def work(server: Server, peer: Peer, load: Load, where: str, report: Report) -> None:
+    """Batches for each partition, and a commit: whatever is refused goes through soon."""
+    for _ in range(10):
+        for writer in load.writers:
+            begun = time.monotonic()
+            while (code := writer.step(peer, 5)) != OK and time.monotonic() - begun < SERVED_S_MAX:
+                report.count("refused_for_the_moment")
+                time.sleep(0.02)
+            report.longest("append_s_max", time.monotonic() - begun)
+            if code != OK:
+                report.wrong("refused", f"{where}: {writer.stream.place} answers {code}: {server.log_end()}")
+                return
+    load.commit(peer)
+
+
+def after(server: Server, load: Load, where: str, report: Report) -> None:
+    """The crowd has left: newcomers are served."""
+    left = time.monotonic()
+    while True:
+        try:
+            with Peer(server.bootstrap) as peer:
+                work(server, peer, load, where, report)
+            break
+        except Gone as gone:
+            if time.monotonic() - left > 4 * SERVED_S_MAX or not server.running:
+                raise
+            del gone
+            time.sleep(0.05)
+    report.longest("served_s_max", time.monotonic() - left)
+    report.faults += 1
+
+
+def finish(server: Server, load: Load, report: Report) -> None:
+    """The last read."""
+    try:
+        with Peer(server.bootstrap) as peer:
+            load.read_all(peer)
+    except (Gone, Told) as error:
+        report.wrong("unreadable", f"{error!r} {server.log_end()}")
+    report.add(load.anomalies())
+    report.figures["acknowledged"] = load.acknowledged
+    if (server.running and server.stop()) or "Traceback" in server.log_end(1 << 20):
+        report.wrong("crashed", server.log_end())
