@@ -6,12 +6,12 @@ whom a group waits for, and which partition stands still, on which offset, in wh
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 from logd.apis.own_groups import measured
 from logd.apis.registry import Call, Connection, api
 from logd.chronicle import Event, Subject
-from logd.coordinators.findings import finding
+from logd.coordinators.findings import REPEATS, finding
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.group_lag import LaggingGroup, LaggingPartition
 from logd.wire.schemas.why import EventFact, Finding, WhyEvent, WhyRequest, WhyResponse
@@ -90,20 +90,45 @@ async def _of_group(call: Call, group_id: str) -> AsyncIterator[Finding]:
     except Refused as refused:
         yield finding("unknown", refused.message, error=refused.code.name)
         return
+    repeats = {_fact(each, "partition"): each for each in answer.findings if each.kind == REPEATS}
     for each in answer.findings:
-        yield each
+        if each.kind != REPEATS:
+            yield each
     if group.error_code:
         yield finding("unknown", group.error_message or "", error=ErrorCode(group.error_code).name)
         return
-    for each in _of_partitions(call, group, answer.now_ms):
+    for each in _of_partitions(call, group, repeats):
         yield each
 
 
-def _of_partitions(call: Call, group: LaggingGroup, now_ms: int) -> Iterator[Finding]:
+def _of_partitions(call: Call, group: LaggingGroup, repeats: Mapping[str, Finding]) -> Iterator[Finding]:
     now_ms = call.services.clock.now_ms()
     for topic in group.topics:
         for row in topic.partitions:
-            yield from _of_partition(f"{topic.name}-{row.partition_index}", row, bool(group.member_count), now_ms)
+            name = f"{topic.name}-{row.partition_index}"
+            repeat = repeats.get(name)
+            stuck = None if repeat is None or row.lag <= 0 else _of_repeat(name, row, repeat, now_ms)
+            if stuck is not None:
+                yield stuck
+            else:
+                yield from _of_partition(name, row, bool(group.member_count), now_ms)
+
+
+def _fact(one: Finding, name: str) -> str:
+    return next((fact.value for fact in one.facts if fact.name == name), "")
+
+
+def _of_repeat(name: str, row: LaggingPartition, repeat: Finding, now_ms: int) -> Finding | None:
+    """A reader that commits and gets no further, once it has done so for long enough."""
+    still_s = (now_ms - int(_fact(repeat, "since_ms"))) // 1000
+    if still_s * 1000 < STILL_MS:
+        return None
+    who = f"member {row.member_id} ({row.client_id} at {row.client_host.lstrip('/')})" if row.member_id else "somebody"
+    times, at = _fact(repeat, "times"), row.committed_offset
+    text = f"{name} has not moved for {still_s} s: {who} has committed offset {at} {times} times in that time"
+    facts: dict[str, object] = {"partition": name, "offset": at, "member": row.member_id, "times": times}
+    why = f"{text}; {row.lag} records remain: look at the record at {at}"
+    return finding("stuck", why, **facts, lag=row.lag, still_s=still_s)
 
 
 def _of_partition(name: str, row: LaggingPartition, has_members: bool, now_ms: int) -> Iterator[Finding]:

@@ -40,6 +40,9 @@ GROUP_SETTINGS: dict[str, GroupSetting] = {
     "consumer.heartbeat.interval.ms": _int("How often a member of the consumer protocol is to be heard of.", 1),
     "consumer.assignment.interval.ms": _int("The least time between two assignments of a consumer group.", 0),
 }
+NOT_SERVED = ("share", "streams")
+"""Kinds of groups whose settings Kafka has, and logd does not."""
+
 GROUP_DEFINITIONS = {name: setting.definition for name, setting in GROUP_SETTINGS.items()}
 
 
@@ -53,7 +56,7 @@ def check_group(configs: Mapping[str, str], settings: Settings) -> None:
     for name, text in configs.items():
         setting = GROUP_SETTINGS.get(name)
         if setting is None:
-            raise _invalid(f"Unknown group config name: {name}; logd has {', '.join(GROUP_SETTINGS)}")
+            raise _invalid(_unknown(name))
         value = _parsed(name, text, setting.definition)
         assert isinstance(value, int)
         least, most = setting.limits(name)
@@ -61,6 +64,13 @@ def check_group(configs: Mapping[str, str], settings: Settings) -> None:
             raise _invalid(f"{name} must be greater than or equal to {least}")
         if value > getattr(settings, attribute(most)):
             raise _invalid(f"{name} must be less than or equal to {most}")
+
+
+def _unknown(name: str) -> str:
+    kind = name.partition(".")[0]
+    if kind in NOT_SERVED:
+        return f"{name} is a setting of {kind} groups, which logd does not serve: it would not be obeyed"
+    return f"Unknown group config name: {name}; logd has {', '.join(GROUP_SETTINGS)}"
 
 
 def group_value(name: str, configs: Mapping[str, str], settings: Settings) -> int:

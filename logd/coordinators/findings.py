@@ -14,7 +14,11 @@ from logd.coordinators.group import Member as ClassicMember
 from logd.coordinators.modern_group import ModernGroup
 from logd.coordinators.modern_members import Owned
 from logd.coordinators.modern_members import Phase as MemberPhase
+from logd.coordinators.offsets import Offsets
 from logd.wire.schemas.why import Finding, FindingFact
+
+REPEATS = "repeats"
+"""The kind of a finding that the API makes another of, or drops."""
 
 NAMED_MAX = 10
 """So many members or partitions are named in one sentence."""
@@ -65,6 +69,17 @@ def of_modern(group: ModernGroup, topics: Mapping[bytes, Topic]) -> Iterator[Fin
         elif current.epoch < group.epoch:
             text = f"{_modern_name(group, member_id)} is at epoch {current.epoch} and the group at {group.epoch}"
             yield finding("behind", text, member=member_id, epoch=current.epoch)
+
+
+def of_repeats(offsets: Offsets, group_id: str) -> Iterator[Finding]:
+    """Partitions whose offset is committed again and again; whether there is more to read is for the asker to see."""
+    for topic, partitions in offsets.groups.get(group_id, {}).items():
+        for index, held in partitions.items():
+            seen = offsets.repeated.get((group_id, topic, index))
+            if seen is not None:
+                text = f"{topic}-{index}: offset {held.offset} was committed {seen.times} times"
+                facts = {"partition": f"{topic}-{index}", "since_ms": seen.since_ms, "times": seen.times}
+                yield finding(REPEATS, text, **facts)
 
 
 def _named(member: ClassicMember) -> str:

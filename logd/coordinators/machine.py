@@ -17,7 +17,7 @@ from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, RejoinEx
 from logd.coordinators.group import Group, Phase
 from logd.coordinators.groups import GroupMachine
 from logd.coordinators.modern_classic import ClassicMembers
-from logd.coordinators.modern_fencing import check_commit, check_fetch, check_pending
+from logd.coordinators.modern_fencing import check_commit, check_fetch, check_pending, check_request
 from logd.coordinators.modern_group import RECORD_KEYS, ModernGroup
 from logd.coordinators.modern_groups import ModernGroups, ModernLimits
 from logd.coordinators.offsets import Producer, expired, tombstone
@@ -134,6 +134,7 @@ class ShardMachine:
         request = event.request
         assert isinstance(request, ConsumerGroupHeartbeatRequest)
         group, limits = self.classic.groups[request.group_id], self.modern.limits
+        check_request(request, event.version, limits.assignors)
         if request.member_epoch == 0 and group.phase is Phase.EMPTY:
             yield from self.modern.heartbeat(event, now_ms)
             return
@@ -347,7 +348,8 @@ class ShardMachine:
             found = findings.of_modern(modern, self.modern.topics.by_id)
         elif classic is not None:
             found = findings.of_classic(classic, now_ms)
-        yield Reply(event.to, WhyResponse(now_ms=now_ms, findings=list(found)))
+        repeats = findings.of_repeats(self.classic.offsets, request.subject)
+        yield Reply(event.to, WhyResponse(now_ms=now_ms, findings=[*found, *repeats]))
 
     def _delete_groups(self, event: Asked, now_ms: int) -> Iterator[Effect]:
         request = event.request

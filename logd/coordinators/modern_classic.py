@@ -79,7 +79,7 @@ class ClassicMembers:
         changed = put_wishes(draft, member_id, old, member, self.modern.topics, now_ms)
         self.modern.renew_epoch(draft, changed, now_ms)
         self.modern.renew_target(draft, now_ms)
-        current = self.modern.step(draft, member_id, reported)
+        current = self.modern.step(draft, member_id, reported, changed)
         if new:
             yield member_note(draft.group, member_id, "member-joined", "joined, as a classic member")
         if draft.group.epoch != epoch:

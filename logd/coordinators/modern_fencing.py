@@ -118,18 +118,23 @@ def check_commit(group: ModernGroup, request: OffsetCommitRequest, version: int)
     current = group.has(request.member_id)
     if epoch == current.epoch:
         return
-    if classic:
+    if not 0 <= epoch < current.epoch or not _had_all(current, request, epoch):
+        if not classic:
+            raise _stale(epoch, current)
         raise Refused(
             ErrorCode.ILLEGAL_GENERATION,
             f"generation {epoch} is not the member's epoch {current.epoch} in group {group.group_id!r}: join again",
         )
-    if not 0 <= epoch < current.epoch:
-        raise _stale(epoch, current)
+
+
+def _had_all(current: Current, request: OffsetCommitRequest, epoch: int) -> bool:
+    """Whether a member has had since an epoch all that it commits."""
     for topic in request.topics:
         for asked in topic.partitions:
             since = _since(current, topic.topic_id, asked.partition_index)
             if since is None or since > epoch:
-                raise _stale(epoch, current)
+                return False
+    return True
 
 
 def check_pending(group: ModernGroup, request: OffsetCommitRequest) -> None:

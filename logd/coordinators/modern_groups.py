@@ -178,7 +178,7 @@ class ModernGroups:
         changed = update(draft, member_id, event, self.topics, now_ms)
         self.renew_epoch(draft, changed, now_ms)
         self.renew_target(draft, now_ms)
-        current = self.step(draft, member_id, reported)
+        current = self.step(draft, member_id, reported, changed)
         if draft.records:
             yield Append(tuple(draft.records))
         group_id = request.group_id
@@ -253,11 +253,17 @@ class ModernGroups:
         chosen = group.assignor(self.limits.assignors[0])
         return chosen if chosen in self.limits.assignors else self.limits.assignors[0]
 
-    def step(self, draft: Draft, member_id: str, reported: Reported | None) -> Current:
-        current = reconcile(draft.group, member_id, reported)
+    def step(self, draft: Draft, member_id: str, reported: Reported | None, changed: bool = False) -> Current:
+        wanted = self._ids_of(draft.group, member_id) if changed else None
+        current = reconcile(draft.group, member_id, reported, wanted)
         if current != draft.group.has(member_id) or member_id not in draft.group.current:
             draft.put_current(member_id, current)
         return current
+
+    def _ids_of(self, group: ModernGroup, member_id: str) -> frozenset[bytes]:
+        """The topics that a member subscribes to, of those that there are."""
+        topics = self.topics.by_name
+        return frozenset(topics[name].id for name in group.topics_of(group.members[member_id]) if name in topics)
 
     def heard_of(self, group: ModernGroup, member_id: str) -> Effect:
         """The member lives: its session begins anew."""

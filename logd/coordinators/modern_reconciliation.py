@@ -17,16 +17,19 @@ Reported = Mapping[bytes, frozenset[int]]
 """topic id -> partitions that a member says it still has."""
 
 
-def reconcile(group: ModernGroup, member_id: str, reported: Reported | None) -> Current:
+def reconcile(
+    group: ModernGroup, member_id: str, reported: Reported | None, wanted: frozenset[bytes] | None = None
+) -> Current:
     """What the member has after this step; what it had, when it can't go on.
 
     :param reported: what it says it has; None when it does not say.
+    :param wanted: the topics that it subscribes to from now on; None when they are the same as before. What it has of
+        others it must give up at once, even when it can't go on.
     """
     current = group.has(member_id)
-    if group.is_reconciled(member_id):
-        return current
-    if current.phase is Phase.UNREVOKED_PARTITIONS and _still_has(reported, current.revoking):
-        return current
+    revokes = current.phase is Phase.UNREVOKED_PARTITIONS and _still_has(reported, current.revoking)
+    if group.is_reconciled(member_id) or revokes:
+        return current if wanted is None else _without_others(current, reported, wanted)
     share = group.target.get(member_id, {})
     kept, surplus = _split(current.owned, share)
     if surplus and _still_has(reported, surplus):
@@ -35,6 +38,18 @@ def reconcile(group: ModernGroup, member_id: str, reported: Reported | None) -> 
     phase = Phase.UNRELEASED_PARTITIONS if waits else Phase.STABLE
     before = current.before if current.epoch == group.target_epoch else current.epoch
     return Current(group.target_epoch, before, phase, _joined(kept, gained, group.target_epoch), {})
+
+
+def _without_others(current: Current, reported: Reported | None, wanted: frozenset[bytes]) -> Current:
+    """Give up what is of no topic in `wanted`, unless the member says that it has nothing of it any more."""
+    kept = {topic_id: indexes for topic_id, indexes in current.owned.items() if topic_id in wanted}
+    surplus = {topic_id: indexes for topic_id, indexes in current.owned.items() if topic_id not in wanted}
+    if not surplus or not _still_has(reported, surplus):
+        return current
+    revoking = {**current.revoking}
+    for topic_id, indexes in surplus.items():
+        revoking[topic_id] = {**revoking.get(topic_id, {}), **indexes}
+    return Current(current.epoch, current.before, Phase.UNREVOKED_PARTITIONS, kept, revoking)
 
 
 def _still_has(reported: Reported | None, owned: Owned) -> bool:

@@ -59,15 +59,26 @@ class Committed(msgspec.Struct, frozen=True, gc=False):
     written_at: int
 
 
+class Repeated(msgspec.Struct, frozen=True, gc=False):
+    """The same offset, committed again and again: `times` since `since_ms`."""
+
+    since_ms: int
+    times: int
+
+
 Topics = dict[str, dict[int, Committed]]
 
 
 class Offsets:
-    """group -> topic -> partition -> :class:`Committed`."""
+    """group -> topic -> partition -> :class:`Committed`.
+
+    `repeated` is soft: what has been seen of commits that moved nothing, for those who ask why.
+    """
 
     def __init__(self) -> None:
         self.groups: dict[str, Topics] = {}
         self.open: dict[int, dict[str, Topics]] = {}
+        self.repeated: dict[tuple[str, str, int], Repeated] = {}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Offsets) and (self.groups, self.open) == (other.groups, other.open)
@@ -81,6 +92,7 @@ class Offsets:
     ) -> None:
         """Take in one record; with a producer it counts only when its transaction commits."""
         place = (key.group, key.topic, key.partition)
+        self._note(place, value, producer)
         if value is None:
             _drop(self.groups, *place)
             for groups in self.open.values():
@@ -88,6 +100,17 @@ class Offsets:
             return
         groups = self.groups if producer is None else self.open.setdefault(producer[0], {})
         _put(groups, *place, _committed(offset, value))
+
+    def _note(
+        self, place: tuple[str, str, int], value: OffsetCommitValue | None, producer: Producer | None = None
+    ) -> None:
+        """Count a commit that does not move its partition; any other ends the count."""
+        held = self.get(*place)
+        if producer is not None or value is None or held is None or held.offset != value.offset:
+            self.repeated.pop(place, None)
+            return
+        seen = self.repeated.get(place, Repeated(held.committed_ms, 1))
+        self.repeated[place] = Repeated(seen.since_ms, seen.times + 1)
 
     def replay_marker(self, producer: Producer, committed: bool) -> None:
         """A transaction ended: its offsets count now, unless a later plain commit overtook them."""

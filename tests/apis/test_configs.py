@@ -235,6 +235,8 @@ async def test_append_and_subtract() -> None:
         (GROUP, "g", [("consumer.assignment.interval.ms", SET, "15001")], 40),
         (GROUP, "g", [("consumer.session.timeout.ms", APPEND, "5")], 40),
         (GROUP, "g", [("nonsense", SET, "1")], 40),
+        (GROUP, "g", [("share.session.timeout.ms", SET, "50000")], 40),
+        (GROUP, "g", [("streams.session.timeout.ms", SET, "50000")], 40),
         (GROUP, "", [("consumer.session.timeout.ms", SET, "50000")], 42),
         (BROKER, "0", [("group.consumer.assignment.interval.ms", SET, "20000")], 42),
         (BROKER, "0", [("group.consumer.session.timeout.ms", SET, "50000")], 42),

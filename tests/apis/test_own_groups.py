@@ -226,6 +226,31 @@ def test_why_a_group(peer: Peer, kind: Callable[[Peer], Any]) -> None:
     assert [finding.kind for finding in why(peer, 1, "nobody").findings] == ["unknown"]
 
 
+@BOTH
+def test_why_a_member_is_stuck(peer: Peer, kind: Callable[[Peer], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that commits the same offset again and again is told with it, as long as there is more to read."""
+    monkeypatch.setattr("logd.apis.why.STILL_MS", 0)
+    member = kind(peer)
+    member.join()
+
+    def found() -> list[Any]:
+        return [each for each in why(peer, 1, "g").findings if each.kind in ("stuck", "still", "repeats")]
+
+    member.commit(4)
+    assert [each.kind for each in found()] == ["still"]
+    member.commit(4)
+    member.commit(4)
+    (stuck,) = found()
+    assert stuck.kind == "stuck"
+    assert "committed offset 4 3 times" in stuck.text
+    assert f"member {member.member_id}" in stuck.text
+    member.commit(5)
+    assert [each.kind for each in found()] == ["still"]
+    member.commit(10)
+    member.commit(10)
+    assert found() == []
+
+
 def test_why_a_topic_and_a_connection(peer: Peer) -> None:
     """What was refused for a topic is told under its name, and under that of the connection."""
     damaged = bytearray(batch(b"x"))

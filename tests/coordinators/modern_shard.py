@@ -121,6 +121,7 @@ class Client:
         self.has: dict[bytes, set[int]] = {}
         self.slow = False
         self.lost = False
+        self.said: dict[str, Any] = {}
 
     def beat(self) -> ErrorCode:
         """One heartbeat, and what follows from its answer."""
@@ -129,7 +130,8 @@ class Client:
             fields["topic_partitions"] = [
                 ConsumerGroupHeartbeatRequestTopicPartitions(each, sorted(self.has[each])) for each in sorted(self.has)
             ]
-        answer = self.shard.beat(self.member_id, self.epoch, self.group, instance_id=self.instance, **fields)
+        self.said = {"epoch": self.epoch, "instance_id": self.instance, **fields}
+        answer = self.shard.beat(self.member_id, group=self.group, **self.said)
         if isinstance(answer, Refused):
             if answer.code in (
                 ErrorCode.FENCED_MEMBER_EPOCH,
@@ -141,6 +143,16 @@ class Client:
         self.lost = False
         self.take(answer)
         return ErrorCode.NONE
+
+    def repeat(self) -> None:
+        """Its last heartbeat comes once more; whom it was to is not there any more to hear the answer."""
+        if self.said:
+            self.shard.beat(self.member_id, group=self.group, **self.said)
+
+    def restart(self) -> ErrorCode:
+        """It dies and comes back under its own id, with nothing."""
+        self.epoch, self.has, self.lost = 0, {}, False
+        return self.beat()
 
     def take(self, answer: ConsumerGroupHeartbeatResponse) -> None:
         """Follow an answer."""

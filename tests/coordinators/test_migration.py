@@ -18,6 +18,11 @@ from logd.wire.schemas.consumer_protocol import (
     ConsumerProtocolSubscriptionTopicPartition,
 )
 from logd.wire.schemas.join_group import JoinGroupRequest, JoinGroupRequestProtocol
+from logd.wire.schemas.offset_commit import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
+)
 from logd.wire.schemas.sync_group import SyncGroupRequest
 from tests.coordinators.modern_shard import Client, ModernShard, topic_id
 
@@ -212,6 +217,28 @@ def test_nobody_is_fenced_by_the_move() -> None:
     refused = shard.answers["d"]
     assert isinstance(refused, Refused)
     assert refused.code is ErrorCode.ILLEGAL_GENERATION
+
+
+def test_a_classic_member_commits_what_it_has_had_since() -> None:
+    """With the generation before, as members of the consumer protocol may (KIP-1251); not what it got later."""
+    shard = shard_of()
+    one = ClassicClient(shard, "one")
+    settle(one)
+    before = one.generation
+    new = Client(shard, "new", subscribed_topic_names=["t"], topic_partitions=[])
+    settle(one, new, one, new)
+    assert one.generation > before
+    (kept, *_), (lost, *_) = places(one), places(new)
+
+    def commit(index: int, generation: int) -> ErrorCode:
+        topic = OffsetCommitRequestTopic("t", topic_id("t"), [OffsetCommitRequestPartition(index, 7)])
+        answer = shard.request(OffsetCommitRequest("g", generation, one.member_id, topics=[topic]), 9)
+        return answer.code if isinstance(answer, Refused) else ErrorCode.NONE
+
+    assert commit(kept, before) is ErrorCode.NONE
+    assert commit(lost, before) is ErrorCode.ILLEGAL_GENERATION
+    assert commit(kept, before - 1) is ErrorCode.ILLEGAL_GENERATION
+    assert commit(kept, one.generation + 1) is ErrorCode.ILLEGAL_GENERATION
 
 
 def test_where_it_is_not_allowed() -> None:

@@ -113,6 +113,27 @@ def test_fencing() -> None:
     assert (joined.member_epoch, told(joined)) == (3, {"t": [0, 1]})
 
 
+def test_what_is_not_wanted_any_more_is_given_up_at_once() -> None:
+    """Also by a member that has something else to give up first and has not said that it did."""
+    shard = ModernShard(t=4, u=2)
+    shard.beat("m1", 0, subscribed_topic_names=["t", "u"], server_assignor="range")
+    shard.beat("m2", 0, subscribed_topic_names=["t", "u"], server_assignor="range")
+    assert set(told(shard.beat("m1", 2))) == {"t", "u"}
+    assert told(shard.beat("m1", 2, subscribed_topic_names=["t"])) == {"t": [0, 1]}
+    assert told(shard.beat("m1", 2, subscribed_topic_names=[])) == {}
+    assert shard.code("m1", 2) is ErrorCode.NONE
+    settled = shard.beat("m1", 2, topic_partitions=[])
+    assert (settled.member_epoch, shard.replayed().modern.groups) == (5, shard.machine.modern.groups)
+
+
+def test_the_form_of_a_heartbeat_is_checked_first() -> None:
+    """Also where the group is a classic one, or none."""
+    shard = ModernShard(t=1)
+    shard.commit("c", "", -1, {("t", 0): 1})
+    assert shard.code("m1", -3) is ErrorCode.INVALID_REQUEST
+    assert shard.code("m1", -3, group="none") is ErrorCode.INVALID_REQUEST
+
+
 def test_silence_ends_a_member() -> None:
     """After the session timeout a member is out, and the others get its partitions."""
     shard = ModernShard(t=2)

@@ -79,6 +79,18 @@ class Stories(RuleBasedStateMachine):
             client.epoch, client.has = before
             client.lost = True
 
+    @rule(member=st.sampled_from(IDS))
+    def repeat(self, member: str) -> None:
+        """A heartbeat comes twice."""
+        if member in self.clients:
+            self.clients[member].repeat()
+
+    @rule(member=st.sampled_from(IDS))
+    def restart(self, member: str) -> None:
+        """A member begins again under its own id while the group still counts it as present."""
+        if member in self.clients:
+            self.clients[member].restart()
+
     @rule(member=st.sampled_from(IDS), epoch=st.integers(-3, 9))
     def say_anything(self, member: str, epoch: int) -> None:
         if member not in self.clients and epoch > 0:
