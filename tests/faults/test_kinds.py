@@ -16,6 +16,7 @@ ROUNDS = {
     ("kill", "group"): 2,
     ("exactly-once", "os"): 3,
     ("late", ""): 4,
+    ("hanging", ""): 2,
     ("flips", ""): 60,
     ("calls", ""): 8,
     ("full", "tmpfs"): 4,

@@ -12,7 +12,20 @@ from pathlib import Path
 
 from tools.faults.report import Report, Skipped, end_after, end_at_first
 
-KINDS = ("kill", "exactly-once", "late", "calls", "flips", "full", "limits", "power", "clock", "simulation", "hostile")
+KINDS = (
+    "kill",
+    "exactly-once",
+    "late",
+    "hanging",
+    "calls",
+    "flips",
+    "full",
+    "limits",
+    "power",
+    "clock",
+    "simulation",
+    "hostile",
+)
 SKIPPED = 3
 
 

@@ -27,8 +27,9 @@ Place = tuple[str, int]
 class Transactor:
     """One transactional id, writing to some partitions of one topic."""
 
-    def __init__(self, name: str, places: list[Place], events: list[Event]) -> None:
+    def __init__(self, name: str, places: list[Place], events: list[Event], timeout_ms: int = TIMEOUT_MS) -> None:
         self.name = name
+        self.timeout_ms = timeout_ms
         self.places = places
         self.events = events
         self.committed = 0
@@ -45,7 +46,7 @@ class Transactor:
             found = yield FindCoordinatorRequest(self.name, 1), 2
             answer = None
             if not found.error_code:
-                answer = yield InitProducerIdRequest(self.name, TIMEOUT_MS), 1
+                answer = yield InitProducerIdRequest(self.name, self.timeout_ms), 1
             code = found.error_code if answer is None else answer.error_code
             if answer is not None and not code:
                 break
@@ -62,6 +63,15 @@ class Transactor:
 
     def transaction(self, values: int, commit: bool, timestamp: int) -> Talk:
         """One transaction over all partitions. Raises Told; after that, and after Gone, call :meth:`begin`."""
+        yield from self.open(values, timestamp)
+        self._commit_sent = commit
+        yield from self._retried(EndTxnRequest(self.name, *self._producer, commit), 1, lambda answer: answer.error_code)
+        self.events.append(Ended(self._open, COMMITTED if commit else ABORTED))
+        self.committed += commit
+        self._open = ""
+
+    def open(self, values: int, timestamp: int) -> Talk:
+        """The beginning of one, with all its records."""
         producer_id, epoch = self._producer
         self._number += 1
         self._open, self._commit_sent = f"{self.name}#{self._number}", False
@@ -73,13 +83,6 @@ class Transactor:
         )
         for place in self.places:
             yield from self._write(place, values, timestamp)
-        self._commit_sent = commit
-        yield from self._retried(
-            EndTxnRequest(self.name, producer_id, epoch, commit), 1, lambda answer: answer.error_code
-        )
-        self.events.append(Ended(self._open, COMMITTED if commit else ABORTED))
-        self.committed += commit
-        self._open = ""
 
     def _retried(self, request, version: int, code_of) -> Talk:  # type: ignore[no-untyped-def]
         code = 0
