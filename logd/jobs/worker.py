@@ -8,6 +8,7 @@ never outlives the node. It writes only files that the log does not use yet.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -130,6 +131,7 @@ def _listen(source: IO[bytes], orders: SimpleQueue[bytes]) -> None:
 def main() -> None:
     """Serve the process that started this one."""
     os.nice(NICENESS)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # of a terminal, meant for the node: no traceback
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not look like an answer
     orders: SimpleQueue[bytes] = SimpleQueue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,3 +108,13 @@ def test_says_how_far_it_is(log: Log, worker: WorkerProcess) -> None:
     assert seen == sorted(seen)
     worker.ask(start(log))
     assert worker.passed_bytes < seen[0]
+
+
+def test_interrupted(worker: WorkerProcess, capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C on a terminal reaches the process too: it ends without a word, and who waits for it need not."""
+    worker.ask(Finish())
+    assert worker.process_id is not None
+    os.kill(worker.process_id, signal.SIGINT)
+    with pytest.raises(WorkerLost):
+        worker.ask(Finish())
+    assert capfd.readouterr().err == ""
