@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from logd.apis.produce import ATTRIBUTES_AT, TOPIC_IDS_FROM, TRANSACTIONAL, refused_row
 from logd.apis.registry import Call, Connection, Services, shortcut
 from logd.errors import DecodeError, Refused
-from logd.wire.batches import HEADER_BYTES
+from logd.wire.batches import HEADER_BYTES, max_is_before_base
 from logd.wire.decoder import uvarint_tail
 from logd.wire.frames import RequestHead, response_parts
 from logd.wire.message import ZERO_UUID, Buffer
@@ -106,6 +106,8 @@ def _asked(b: memoryview, p: int, by_id: bool, table: PartitionTable) -> Asked |
             if partition is None or not partition.plain or size <= HEADER_BYTES or stop >= end or b[stop]:
                 return None
             if b[p + ATTRIBUTES_AT] & TRANSACTIONAL or (some_open_batches and partition.opens_batches):
+                return None
+            if max_is_before_base(b, p):
                 return None
             rows.append((partition, b[p:stop]))
             p = stop + 1

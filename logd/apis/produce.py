@@ -3,7 +3,8 @@
 The hot path. Appending happens at once, in the order of the requests; only waiting (acks=all, a flush) is parked, so
 that several requests of one connection share a flush. Batches are not opened here but for topics whose rules need
 their records (keys for compaction, another codec for ``compression.type``, times for
-``message.timestamp.before.max.ms``); those are looked at first, in a thread unless they are small.
+``message.timestamp.before.max.ms``) and where their greatest time is missing; those are looked at first, in a thread
+unless they are small.
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ from logd.log.admission import MAGIC, MAGIC_AT, record_rules
 from logd.log.log import Appended
 from logd.log.producers import Verification
 from logd.partitions.partition import ANY_AGE, Partition
-from logd.wire.batches import HEADER_BYTES, check_crc, read_header, recompress
+from logd.wire.batches import (
+    HEADER_BYTES,
+    check_crc,
+    max_is_before_base,
+    read_header,
+    recompress,
+    with_max_timestamp,
+)
 from logd.wire.message import ZERO_UUID, Buffer, Records
 from logd.wire.schemas.produce import (
     BatchIndexAndErrorMessage,
@@ -68,7 +76,9 @@ def produce(call: Call, request: ProduceRequest) -> ProduceResponse | Awaitable[
     if request.acks not in (0, 1, ALL):
         return _bad_acks(call, request)
     refusals = _NONE
-    if call.services.partitions.some_open_batches and (opened := _to_be_opened(call, request)):
+    if (call.services.partitions.some_open_batches or _some_times_lie(request)) and (
+        opened := _to_be_opened(call, request)
+    ):
         if request.transactional_id is not None or not all(_is_light(*one) for one in opened):
             return _prepare_then_append(call, request)
         refusals = _prepare_now(call, opened)
@@ -302,8 +312,11 @@ def _prepared(records: Buffer, config: TopicConfig, rules: RecordRules) -> Buffe
     except DecodeError:
         return records
     recompressed = config.compression_type not in ("producer", CODEC_NAMES.get(header.codec))
-    if recompressed or rules.keys_required or config.message_timestamp_before_max_ms != ANY_AGE:
+    timeless = max_is_before_base(records)
+    if recompressed or timeless or rules.keys_required or config.message_timestamp_before_max_ms != ANY_AGE:
         validate_records(records, rules)
+    if timeless:
+        records = with_max_timestamp(records)
     return recompress(records, CODECS[config.compression_type], _level(config)) if recompressed else records
 
 
@@ -316,9 +329,23 @@ def _level(config: TopicConfig) -> int | None:
 
 
 def _to_be_opened(call: Call, request: ProduceRequest) -> list[tuple[Partition, PartitionProduceData]]:
-    """The partitions of a request whose rules need the records, and what they get."""
+    """The partitions of a request whose rules or batches need the records to be looked at, and what they get."""
     found = _partitions(call, request)
-    return [(partition, data) for partition, data in found if partition is not None and partition.opens_batches]
+    return [
+        (partition, data)
+        for partition, data in found
+        if partition is not None and (partition.opens_batches or _times_lie(data))
+    ]
+
+
+def _some_times_lie(request: ProduceRequest) -> bool:
+    return any(_times_lie(data) for topic in request.topic_data for data in topic.partition_data)
+
+
+def _times_lie(data: PartitionProduceData) -> bool:
+    """Whether the greatest time has to be worked out: Kafka does it for every batch, and offsets by time need it."""
+    records = data.records
+    return records is not None and len(records) >= HEADER_BYTES and max_is_before_base(one_buffer(records))
 
 
 def _is_light(partition: Partition, data: PartitionProduceData) -> bool:

@@ -40,6 +40,9 @@ CRC_FROM = 21
 """The checksum covers the batch from here (attributes) to its end; base offset and leader epoch are not under it."""
 LEADER_EPOCH_POSITION = 12
 
+BASE_TIMESTAMP_POSITION = 27
+MAX_TIMESTAMP_POSITION = 35
+
 CODEC_MASK = 0x07
 LOG_APPEND_TIME = 0x08
 TRANSACTIONAL = 0x10
@@ -49,6 +52,7 @@ DELETE_HORIZON = 0x40
 RECORDS_BYTES_MAX = 100 * 1024 * 1024
 """The most that the records of one batch may be when decompressed, where the caller has no limit of its own."""
 
+_read_times = struct.Struct(">qq").unpack_from
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _read_header = _HEADER.unpack_from
 _under_crc = struct.Struct(">hiqqqhii")
@@ -169,9 +173,31 @@ def stamp(buffer: bytearray | memoryview, position: int, base_offset: int, leade
 def stamp_append_time(buffer: bytearray | memoryview, position: int, header: BatchHeader, now_ms: int) -> None:
     """Makes the batch one of ``LogAppendTime``: attributes, max timestamp and checksum, in place."""
     struct.pack_into(">h", buffer, position + CRC_FROM, header.attributes | LOG_APPEND_TIME)
-    struct.pack_into(">q", buffer, position + 35, now_ms)
+    _stamp_max_timestamp(buffer, position, header, now_ms)
+
+
+def _stamp_max_timestamp(buffer: bytearray | memoryview, position: int, header: BatchHeader, time_ms: int) -> None:
+    struct.pack_into(">q", buffer, position + MAX_TIMESTAMP_POSITION, time_ms)
     covered = memoryview(buffer)[position + CRC_FROM : position + header.size]
     struct.pack_into(">I", buffer, position + CRC_POSITION, crc32c(covered))
+
+
+def max_is_before_base(buffer: Buffer, position: int = 0) -> bool:
+    """Whether the greatest timestamp is before the first one: some clients leave it at -1."""
+    base_ms, max_ms = _read_times(buffer, position + BASE_TIMESTAMP_POSITION)
+    return bool(max_ms < base_ms)
+
+
+def with_max_timestamp(batch: Buffer) -> bytearray:
+    """The one batch that `batch` is, with its greatest timestamp worked out from its records.
+
+    :raises DecodeError: when they can't be read.
+    """
+    header = read_header(batch)
+    newest = max(record.timestamp for record in read_records(batch, bytes_max=RECORDS_BYTES_MAX))
+    data = bytearray(batch)
+    _stamp_max_timestamp(data, 0, header, newest)
+    return data
 
 
 def build_batch(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator
 
+import crc32c
 import pytest
 
 from logd.errors import ErrorCode
 from logd.testing import Broker
-from logd.wire.batches import read_records
+from logd.wire.batches import Record, build_batch, read_header, read_records
 from logd.wire.schemas.delete_topics import DeleteTopicsRequest
 from logd.wire.schemas.fetch import (
     FetchPartition,
@@ -19,6 +21,7 @@ from logd.wire.schemas.fetch import (
     ForgottenTopic,
     PartitionData,
 )
+from logd.wire.schemas.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
 from logd.wire.schemas.metadata import MetadataRequest, MetadataRequestTopic
 from tests.raw import Peer, batch, produce_request
 
@@ -220,3 +223,21 @@ def test_a_session_knows_what_an_id_meant(peer: Peer) -> None:
     peer.make_topic("again")
     (row,) = rows(peer.ask(request("", session_epoch=2, **session), 13))
     assert row.error_code == ErrorCode.INCONSISTENT_TOPIC_ID
+
+
+@pytest.mark.parametrize("version", [8, 9, 12])
+@pytest.mark.parametrize(("codec", "acks"), [(0, 1), (0, -1), (4, 1)])
+def test_a_greatest_time_that_is_missing_is_worked_out(peer: Peer, version: int, codec: int, acks: int) -> None:
+    """Some clients leave it at -1; it is what offsets by time are found by."""
+    topic = f"timeless-{version}-{codec}-{acks}"
+    peer.make_topic(topic)
+    data = build_batch([Record(at, time_ms, b"k", b"v", []) for at, time_ms in enumerate((50, 90, 70))], codec=codec)
+    struct.pack_into(">q", data, 35, -1)
+    struct.pack_into(">I", data, 17, crc32c.crc32c(data[21:]))
+    answer = peer.ask(produce_request(topic, bytes(data), acks), version)
+    assert answer.responses[0].partition_responses[0].error_code == 0
+    (row,) = rows(peer.ask(request(topic, 0), 11))
+    assert read_header(bytes(row.records)).max_timestamp == 90
+    asked = ListOffsetsRequest(-1, 0, [ListOffsetsTopic(topic, [ListOffsetsPartition(0, -1, 60)])])
+    found = peer.ask(asked, 7).topics[0].partitions[0]
+    assert (found.offset, found.timestamp) == (1, 90)

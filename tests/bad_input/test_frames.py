@@ -43,8 +43,8 @@ def test_frame_size(peer: Peer, caplog: pytest.LogCaptureFixture, size: int, wor
 
 
 def test_frame_size_before_anything_sensible(peer: Peer, caplog: pytest.LogCaptureFixture) -> None:
-    """Who has not said anything sensible yet may not announce a big frame, and who has may."""
-    peer.send_raw(struct.pack(">i", 50 * MIB))
+    """Who has not said anything sensible yet may not begin a big frame with rubbish."""
+    peer.send_raw(struct.pack(">i", 50 * MIB) + b"\xff" * 10)
     closes_and_logs(peer, caplog, str(50 * MIB))
 
 

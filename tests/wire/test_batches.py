@@ -18,12 +18,14 @@ from logd.wire.batches import (
     build_batch,
     check_crc,
     magic_of,
+    max_is_before_base,
     read_header,
     read_headers,
     read_records,
     recompress,
     stamp,
     stamp_append_time,
+    with_max_timestamp,
 )
 from logd.wire.compression import NAMES
 from logd.wire.validation import RecordRules, validate_records
@@ -313,3 +315,13 @@ def test_random_records(body: bytes, codec: int, count: int, last_offset_delta: 
         read_records(data, bytes_max=BYTES_MAX)
     except DecodeError:
         return
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_the_greatest_time_is_worked_out(codec: int) -> None:
+    """A batch whose producer left it at -1 is what it would have been."""
+    right = build_batch([Record(at, time_ms, b"k", b"v", []) for at, time_ms in enumerate((50, 90, 70))], codec=codec)
+    wrong = bytearray(right)
+    struct.pack_into(">q", wrong, 35, -1)
+    assert (max_is_before_base(right), max_is_before_base(wrong)) == (False, True)
+    assert with_max_timestamp(wrong) == right

@@ -173,6 +173,9 @@ BAD_BATCHES: dict[str, bytes] = {
     "producer-negative-epoch": batch(b"x", producer_id=5, producer_epoch=-1, base_sequence=0),
     "sequence-without-producer": batch(b"x", base_sequence=3),
     "producer-negative": batch(b"x", producer_id=-5, producer_epoch=0, base_sequence=0),
+    "max-timestamp-lower": batch(b"x", max_timestamp=5),
+    "max-timestamp-none": batch(b"a", b"b", b"c", timestamp_step=7, max_timestamp=-1),
+    "max-timestamp-none-gzip": batch(b"a", b"b", timestamp_step=7, max_timestamp=-1, codec=1),
     "null-key-and-value": bytes(Batch(records=[(None, None)])),
 }
 UNOPENED: dict[str, bytes] = {
@@ -185,7 +188,6 @@ UNOPENED: dict[str, bytes] = {
     "log-append-time-attribute": batch(b"x", attributes=8),
     "timestamp-negative": batch(b"x", base_timestamp=-7),
     "max-timestamp-wrong": batch(b"x", max_timestamp=BASE_TIMESTAMP_MS + 99),
-    "max-timestamp-lower": batch(b"x", max_timestamp=5),
     "timestamp-backward": batch(b"a", b"b", timestamp_step=-10),
     "varint-overflow": batch(body=b"\xff" * 10 + b"\x01" + b"\0" * 20),
     "record-length-beyond": batch(body=b"\x7e" + b"\0" * 8),

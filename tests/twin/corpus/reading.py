@@ -306,6 +306,16 @@ def list_offsets_append_time(t: Tale, version: int) -> None:
         offsets(t, version, t.name("a"), at(when))
 
 
+@case("list-offsets-no-max-time", versions=(1, 7, 11))
+def list_offsets_no_max_time(t: Tale, version: int) -> None:
+    """Batches whose producer left the greatest time out: it is worked out."""
+    t.create("a", 3)
+    for codec, start in ((0, T0), (4, T0 + 1000)):
+        t.produce("a", batch(b"1", b"2", b"3", base_timestamp=start, timestamp_step=10, max_timestamp=-1, codec=codec))
+    for when in (T0, T0 + 1, T0 + 20, T0 + 21, T0 + 1010, T0 + 1020, T0 + 1021, *((-3,) if version >= 7 else ())):
+        offsets(t, version, t.name("a"), at(when))
+
+
 @case("list-offsets-equal-times", versions=(7, 11))
 def list_offsets_equal(t: Tale, version: int) -> None:
     """The earliest of several with the greatest timestamp."""
