@@ -261,7 +261,7 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
         markers=markers,
         partitions=node.partitions,
     )
-    steady = SteadyClock(clock, trio.current_time)
+    steady = SteadyClock(clock, trio.current_time, data.first.noted_clock())
     compactor = Compactor(node.partitions, cluster, steady, partial(hire_compaction, cluster))
     runs = Runs(Housekeeping(node.partitions, retain, compactor, steady), clock.now_ms())
     await background.start(runs.run)

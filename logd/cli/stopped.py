@@ -26,6 +26,7 @@ from logd.node import SystemClock, hire_compaction, new_cluster_id, new_uuid, op
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import Done, Housekeeping, Run
+from logd.partitions.steady import SteadyClock
 
 THREADS_MAX = 4
 
@@ -95,10 +96,11 @@ async def _on(
         partitions = partition_table(data, cluster, flusher, clock)
         await partitions.open_all(cluster.image)
         data.mark_dirty()
-        compactor = Compactor(partitions, cluster, clock, partial(hire_compaction, cluster))
+        steady = SteadyClock(clock, trio.current_time, data.first.noted_clock())
+        compactor = Compactor(partitions, cluster, steady, partial(hire_compaction, cluster))
         try:
             await partitions.settled()
-            house = Housekeeping(partitions, retain, compactor, clock)
+            house = Housekeeping(partitions, retain, compactor, steady)
             run = house.prepared(job, topics, dry_run=dry_run, remove_now=True)
             nursery.start_soon(_show, house, run, progress)
             await house.carry_out(run)

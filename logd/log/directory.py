@@ -98,12 +98,16 @@ class DataDirectory:
 
         :raises DirectoryUnusable: it has gone back by more than :data:`CLOCK_BEHIND_MAX_MS`.
         """
-        noted_ms = parse_note(_CLOCK_MAGIC, self._disk.load(f"{self.path}/{CLOCK_NAME}"))
+        noted_ms = self.noted_clock()
         if noted_ms - now_ms > CLOCK_BEHIND_MAX_MS:
             raise DirectoryUnusable(
                 f"The time of day is {_time(now_ms)} and the data directory {self.path} was in use at "
                 f"{_time(noted_ms)}: set the clock, or remove {self.path}/{CLOCK_NAME} if it was wrong then"
             )
+
+    def noted_clock(self) -> int:
+        """The time of day that was noted last, in milliseconds; 0 where none is."""
+        return parse_note(_CLOCK_MAGIC, self._disk.load(f"{self.path}/{CLOCK_NAME}"))
 
     def note_clock(self, now_ms: int) -> None:
         """Write down what time it is, in place; where that fails less is known, and that is all."""

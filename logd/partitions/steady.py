@@ -1,9 +1,10 @@
 """The time that housekeeping goes by: the time of day, but never ahead of a clock that nobody can set.
 
 Retention, the expiry of producers and of tombstones cannot be taken back, so a time of day that leaps forward (a
-wrong server of time, a hand) is not believed: until it is back, a day has passed, or the node is started again, time
-goes on from what it was. Backward it is followed at once, since that deletes nothing. The node makes one for upkeep
-and compaction; everything else keeps the plain clock.
+wrong server of time, a hand) is not believed: until it is back, or a day has passed, time goes on from what it was. So
+it is at a start that finds a month or more gone since the data directory was in use. Backward the time of day is
+followed at once, since that deletes nothing. The node makes one for upkeep and compaction; everything else keeps the
+plain clock.
 """
 
 from __future__ import annotations
@@ -23,14 +24,22 @@ TOLERANCE_MS: Final = 5_000
 HOLD_MS: Final = 24 * 3600 * 1000
 """After so long a leap is believed."""
 
+AWAY_MAX_MS: Final = 30 * 24 * 3600 * 1000
+"""So long may a node have been away before the time of day that its start finds counts as a leap."""
+
 
 class SteadyClock:
-    """A :class:`~logd.clock.Clock`. ``elapsed_s`` tells seconds that only ever go on."""
+    """A :class:`~logd.clock.Clock`. ``elapsed_s`` tells seconds that only ever go on.
 
-    def __init__(self, clock: Clock, elapsed_s: Callable[[], float]) -> None:
+    ``noted_ms`` is the time that an earlier one believed last, 0 where nobody knows.
+    """
+
+    def __init__(self, clock: Clock, elapsed_s: Callable[[], float], noted_ms: int = 0) -> None:
         self._clock = clock
         self._elapsed_s = elapsed_s
-        self._ahead_ms = clock.now_ms() - self._elapsed_ms()
+        now_ms = clock.now_ms()
+        believed_ms = noted_ms if noted_ms and now_ms - noted_ms > AWAY_MAX_MS else now_ms
+        self._ahead_ms = believed_ms - self._elapsed_ms()
         """What is believed of the difference between the two clocks."""
         self._leapt_ms: int | None = None
 
@@ -48,8 +57,8 @@ class SteadyClock:
         if self._leapt_ms is None:
             self._leapt_ms = elapsed_ms
             logger.warning(
-                "the time of day leapt %d s ahead: retention and compaction go by the old one until it is back, for "
-                "a day, or until logd is started again",
+                "the time of day leapt %d s ahead: retention and compaction go by the old one until it is back, or for "
+                "a day",
                 leap_ms // 1000,
             )
         if elapsed_ms - self._leapt_ms >= HOLD_MS:

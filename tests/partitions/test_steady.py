@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from logd.partitions.steady import HOLD_MS, SteadyClock
+from logd.partitions.steady import AWAY_MAX_MS, HOLD_MS, SteadyClock
 
 DAY_MS = 24 * 3600 * 1000
 YEAR_MS = 365 * DAY_MS
@@ -13,10 +13,10 @@ YEAR_MS = 365 * DAY_MS
 class Clocks:
     """Both clocks, turned by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, noted_ms: int = 0) -> None:
         self.day_ms = 100 * YEAR_MS
         self.elapsed_ms = 5_000_000
-        self.steady = SteadyClock(self, lambda: self.elapsed_ms / 1000)
+        self.steady = SteadyClock(self, lambda: self.elapsed_ms / 1000, noted_ms)
 
     def now_ms(self) -> int:
         return self.day_ms
@@ -67,3 +67,11 @@ def test_long_leap_is_believed() -> None:
     assert clocks.pass_(HOLD_MS - 1) == -YEAR_MS
     assert clocks.pass_(1) == 0
     assert clocks.pass_(1) == 0
+
+
+def test_leap_before_the_start() -> None:
+    """A start that finds years gone since the last one goes on from there, for a day; one that finds weeks does not."""
+    for away_ms, lag_ms in ((10 * YEAR_MS, 10 * YEAR_MS), (AWAY_MAX_MS, 0), (-YEAR_MS, 0)):
+        clocks = Clocks(100 * YEAR_MS - away_ms)
+        assert clocks.pass_(1000) == -lag_ms
+        assert clocks.pass_(HOLD_MS) == 0
