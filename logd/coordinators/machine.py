@@ -51,6 +51,9 @@ class ShardMachine:
         self.classic = GroupMachine(limits)
         self.modern = ModernGroups(modern_limits)
         self.members = ClassicMembers(self.modern)
+        self._sought: dict[str, frozenset[str]] = {}
+        """Soft: whom the last seek of a group put out. Should a classic member be the first to come back, the group is
+        a classic one, which clients of the consumer protocol take as their end unless they are told to join again."""
         self._see_policy()
 
     def _see_policy(self) -> None:
@@ -139,6 +142,8 @@ class ShardMachine:
             yield from self.modern.heartbeat(event, now_ms)
             return
         fits = limits.upgrades and group.is_consumer() and len(group.members) <= limits.size_max
+        if request.member_epoch != 0 and fits and request.member_id in self._sought.get(request.group_id, ()):
+            raise Refused(ErrorCode.UNKNOWN_MEMBER_ID, f"the offsets of group {request.group_id!r} moved: join again")
         if request.member_epoch != 0 or not fits:
             raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, f"Group {request.group_id} is not a consumer group.")
         risen = migration.to_modern(group, self.modern.topics.by_name, self.modern.hash_of, now_ms)
@@ -277,6 +282,7 @@ class ShardMachine:
         if request.validate_only:
             epoch = modern.epoch if modern is not None else classic.generation if classic is not None else 0
         elif modern is not None:
+            self._sought[modern.group_id] = frozenset(modern.members)
             yield Append(records)
             yield seeking.sought(modern.group_id, len(modern.members), records)
             epoch = yield from self._fence_modern(modern, now_ms)

@@ -117,6 +117,22 @@ def test_announced_but_not_listed(peer: Peer) -> None:
     assert all(key.api_key < 30_000 for key in answer.api_keys)
 
 
+def test_a_seek_of_a_group_of_both_protocols(peer: Peer) -> None:
+    """A classic member is the first to come back, so the group is a classic one; the modern one is told to join again.
+
+    GROUP_ID_NOT_FOUND, as from Kafka for any classic group, would be its end.
+    """
+    modern, classic = Modern(peer), Classic(peer)
+    modern.join()
+    classic.join()
+    assert seek(peer, 4).members_fenced == 2
+    classic.join()
+    assert modern.heartbeat() == ErrorCode.UNKNOWN_MEMBER_ID
+    modern.join()
+    assert modern.heartbeat() == 0
+    assert Modern(peer).heartbeat() != ErrorCode.NONE
+
+
 @BOTH
 def test_a_seek_fences_the_members(peer: Peer, kind: Callable[[Peer], Any]) -> None:
     """Heartbeats and late commits of whoever was there are refused; who joins again starts from the new place."""
