@@ -202,9 +202,20 @@ async def run_node(
         raise CannotStart(_sentence(cause)) from group
 
 
+LISTEN_REMEDIES = {
+    errno.EADDRINUSE: "choose another address with --listen, or stop what listens there",
+    errno.EADDRNOTAVAIL: "give --listen a name or an address of this machine, or 0.0.0.0 for all that it has",
+    errno.EACCES: "choose a port from 1024 on, or run it with the right to take this one",
+}
+"""What to do about an address that can't be listened on; a name that is not known has a negative number."""
+
+
 def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        return f"{error.filename}: {error.strerror}: choose another address with --listen, or stop what listens there"
+    if isinstance(error, OSError) and error.filename and not str(error.filename).startswith("/"):
+        number = error.errno or 0
+        remedy = LISTEN_REMEDIES.get(errno.EADDRNOTAVAIL if number < 0 else number)
+        if remedy is not None:
+            return f"{error.filename}: {error.strerror}: {remedy}"
     return str(error)
 
 

@@ -34,6 +34,19 @@ def list_contexts(settings: Settings) -> None:
     show_rows(settings.given_output, ("context", "current", "bootstrap", "timeout_s", "output"), rows)
 
 
+@context.command("show")
+@common_options()
+@click.pass_obj
+def show(settings: Settings) -> None:
+    """Show the server that commands ask here, and what names it: a flag, the environment, a context, or nothing.
+
+    In a pipe: one line with server, what names it, timeout in seconds, output, and the file of contexts.
+    """
+    row = (settings.bootstrap, settings.source, settings.timeout_s, settings.output, str(location()))
+    form = None if settings.given_output is None else settings.output
+    show_rows(form, ("bootstrap", "named_by", "timeout_s", "output", "file"), [row])
+
+
 @context.command("add")
 @click.argument("name")
 @click.argument("bootstrap", metavar="HOST:PORT")

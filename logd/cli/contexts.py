@@ -65,7 +65,10 @@ def find(name: str) -> Context:
         count = f"there {'is' if len(known) == 1 else 'are'} {len(known)} context{'' if len(known) == 1 else 's'}"
         hint = did_you_mean(name, known)
         why = f"{count}, none of that name{'; ' + hint if hint else ''}"
-        raise Failure(f"context {name!r} does not exist", why, "logd-cli context list", NOT_FOUND)
+        remedy = "logd-cli context list"
+        if name == load().current:
+            why, remedy = f"{location()} says that it is in use", "logd-cli context use NAME, or - for none"
+        raise Failure(f"context {name!r} does not exist", why, remedy, NOT_FOUND)
     return known[name]
 
 

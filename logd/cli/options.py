@@ -59,6 +59,22 @@ class Settings(msgspec.Struct):
         return DEFAULT_BOOTSTRAP if context is None else context.bootstrap
 
     @property
+    def source(self) -> str:
+        """What names the servers."""
+        if self.given_bootstrap:
+            return "--bootstrap"
+        if not self.given_context and os.environ.get("LOGD_BOOTSTRAP"):
+            return "LOGD_BOOTSTRAP"
+        if self.given_context:
+            return f"--context {self.given_context}"
+        if os.environ.get("LOGD_CONTEXT"):
+            return f"LOGD_CONTEXT {os.environ['LOGD_CONTEXT']}"
+        from logd.cli import contexts
+
+        current = contexts.load().current
+        return f"context {current}" if current else "default"
+
+    @property
     def output(self) -> str | None:
         """The form of the output; None: a table on a terminal, plain lines in a pipe."""
         if self.given_output is not None:

@@ -158,7 +158,7 @@ def _refuse_unbuilt(http: str, nodes: int, metadata: str | None) -> None:
     "--listen",
     multiple=True,
     metavar="HOST:PORT",
-    help="Kafka listener; port 0 picks a free one. May be given more than once. [default: 127.0.0.1:9092]",
+    help="Kafka listener, also NAME://HOST:PORT; port 0 picks a free one. May be repeated. [default: 127.0.0.1:9092]",
 )
 @click.option(
     "--http", default="off", metavar="HOST:PORT|off", help="HTTP listener; only `off` is built. [default: off]"
@@ -169,9 +169,19 @@ def _refuse_unbuilt(http: str, nodes: int, metadata: str | None) -> None:
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting, by Kafka's name. May be given more than once."
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Of what goes to stderr.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+    help="The least that is told.",
 )
 def serve(
     config_file: str | None,
@@ -185,7 +195,11 @@ def serve(
     log_format: str,
     log_level: str,
 ) -> None:
-    """Run one node until SIGTERM or SIGINT."""
+    """Run one node until SIGTERM, SIGINT or SIGHUP; a second one of them ends it at once.
+
+    Prints one line to stdout when it serves, `logd ready kafka=... http=off data=...`; the log goes to stderr. Exit
+    code 1: it can't start or had to stop, 2: the command line or a setting is wrong.
+    """
     from logd.config import BadSetting, load
 
     _refuse_unbuilt(http, nodes, metadata)
@@ -219,13 +233,21 @@ def tell_ready(line: str) -> None:
         logging.getLogger("logd").error("the ready line can't be written to stdout (%s): %s", error, line)
 
 
+def stopping_signals() -> list[signal.Signals]:
+    """What stops it: a terminal that was closed too (SIGHUP), but under nohup, which ignores that."""
+    found = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
+
+
 async def _serve(settings: Settings) -> None:
     import trio
 
     from logd.node import CannotStart, run_node
 
     refused: CannotStart | None = None
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(*stopping_signals()) as signals:
         async with trio.open_nursery() as outer:
             async with trio.open_nursery() as inner:
                 try:
@@ -238,7 +260,7 @@ async def _serve(settings: Settings) -> None:
                     calm_collector()
                     tell_ready(f"logd ready kafka={kafka} http=off data={settings.log_dirs[0]}")
             outer.cancel_scope.cancel()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # all is done: one more signal does not change how it ended
     if refused is not None:
         raise refused

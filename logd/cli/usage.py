@@ -44,20 +44,50 @@ OTHER_WORDS = {
 """What Kafka's tools and others call an option that is called otherwise here."""
 
 
+OTHER_VERBS = {
+    "ls": ("list",),
+    "show": ("describe", "get", "info", "list"),
+    "get": ("describe", "list"),
+    "info": ("describe",),
+    "describe": ("get", "info", "show", "list"),
+    "new": ("create", "add"),
+    "create": ("add",),
+    "add": ("create",),
+    "rm": ("delete", "remove"),
+    "remove": ("delete",),
+    "delete": ("remove",),
+    "edit": ("alter", "set"),
+    "update": ("alter", "set"),
+    "use-context": ("use",),
+    "topics": ("topic",),
+    "groups": ("group",),
+    "configs": ("config",),
+}
+"""What others call a command."""
+
+
 def wrong_usage(error: click.UsageError) -> Failure:
     """The failure for a command line that click refuses."""
     path = error.ctx.command_path if error.ctx is not None else "logd-cli"
     what, remedy = "the command line is wrong", f"{path} --help"
     if isinstance(error, click.exceptions.NoSuchCommand):
         what = f"{path} has no command {error.command_name!r}"
-        if error.possibilities:
-            return Failure(what, _meant(error.possibilities), f"{path} {error.possibilities[0]} --help", USAGE)
+        if near := _other_command(error):
+            return Failure(what, _meant(near), f"{path} {near[0]} --help", USAGE)
         return Failure(what, "no command is near it", remedy, USAGE)
     if isinstance(error, click.NoSuchOption):
         return Failure(f"{path} has no option {error.option_name}", _other_option(error), remedy, USAGE)
     if isinstance(error, click.BadParameter) and error.param is not None and isinstance(error.param.type, click.Choice):
         return Failure(what, _other_choice(error, error.param, error.param.type), remedy, USAGE)
     return Failure(what, error.format_message().rstrip("."), remedy, USAGE)
+
+
+def _other_command(error: click.exceptions.NoSuchCommand) -> list[str]:
+    there = (
+        error.ctx.command.list_commands(error.ctx) if error.ctx and isinstance(error.ctx.command, click.Group) else []
+    )
+    called = [name for name in OTHER_VERBS.get(error.command_name, ()) if name in there]
+    return called[:1] or list(error.possibilities or ())
 
 
 def _other_option(error: click.NoSuchOption) -> str:

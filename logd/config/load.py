@@ -39,7 +39,7 @@ def load(
     for where, source in (
         (f"in {file}", _file(file)),
         ("in the environment", _environment(env or {})),
-        ("in --set", _flags(sets)),
+        ("on the command line", _flags(sets)),
     ):
         for key, text in source.items():
             name = ALIASES.get(key, key)

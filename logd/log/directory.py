@@ -69,10 +69,9 @@ class DataDirectory:
             _check_format(disk, path)
             clean = disk.load(f"{path}/{CLEAN_NAME}") is not None
         except StorageFailed as failure:
-            raise DirectoryUnusable(
-                f"The data directory {path} cannot be used ({failure}): check its owner and mode, or choose another "
-                "--data-dir"
-            ) from failure
+            in_the_way = failure.cause.errno in (errno.EEXIST, errno.ENOTDIR)
+            remedy = "a file is in the way" if in_the_way else "check its owner and mode, or choose another --data-dir"
+            raise DirectoryUnusable(f"The data directory {path} cannot be used ({failure}): {remedy}") from failure
         return cls(disk, path, lock, clean)
 
     def belong_to(self, cluster_id: str) -> None:

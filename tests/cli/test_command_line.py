@@ -48,6 +48,10 @@ def test_an_unknown_command_names_the_nearest() -> None:
         ("config get topc t", "the command line is wrong", "KIND 'topc' is none of topic, broker, group,"),
         ("config get topc t", "the command line is wrong", "client-metrics; did you mean topic?"),
         ("topic list -o jsn", "the command line is wrong", "did you mean json or jsonl?"),
+        ("context create a h:1", "logd-cli context has no command 'create'", "did you mean add?"),
+        ("topic ls", "logd-cli topic has no command 'ls'", "did you mean list?"),
+        ("topic get t", "logd-cli topic has no command 'get'", "did you mean describe?"),
+        ("groups list", "logd-cli has no command 'groups'", "did you mean group?"),
         ("completion", "the command line is wrong", "SHELL is missing; it is one of bash, zsh, fish"),
     ],
 )

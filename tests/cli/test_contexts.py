@@ -47,6 +47,29 @@ def test_add_use_list_remove() -> None:
     assert load().current is None
 
 
+def test_what_names_the_server() -> None:
+    """`context show` tells the server that is asked, and which flag, variable or context names it."""
+
+    def shown(*arguments: str, **variables: str) -> list[str]:
+        return invoke(*arguments, "context", "show", **variables).stdout.split("\t")[:2]
+
+    assert shown() == ["127.0.0.1:9092", "default"]
+    assert invoke("context", "add", "near", "127.0.0.1:1").exit_code == 0
+    assert shown() == ["127.0.0.1:1", "context near"]
+    assert shown(LOGD_CONTEXT="near") == ["127.0.0.1:1", "LOGD_CONTEXT near"]
+    assert shown(LOGD_BOOTSTRAP="127.0.0.1:2") == ["127.0.0.1:2", "LOGD_BOOTSTRAP"]
+    assert shown("--context", "near", LOGD_BOOTSTRAP="127.0.0.1:2") == ["127.0.0.1:1", "--context near"]
+    assert shown("-b", "127.0.0.1:3", LOGD_BOOTSTRAP="127.0.0.1:2") == ["127.0.0.1:3", "--bootstrap"]
+
+
+def test_the_context_in_use_is_gone() -> None:
+    """The file names it, and how to choose another is told."""
+    save(Contexts("gone", {"near": Context("127.0.0.1:1")}))
+    result = invoke("topic", "list")
+    assert (result.exit_code, "says that it is in use" in result.stderr) == (5, True)
+    assert "try:   logd-cli context use NAME" in result.stderr
+
+
 def test_flag_then_environment_then_context() -> None:
     """--bootstrap and --context go before LOGD_BOOTSTRAP, that before LOGD_CONTEXT's server only when none is named."""
     invoke("context", "add", "one", "127.0.0.1:1")

@@ -74,10 +74,10 @@ class Server:
         assert self._process is not None, "it does not run"
         return self._process.pid
 
-    def stop(self) -> tuple[int, str]:
-        """SIGTERM; the exit code, and what it wrote to stdout after the ready line."""
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
+        """A signal; the exit code, and what it wrote to stdout after the ready line."""
         process = self._take()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         return self._end(process)
 
     def kill(self) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,39 @@ def test_bad_options(tmp_path: Path, options: list[str], named: str) -> None:
     assert named in said
     assert "Traceback" not in said
     assert not data.exists()
+
+
+def test_what_stands_on_the_command_line_is_blamed(tmp_path: Path) -> None:
+    """A wrong --listen is not said to stand in --set."""
+    code, said = refused("--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:99999")
+    assert (code, "(on the command line)" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [("nowhere.invalid:0", "not known: give --listen a name"), ("192.0.2.1:0", "give --listen a name or an address")],
+)
+def test_an_address_of_another_machine(tmp_path: Path, address: str, why: str) -> None:
+    """A name that nobody knows and an address that is not ours are told, with what to do."""
+    code, said = refused("--data-dir", str(tmp_path / "data"), "--listen", address)
+    assert (code, said.startswith(f"logd: {address}: "), why in said) == (1, True, True), said
+
+
+def test_a_file_in_the_place_of_the_data(tmp_path: Path) -> None:
+    """It is said to be in the way."""
+    (tmp_path / "data").touch()
+    code, said = refused("--data-dir", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
+    assert (code, "a file is in the way" in said, "Traceback" in said) == (1, True, False)
+
+
+def test_a_terminal_that_is_closed_stops_it(tmp_path: Path) -> None:
+    """SIGHUP ends it as SIGTERM does, and is ignored under nohup."""
+    with Server(tmp_path / "data") as server:
+        assert server.stop(signal.SIGHUP) == (0, "")
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    code += "from logd.cli.server import stopping_signals; print(*stopping_signals())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(int(number)) for number in (signal.SIGTERM, signal.SIGINT)]
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:
