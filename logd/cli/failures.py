@@ -63,7 +63,21 @@ WHY = {
     ErrorCode.INVALID_REPLICATION_FACTOR: "there are not that many brokers",
     ErrorCode.KAFKA_STORAGE_ERROR: "the server's disk failed",
     ErrorCode.LEADER_NOT_AVAILABLE: "the partition has no leader now",
+    ErrorCode.NOT_COORDINATOR: "no broker answers for the group yet: the server has just started, or makes its topic",
+    ErrorCode.COORDINATOR_NOT_AVAILABLE: "no broker answers for the group now",
+    ErrorCode.COORDINATOR_LOAD_IN_PROGRESS: "the server still reads what it knows of its groups",
 }
+
+PASSING = frozenset(
+    {
+        ErrorCode.LEADER_NOT_AVAILABLE,
+        ErrorCode.NOT_COORDINATOR,
+        ErrorCode.COORDINATOR_NOT_AVAILABLE,
+        ErrorCode.COORDINATOR_LOAD_IN_PROGRESS,
+        ErrorCode.REQUEST_TIMED_OUT,
+    }
+)
+"""What may pass by itself; it was tried again for as long as --timeout says."""
 
 
 REMEDIES = {
@@ -117,7 +131,9 @@ def explain(error: BaseException) -> Failure | None:
     if isinstance(error, Failure):
         return error
     if isinstance(error, Refused):
-        return from_refused(error, "the server refused the request")
+        passing = "try again in a moment; logd-cli cluster health says how the cluster is"
+        remedy = passing if error.code in PASSING else "the server's log may say more"
+        return from_refused(error, "the server refused the request", remedy)
     if isinstance(error, Corrupt):
         why = str(error).removeprefix(f"{error.path} at byte {error.position}: ")
         return Failure(f"{error.path} is damaged at byte {error.position}", why, "take another copy of it", FAILED)

@@ -129,6 +129,9 @@ def _run(
         told = _Told(progress)
 
         async def run(admin: Admin) -> list[JobResult]:
+            if not await admin.own.offered():
+                why = "only logd does it when it is told to, and this server is another"
+                raise Failure(f"cannot run {job} now", why, "leave it to the server, which does it by itself in time")
             for name in topics:
                 await existing_topic(admin, name)
             return await admin.own.run_job(job, list(topics) or None, dry_run=dry_run, progressed=told.told)

@@ -87,13 +87,10 @@ def _show(settings: Settings, kind: str, subject: str, count: int, since: str | 
 
 async def _ask(admin: Admin, kind: str, subject: str, count: int, since_ms: int) -> Why:
     if not await admin.own.offered():
-        instead = {
-            "group": "logd-cli group describe",
-            "topic": "logd-cli topic describe",
-            "connection": "logd-cli doctor",
-        }
-        reason = "this server keeps no memory of what happened; logd does"
-        raise Failure(f"cannot say why of {kind} {subject!r}", reason, f"{instead[kind]} {subject}".rstrip(), FAILED)
+        look = f"describe {subject}" if subject else "list"
+        instead = "logd-cli doctor" if kind == "connection" else f"logd-cli {kind} {look}"
+        what = f"cannot say why of {kind} {subject!r}" if subject else f"cannot say why of {kind}s"
+        raise Failure(what, "this server keeps no memory of what happened; logd does", instead, FAILED)
     found = await admin.own.why(kind, subject, events_max=count, since_ms=since_ms)
     if subject and not found.events and all(item.kind == UNKNOWN for item in found.findings):
         if kind == "group":

@@ -24,6 +24,11 @@ class BadSetting(Exception):
     """A setting that is unknown or not allowed. Its text is one sentence for the person who starts logd."""
 
 
+IN_SET = "in --set"
+OPTIONS = {"listeners": "--listen", "log.dirs": "--data-dir", "node.id": "--node-id"}
+"""Settings that `logd serve` has an option for."""
+
+
 def load(
     file: Path | str | None = None, sets: Iterable[str] | Mapping[str, str] = (), env: Mapping[str, str] | None = None
 ) -> Settings:
@@ -39,13 +44,15 @@ def load(
     for where, source in (
         (f"in {file}", _file(file)),
         ("in the environment", _environment(env or {})),
-        ("on the command line", _flags(sets)),
+        (IN_SET, _flags(sets)),
     ):
         for key, text in source.items():
             name = ALIASES.get(key, key)
             if name not in DEFINITIONS:
                 raise BadSetting(_unknown(key, where))
             given[name], origin[name] = text, where
+            if where == IN_SET and name in OPTIONS:
+                origin[name] = f"{where} or {OPTIONS[name]}"
     try:
         settings = settings_from(given)
         check_listeners(settings)

@@ -70,7 +70,11 @@ class DataDirectory:
             clean = disk.load(f"{path}/{CLEAN_NAME}") is not None
         except StorageFailed as failure:
             in_the_way = failure.cause.errno in (errno.EEXIST, errno.ENOTDIR)
-            remedy = "a file is in the way" if in_the_way else "check its owner and mode, or choose another --data-dir"
+            remedy = (
+                "a file is in the way, choose another --data-dir"
+                if in_the_way
+                else "check its owner and mode, or choose another --data-dir"
+            )
             raise DirectoryUnusable(f"The data directory {path} cannot be used ({failure}): {remedy}") from failure
         return cls(disk, path, lock, clean)
 

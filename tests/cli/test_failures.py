@@ -43,6 +43,20 @@ def test_a_bug_of_ours_is_not_dressed_up() -> None:
     assert explain(KeyError("x")) is None
 
 
+def test_what_may_pass_says_so() -> None:
+    """A coordinator that is not there yet is told in words, and that it is worth another try."""
+    failure = explain(Refused(ErrorCode.NOT_COORDINATOR, "group 'g': NOT_COORDINATOR"))
+    assert failure is not None
+    assert (
+        failure.why
+        == "no broker answers for the group yet: the server has just started, or makes its topic (NOT_COORDINATOR)"
+    )
+    assert failure.remedy.startswith("try again in a moment")
+    other = explain(Refused(ErrorCode.INVALID_CONFIG, "no"))
+    assert other is not None
+    assert other.remedy == "the server's log may say more"
+
+
 def test_three_lines_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:
     """What, why and what to type next stand on one line each, whatever the server's message holds."""
     show(Failure("what", "line one\nline two", ""))

@@ -10,6 +10,7 @@ import pytest
 from logd.cli.main import guarded
 from logd.testing import Broker
 from tests.cli.conftest import COMMAND, Cli, Ran, environment, run
+from tests.kafka_node import kafka_bootstrap
 
 
 def three_lines(ran: Ran) -> dict[str, str]:
@@ -52,6 +53,16 @@ def test_jobs_know_the_nearest_topic(logd_broker: Broker, job: str, tmp_path: Pa
     logd_broker.create_topic("orders")
     ran = run(logd_broker.bootstrap, job, "run", "--topic", "oders")
     assert (ran.code, "did you mean 'orders'?" in three_lines(ran)["why"]) == (5, True)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["retention run", "compaction run --dry-run", "why topic", "why connection", "why group g"]
+)
+def test_what_only_logd_can_do(arguments: str) -> None:
+    """Apache Kafka keeps no memory and takes no orders of this kind: that is said, with what to do instead."""
+    ran = run(kafka_bootstrap(), *arguments.split())
+    lines = three_lines(ran)
+    assert (ran.code, "logd" in lines["why"], "Request" in ran.err) == (1, True, False), ran
 
 
 def test_a_group_that_is_not_there_has_settings_all_the_same(cli: Cli) -> None:
