@@ -43,6 +43,9 @@ from logd.wire.schemas.seek_group import SeekGroupRequest, SeekGroupResponse
 from logd.wire.schemas.sync_group import SyncGroupRequest
 from logd.wire.schemas.why import Finding, WhyRequest, WhyResponse
 
+AFTER_SEEK_MS = 10_000
+"""So long after a seek that put members out, nobody commits without being a member: they beat and commit more often."""
+
 
 class ShardMachine:
     """Both machines over one log."""
@@ -51,6 +54,8 @@ class ShardMachine:
         self.classic = GroupMachine(limits)
         self.modern = ModernGroups(modern_limits)
         self.members = ClassicMembers(self.modern)
+        self._fenced_ms: dict[str, int] = {}
+        """Soft: when a seek put members out last, by group."""
         self._sought: dict[str, frozenset[str]] = {}
         """Soft: whom the last seek of a group put out. Should a classic member be the first to come back, the group is
         a classic one, which clients of the consumer protocol take as their end unless they are told to join again."""
@@ -211,6 +216,7 @@ class ShardMachine:
     def _commit(self, event: Asked, now_ms: int) -> Iterator[Effect]:
         request = event.request
         assert isinstance(request, OffsetCommitRequest)
+        self._check_after_seek(request, now_ms)
         group = self.modern.groups.get(request.group_id)
         if group is None:
             yield from self.classic.handle(event, now_ms)
@@ -221,6 +227,20 @@ class ShardMachine:
         if records:
             yield Append(records)
         yield Reply(event.to, response)
+
+    def _check_after_seek(self, request: OffsetCommitRequest, now_ms: int) -> None:
+        """Some clients (aiokafka) forget who they were when they are put out, and commit what they had as nobody.
+
+        :raises Refused: UNKNOWN_MEMBER_ID, so that they join again and do not undo the seek.
+        """
+        if request.generation_id_or_member_epoch >= 0 or request.member_id:
+            return
+        if 0 <= now_ms - self._fenced_ms.get(request.group_id, now_ms + 1) < AFTER_SEEK_MS:
+            raise Refused(
+                ErrorCode.UNKNOWN_MEMBER_ID,
+                f"the offsets of group {request.group_id!r} were moved and its members put out less than "
+                f"{AFTER_SEEK_MS // 1000} s ago: join it, or move them again by a seek",
+            )
 
     def _commit_pending(self, event: PendingAsked, now_ms: int) -> Iterator[Effect]:
         group = self.modern.groups.get(event.request.group_id)
@@ -281,7 +301,11 @@ class ShardMachine:
         fenced = len(modern.members if modern is not None else classic.members if classic is not None else ())
         if request.validate_only:
             epoch = modern.epoch if modern is not None else classic.generation if classic is not None else 0
-        elif modern is not None:
+            yield Reply(event.to, SeekGroupResponse(group_type=kind, epoch=epoch, members_fenced=fenced, topics=topics))
+            return
+        if fenced:
+            self._fenced_ms[request.group_id] = now_ms
+        if modern is not None:
             self._sought[modern.group_id] = frozenset(modern.members)
             yield Append(records)
             yield seeking.sought(modern.group_id, len(modern.members), records)

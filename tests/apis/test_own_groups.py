@@ -117,6 +117,19 @@ def test_announced_but_not_listed(peer: Peer) -> None:
     assert all(key.api_key < 30_000 for key in answer.api_keys)
 
 
+@BOTH
+def test_no_late_commit_undoes_a_seek(peer: Peer, kind: Callable[[Peer], Any]) -> None:
+    """Also not of a client that was put out, has forgotten who it was, and commits as nobody to a group of nobody."""
+    member = kind(peer)
+    member.join()
+    assert member.commit(9) == 0
+    assert seek(peer, 4).members_fenced == 1
+    assert member.commit(9) == ErrorCode.UNKNOWN_MEMBER_ID
+    member.member_id, member.epoch = "", -1
+    assert member.commit(9) == ErrorCode.UNKNOWN_MEMBER_ID
+    assert seek(peer, 5).topics[0].partitions[0].offset_before == 4
+
+
 def test_a_seek_of_a_group_of_both_protocols(peer: Peer) -> None:
     """A classic member is the first to come back, so the group is a classic one; the modern one is told to join again.
 
