@@ -63,8 +63,7 @@ def metadata(call: Call, request: MetadataRequest) -> MetadataResponse | Awaitab
         return _by_id(call, request, wanted)
     names = list(dict.fromkeys(topic.name or "" for topic in wanted))
     missing = _to_create(call, request, names)
-    answer = _by_name(call, request, names)
-    return _after_creation(call, missing, answer) if missing else answer
+    return _after_creation(call, request, names, missing) if missing else _by_name(call, request, names)
 
 
 def _to_create(call: Call, request: MetadataRequest, names: Iterable[str]) -> list[str]:
@@ -77,9 +76,16 @@ def _to_create(call: Call, request: MetadataRequest, names: Iterable[str]) -> li
     return list(islice((name for name in names if name not in known and valid_topic_name(name)), max(most, 1)))
 
 
-async def _after_creation(call: Call, missing: list[str], answer: MetadataResponse) -> MetadataResponse:
-    """Make the topics, then answer as Kafka does: "unknown" once more, and found at the next request."""
+async def _after_creation(
+    call: Call, request: MetadataRequest, names: list[str], missing: list[str]
+) -> MetadataResponse:
+    """Make the topics, then answer with them.
+
+    Kafka says "unknown" once more and makes them meanwhile. A client that keeps that answer (kafka-go's groups do, and
+    look for changes only in what they see next) then depends on who is faster.
+    """
     made = await call.services.cluster.create_topics([NewTopic(name) for name in missing])
+    answer = _by_name(call, request, names)
     for name, result in zip(missing, made, strict=True):
         if isinstance(result, Refused):
             _set_error(answer, name, result.code)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from logd.apis import topics
+from logd.apis import metadata, topics
 from logd.apis.topics import CREATE_PARTITIONS, CREATE_TOPICS, DELETE_TOPICS
 from logd.errors import ErrorCode
 from logd.wire.message import ZERO_UUID
@@ -20,9 +20,13 @@ from logd.wire.schemas.create_topics import (
     CreateTopicsRequest,
 )
 from logd.wire.schemas.delete_topics import DeleteTopicsRequest, DeleteTopicState
+from logd.wire.schemas.metadata import MetadataRequest, MetadataRequestTopic
 from tests.apis.calls import Admin, admin, versions
 
+METADATA = 3
+
 pytestmark = pytest.mark.trio
+assert metadata
 assert topics
 
 
@@ -217,3 +221,14 @@ async def test_a_timeout_that_has_passed_does_nothing(timeout_ms: int) -> None:
         answers = getattr(await node.ask(key, version, request), field)
         assert [answer.error_code for answer in answers] == [ErrorCode.REQUEST_TIMED_OUT] * 2
     assert node.cluster.image is before
+
+
+@pytest.mark.parametrize("version", versions(METADATA))
+async def test_what_metadata_makes_is_in_its_answer(version: int) -> None:
+    """Whoever asks first is told the partitions of the topic that this makes, and need not ask again."""
+    node = await admin("num.partitions=3")
+    answer = await node.ask(METADATA, version, MetadataRequest([MetadataRequestTopic(name=n) for n in ("new", "a/b")]))
+    made, refused = sorted(answer.topics, key=lambda topic: topic.error_code)
+    assert (made.name, made.error_code, [part.leader_id for part in made.partitions]) == ("new", 0, [0, 0, 0])
+    assert (refused.name, refused.error_code) == ("a/b", ErrorCode.INVALID_TOPIC_EXCEPTION)
+    assert list(node.cluster.image.topics) == ["new"]
