@@ -17,6 +17,9 @@ RESERVE_NAME: Final = ".reserve"
 SHARE_MAX: Final = 40
 """At most this part of the disk, as its inverse, is kept free, and as much held: small disks are for data too."""
 
+AMPLE_BYTES_MIN: Final = 1 << 20
+"""A file system needs some blocks for itself when it flushes."""
+
 
 class Room:
     """The room of the file system below a directory. ``free_bytes_min``: what logs leave free, 0 for nothing."""
@@ -60,6 +63,12 @@ class Room:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
             self.held = False
+
+    def ample(self) -> bool:
+        """Say whether the disk is not nearly full any more."""
+        with contextlib.suppress(OSError):
+            return self.free_bytes() >= max(2 * self.free_bytes_min, AMPLE_BYTES_MIN)
+        return False
 
     def wants(self) -> bool:
         """Say whether the reserve is to be made and there is plenty of space for it."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
-from logd.log.disk import PASSING
+from logd.log.disk import DISK_FULL, PASSING
 from logd.log.markers import MARKER_BYTES
 from logd.log.transactions import NEVER
 from logd.partitions.gate import Gate
@@ -376,10 +376,14 @@ class Partition:
         return self.fail(failure)
 
     def fail(self, failure: StorageFailed) -> Refused:
-        """The disk failed: take the partition offline, for good, and tell all who wait."""
+        """The disk failed: take the partition offline, and tell all who wait.
+
+        For good, unless the disk was only full: then the table opens it anew once there is space.
+        """
+        full = failure.cause.errno in DISK_FULL
+        remedy = "free some space, and it is opened again" if full else "repair the disk and restart logd"
         refused = Refused(
-            ErrorCode.KAFKA_STORAGE_ERROR,
-            f"partition {self!r} is offline since its disk failed ({failure}); repair the disk and restart logd",
+            ErrorCode.KAFKA_STORAGE_ERROR, f"partition {self!r} is offline since its disk failed ({failure}); {remedy}"
         )
         if self.failure is None:
             logger.error("partition %r goes offline: %s", self, failure)
@@ -412,6 +416,11 @@ class Partition:
         self._threads -= 1
         if not self._threads:
             self._left_alone.set()
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether no thread works on the files of this partition."""
+        return not self._threads
 
     async def left_alone(self) -> None:
         """Wait until no thread works on the files of this partition, which has been stopped.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
-from logd.log.disk import PASSING, RealDisk, occupy
+from logd.log.disk import DISK_FULL, PASSING, RealDisk, occupy
 from logd.log.log import Log, LogConfig
 from logd.log.recovery import empty
 from logd.log.state import META_NAME, State, parse_meta
@@ -43,6 +43,7 @@ DELETED_NAME = re.compile(r".*\.[0-9a-f]{32}" + DELETED_SUFFIX)
 STRAY_SUFFIX = "-stray"
 """A directory whose name ends so belongs to a topic that the metadata does not know; it is never removed."""
 
+SHORTER = "records that were readable before the flush failed are gone: restart logd to go on without them"
 VANISHED = (
     "the partition's directory has vanished with all its records, or is in a data directory that failed: put it back, "
     "or make an empty one of that name to begin the partition anew, and restart logd"
@@ -260,14 +261,40 @@ class PartitionTable:
             if home.room.wants():
                 await trio.to_thread.run_sync(home.room.hold, occupy)
 
+    def put_aside(self, image: Image) -> None:
+        """See which partitions went offline since a full disk let a flush fail, and now may be opened anew.
+
+        The flush is not tried again: the log is closed and recovered, as at a start, and what no disk holds for sure is
+        written once more. Whoever uses the partition is told that it is away first.
+        """
+        found = False
+        for partition in self:
+            failure = partition.log.failure
+            if partition.failure is None or failure is None or failure.cause.errno not in DISK_FULL:
+                continue
+            if partition in self._missing or not partition.is_alone:
+                continue
+            topic, home = image.topics.get(partition.topic), self.homes.of(repr(partition))
+            if topic is None or topic.id != partition.topic_id or home is None or not home.room.ample():
+                continue
+            self._missing[partition] = (topic, topic.partitions[partition.index])
+            found = True
+        for tell in self.opened if found else ():
+            tell()
+
     async def open_missing(self) -> None:
-        """Try those again that could not be opened since the disk was full or no file descriptor was left."""
+        """Try those again that could not be opened, or kept, since the disk was full or no file descriptor was left."""
         for offline, (topic, state) in list(self._missing.items()):
             del self._missing[offline]
             if self._by_id.get((topic.id, state.index)) is not offline:
                 continue
-            found = await offline.in_thread(partial(self._open, topic, state))
+            found = await offline.in_thread(partial(self._open_anew, offline, topic, state))
             if self._by_id.get((topic.id, state.index)) is not offline:
+                continue
+            if found.failure is None and found.log.end_offset < offline.high_watermark:
+                self._leave_offline(found, Corrupt(found.log.path, 0, SHORTER))
+                found.log.close(clean=False)
+                self._admit(found)
                 continue
             if found.failure is not None:
                 if self._missing.pop(found, None) is not None:
@@ -277,6 +304,10 @@ class PartitionTable:
             self._admit(found)
             for tell in self.opened:
                 tell()
+
+    def _open_anew(self, offline: Partition, topic: Topic, state: PartitionState) -> Partition:
+        offline.log.close(clean=False)
+        return self._open(topic, state)
 
     def _log(self, name: str, topic_id: bytes, index: int, settings: LogConfig) -> Log:
         """Open the log where it is, or begin it where there is room: a data directory that fails is passed over."""

@@ -69,6 +69,7 @@ class Upkeep:
             self._checkpointed_ms = now_ms
             await self._partitions.remember_known()
         await self._partitions.keep_room()
+        self._partitions.put_aside(self._cluster.image)
         await self._partitions.open_missing()
         for number, partition in enumerate(self._partitions):
             if partition.failure is None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
 
 from logd.clock import Clock
 from logd.config import Settings
@@ -15,6 +16,9 @@ from logd.errors import Refused, StorageFailed
 from logd.jobs.retention import retain
 from logd.log.disk import RealDisk
 from logd.log.log import LogConfig
+from logd.log.reserve import Room
+from logd.log.state import UNFLUSHED_NAME
+from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import RETENTION, Housekeeping
 from logd.partitions.table import PartitionTable
 from logd.partitions.upkeep import Upkeep
@@ -68,7 +72,7 @@ async def test_no_new_segment_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     partition = partitions.find("t", 0)
     partition.append(batch(value=b"old", timestamp=1))
     partition.log.config = LogConfig(segment_ms=1, retention_ms=1)
-    cluster: Any = SimpleNamespace(settings=Settings(log_retention_check_interval_ms=1))
+    cluster: Any = SimpleNamespace(settings=Settings(log_retention_check_interval_ms=1), image=image(NEW))
     none: Any = None
     house = Housekeeping(partitions, retain, none, Late())
     with monkeypatch.context() as patched:
@@ -104,3 +108,55 @@ def test_no_memory_for_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [one.value for one in broker.messages("t")] == [b"a", b"b"]
         broker.restart()
         assert [one.value for one in broker.messages("t")] == [b"a", b"b"]
+
+
+@pytest.mark.trio
+async def test_no_room_for_a_flush_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A partition whose flush found the disk full is opened anew when there is space, and no flush is tried again."""
+    flusher = Flusher(lambda: 1)
+    partitions = table(tmp_path, flusher=flusher)
+    there: list[bool] = []
+    partitions.opened.append(lambda: there.append(partitions.find("t", 0).failure is None))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(flusher.run)
+        await partitions.follow(image(None), image(NEW))
+        old = partitions.find("t", 0)
+        old.append(batch(value=b"kept"))
+        await old.committed.wait(1)
+        with monkeypatch.context() as patched:
+            patched.setattr(RealDisk, "sync", refuse(errno.ENOSPC))
+            old.append(batch(value=b"of unknown fate"))
+            with pytest.raises(Refused, match="free some space"):
+                await old.committed.wait(2)
+            patched.setattr(Room, "ample", lambda room: False)
+            partitions.put_aside(image(NEW))
+        await partitions.open_missing()
+        assert partitions.find("t", 0) is old
+        partitions.put_aside(image(NEW))
+        await partitions.open_missing()
+        again = partitions.find("t", 0)
+        assert there == [False, True]
+        assert again.append(batch(value=b"after")).base_offset == 2
+        await again.committed.wait(3)
+        assert not (tmp_path / "t-0" / UNFLUSHED_NAME).exists()
+        with pytest.raises(Refused):
+            old.append(batch())
+        again.log.close(clean=False)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+async def test_records_that_a_failed_flush_has_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what was readable is gone, the partition is not opened under readers who have seen it."""
+    partitions = table(tmp_path)
+    await partitions.open_all(image(NEW))
+    old = partitions.find("t", 0)
+    old.append(batch(value=b"read already"))
+    old.fail(failure := StorageFailed("t-0", OSError(errno.ENOSPC, "No space left on device")))
+    old.log.fail(failure)
+    segment = next((tmp_path / "t-0").glob("*.log"))
+    segment.write_bytes(bytes(segment.stat().st_size))
+    partitions.put_aside(image(NEW))
+    await partitions.open_missing()
+    with pytest.raises(Refused, match="are gone"):
+        partitions.find("t", 0).append(batch())

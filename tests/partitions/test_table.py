@@ -36,15 +36,16 @@ def image(topic_id: bytes | None, partitions: int = 1) -> Image:
     return Image(topics={"t": Topic("t", topic_id, states)})
 
 
-def table(directory: Path) -> PartitionTable:
+def table(directory: Path, flusher: Flusher | None = None) -> PartitionTable:
+    """A table in a directory; with a flusher, records are committed when they are flushed."""
     return PartitionTable(
         directory,
         0,
-        durable=False,
+        durable=flusher is not None,
         clean=False,
         config_of=lambda name: topic_defaults(Settings()),
         producer_id_expiration_ms=1000,
-        flusher=Flusher(lambda: 1),
+        flusher=flusher or Flusher(lambda: 1),
         clock=Standing(),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from logd.cluster.image import Image
 from logd.config import Settings
 from logd.jobs.retention import retain
 from logd.log.state import STATE_NAME, State, parse_state
@@ -35,7 +36,7 @@ def work(partition: Partition) -> None:
 
 async def look(partitions: PartitionTable) -> None:
     """A second passes."""
-    cluster: Any = SimpleNamespace(settings=Settings())
+    cluster: Any = SimpleNamespace(settings=Settings(), image=Image())
     await Upkeep(partitions, cluster, Standing(), retain).look()
     for partition in partitions:
         work(partition)
