@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from logd.errors import DecodeError
+from logd.errors import Corrupt, DecodeError
 from logd.log.aborted import TXN_INDEX_SUFFIX, AbortedIndex
 from logd.log.disk import Disk, Entry
 from logd.log.markers import note_marker
@@ -78,7 +78,7 @@ def _replay(
 
 def _batches(disk: Disk, segment: Segment, start: int, stop: int) -> Iterator[tuple[BatchHeader, bytes, int]]:
     """Yield the batches from offset ``start`` to ``stop``: the header, and where it is; of a marker all is there."""
-    position = segment.locate(start) if start > segment.base_offset else 0
+    position = _place(segment, start)
     while position < segment.size:
         chunk = disk.read(segment.file, min(SCAN_BYTES, segment.size - position), position)
         at = 0
@@ -88,11 +88,26 @@ def _batches(disk: Disk, segment: Segment, start: int, stop: int) -> Iterator[tu
                 return
             if header.attributes & CONTROL and at + header.size > len(chunk) and at:
                 break
-            yield header, chunk, at
+            if header.last_offset >= start:
+                yield header, chunk, at
             at += header.size
         if at == 0:
             return
         position += at
+
+
+def _place(segment: Segment, start: int) -> int:
+    """Where to look for offset ``start``: there or before it.
+
+    After a truncation that a crash overtook, index files tell of batches that are zeros now; the end of the segment is
+    not known before it has been scanned, so that no index can be made again yet.
+    """
+    if start <= segment.base_offset:
+        return 0
+    try:
+        return segment.locate(start)
+    except Corrupt:
+        return 0
 
 
 def restore_aborted(

@@ -461,6 +461,22 @@ def test_truncation(log: Log, disk: MemoryDisk) -> None:
     assert again.aborted.find(0, 99) == known[:1]
 
 
+def test_a_truncation_that_a_crash_overtakes(log: Log, disk: MemoryDisk) -> None:
+    """Index files then tell of batches that are zeros: the producers are found without them."""
+    for sequence in (0, 1):
+        append(log, batch(1, producer=0, sequence=sequence))
+        if sequence:
+            mark(log, 0, committed=False)
+        log.checkpoints.since_point_bytes = 2**40
+        flush(log)
+    log.truncate(2)
+    log.close(clean=False)
+    again = reopened(disk)
+    known = again.producers.get(0)
+    assert known is not None
+    assert (again.end_offset, known.last_sequence) == (2, 1)
+
+
 # Compaction
 
 
