@@ -397,6 +397,10 @@ class ShardMachine:
         for effect in self.classic.handle(event, now_ms):
             if isinstance(effect, Reply) and isinstance(effect.message, DeleteGroupsResponse):
                 effect.message.results += results
+                for deleted in effect.message.results:
+                    if deleted.error_code == ErrorCode.NONE:
+                        self._fenced_ms.pop(deleted.group_id, None)
+                        self._sought.pop(deleted.group_id, None)
             yield effect
 
     # Time, topics and settings

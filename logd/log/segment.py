@@ -423,9 +423,9 @@ class Segment:
         return base
 
     def walk(self, start: int, stop: int) -> Iterator[BatchPlace]:
-        """Yield the batches between two positions, header by header, checking lengths only.
+        """Yield the batches between two positions, header by header, checking lengths and that offsets can be here.
 
-        :raises Corrupt: at a length that cannot be.
+        :raises Corrupt: at a length or an offset that cannot be.
         """
         position = start
         while position < stop:
@@ -435,6 +435,8 @@ class Segment:
                 base, length = _PLACE.unpack_from(chunk, at)
                 size = self._checked(length, position + at)
                 last = base + _LAST_DELTA.unpack_from(chunk, at + 23)[0]
+                if not 0 <= base - self.base_offset <= last - self.base_offset <= RELATIVE_OFFSET_MAX:
+                    raise Corrupt(self.log_path, position + at, f"offsets {base} to {last} cannot be in this segment")
                 yield BatchPlace(position + at, size, base, last, _TIMES.unpack_from(chunk, at + 27)[1])
                 at += size
             if at == 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple
@@ -128,7 +129,8 @@ class Flusher:
             failed = failure
         finally:
             self._ended.append(_Ended(work, well, failed))
-            token.run_sync_soon(self._wake_up, idempotent=True)
+            with suppress(trio.RunFinishedError):  # another's word was enough for the loop to end
+                token.run_sync_soon(self._wake_up, idempotent=True)
 
     def _wake_up(self) -> None:
         self._wake.set()

@@ -419,7 +419,7 @@ class PartitionTable:
         clean = partition.failure is None
         try:
             partition.log.close(clean=clean)
-        except StorageFailed as failure:
+        except (StorageFailed, Corrupt) as failure:
             logger.error("partition %r was not closed well: %s", partition, failure)
             return False
         return clean

@@ -11,6 +11,7 @@ from logd.errors import ErrorCode
 from logd.testing import Broker
 from logd.wire.schemas.api_versions import ApiVersionsRequest
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
+from logd.wire.schemas.delete_groups import DeleteGroupsRequest
 from logd.wire.schemas.find_coordinator import FindCoordinatorRequest
 from logd.wire.schemas.group_lag import GroupLagRequest
 from logd.wire.schemas.heartbeat import HeartbeatRequest
@@ -128,6 +129,8 @@ def test_no_late_commit_undoes_a_seek(peer: Peer, kind: Callable[[Peer], Any]) -
     member.member_id, member.epoch = "", -1
     assert member.commit(9) == ErrorCode.UNKNOWN_MEMBER_ID
     assert seek(peer, 5).topics[0].partitions[0].offset_before == 4
+    assert peer.ask(DeleteGroupsRequest(["g"]), 2).results[0].error_code == 0
+    assert member.commit(9) == 0, "a group that is deleted has no seek to be undone"
 
 
 def test_a_seek_of_a_group_of_both_protocols(peer: Peer) -> None:

@@ -75,3 +75,21 @@ def test_shorter_file(disk: MemoryDisk, gone: int) -> None:
     del file.data[len(file.data) // gone // 2 :]
     with pytest.raises(Corrupt):
         content(Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk))
+
+
+@pytest.mark.parametrize("clean", [False, True])
+def test_a_base_offset_far_off_is_no_place_in_a_segment(disk: MemoryDisk, clean: bool) -> None:
+    """An index is not made of it, and a log that is closed or opened meanwhile says that it is damaged."""
+    log = filled(disk)
+    sealed = log.segments[1]
+    name = f"{PATH}/{sealed.base_offset:020d}"
+    file = disk.names[f"{name}.log"]
+    assert file is not None
+    file.data[2] ^= 1  # of the base offset, which no checksum covers
+    disk.remove(f"{name}.index")
+    log.close(clean=False)
+    again = Log.open(PATH, CONFIG, clean=clean, now_ms=0, disk=disk)
+    damaged = again.segments[1]
+    damaged.finished = False  # as one whose sealing a crash overtook
+    with pytest.raises(Corrupt, match="cannot be in this segment"):
+        again.close()
