@@ -274,7 +274,8 @@ class PartitionTable:
                 continue
             if partition in self._missing or not partition.is_alone:
                 continue
-            topic, home = image.topics.get(partition.topic), self.homes.of(repr(partition))
+            topic = image.topics.get(partition.topic)
+            home = next((one for one in self.homes if partition.log.path == f"{one.path}/{partition!r}"), None)
             if topic is None or topic.id != partition.topic_id or home is None or not home.room.ample():
                 continue
             self._missing[partition] = (topic, topic.partitions[partition.index])
@@ -294,11 +295,11 @@ class PartitionTable:
             if found.failure is None and found.log.end_offset < offline.high_watermark:
                 self._leave_offline(found, Corrupt(found.log.path, 0, SHORTER))
                 found.log.close(clean=False)
-                self._admit(found)
-                continue
             if found.failure is not None:
                 if self._missing.pop(found, None) is not None:
                     self._missing[offline] = (topic, state)
+                else:
+                    self._admit(found)  # damaged: it says so, and is not tried again
                 continue
             logger.info("partition %r is there again", found)
             self._admit(found)

@@ -160,3 +160,7 @@ async def test_records_that_a_failed_flush_has_lost(tmp_path: Path, monkeypatch:
     await partitions.open_missing()
     with pytest.raises(Refused, match="are gone"):
         partitions.find("t", 0).append(batch())
+    damaged = partitions.find("t", 0)
+    partitions.put_aside(image(NEW))
+    await partitions.open_missing()
+    assert partitions.find("t", 0) is damaged, "it is not tried again"
