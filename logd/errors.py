@@ -188,7 +188,10 @@ class Corrupt(Exception):
 
 
 class StorageFailed(Exception):
-    """The disk refused (EIO, ENOSPC, ...). The partition goes offline; a failed flush is never retried."""
+    """The disk refused (EIO, ENOSPC, ...). The partition goes offline; a failed flush is never retried.
+
+    Where the disk was only full, the partition is recovered once there is space.
+    """
 
     def __init__(self, path: str, cause: OSError) -> None:
         super().__init__(f"{path}: {cause.strerror or cause}")
