@@ -67,7 +67,7 @@ def _in_order(symbols: Symbols, value: list[Any]) -> list[Any]:
     """Lists of named things in the order of their names, so that symbols are given in the same order too."""
     if value and isinstance(value[0], Mapping):
         return sorted(value, key=lambda item: _rank(symbols, item))
-    if value and all(isinstance(item, int) for item in value):
+    if any(all(isinstance(item, kind) for item in value) for kind in (int, str)):
         return sorted(value)
     return value
 

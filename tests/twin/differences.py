@@ -50,7 +50,7 @@ NOW_MS_MIN = 1_780_000_000_000
 """A time from here on is 'now': every time that a test chooses lies before it, or far beyond the next."""
 NOW_MS_MAX = 2_500_000_000_000
 
-UNORDERED = "lists of things with a name, an id or an index are compared in the order of that key: Kafka's is a hash's"
+UNORDERED = "lists of names, or of things with a name, an id or an index, are compared sorted: Kafka's is a hash's"
 
 ABORTED_BEYOND = (
     "Kafka tells of aborted transactions up to the next entry of its index, also beyond the last stable offset: those "

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from .corpus.consumer_groups import Member as Modern
-from .corpus.consumer_groups import ready
+from .corpus.consumer_groups import known, ready
 from .corpus.groups import Member as Classic
 from .corpus.groups import member
 from .corpus.migration import assignment, commit, wishes
@@ -45,8 +45,7 @@ class MigrationStory:
         self.t = t
         self.rng = Random(seed)
         self.topic = ready(t, 4)
-        t.create("b", 2)
-        t.create("late")  # by then Kafka's coordinator knows of the others
+        known(t, "b", 2)
         self.modern: list[Modern] = []
         self.classic: Classic | None = None
         self.made = 0

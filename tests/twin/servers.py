@@ -14,8 +14,9 @@ from .peer import Connection, address_of
 from .ready import make_ready
 from .specs import Specs
 
+OFFSETS_PARTITIONS = 16
 KAFKA_PROPERTIES = {
-    "offsets.topic.num.partitions": "16",
+    "offsets.topic.num.partitions": str(OFFSETS_PARTITIONS),
     # Kafka 4.3 waits a second between two assignments; logd does not
     "group.consumer.assignment.interval.ms": "0",
     "transaction.state.log.num.partitions": "4",

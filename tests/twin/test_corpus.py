@@ -16,9 +16,10 @@ TELLINGS_MAX = 3
 for the first request: what differs is told again, with new names, and only what differs each time is a difference."""
 
 
-def told(case: Case, both: Twins, address: tuple[str, int]) -> Tale:
-    """The case as one server answers it."""
-    tale = Tale(both.specs, lambda: both.connection(address), case.name)
+def told(case: Case, both: Twins, address: tuple[str, int], telling: int) -> Tale:
+    """The case as one server answers it; what an earlier telling made is not in the way."""
+    slug = f"{case.name}-{telling}" if telling else case.name
+    tale = Tale(both.specs, lambda: both.connection(address), slug)
     try:
         case.run(tale)
     finally:
@@ -31,9 +32,9 @@ def test_logd_answers_as_kafka(name: str, both: Twins) -> None:
     """The same requests, the same answers, but for what `differences` allows."""
     case = CASES[name]
     lines: list[str] = []
-    for _ in range(TELLINGS_MAX):
-        kafka = told(case, both, both.kafka)
-        logd = told(case, both, both.logd)
+    for telling in range(TELLINGS_MAX):
+        kafka = told(case, both, both.kafka, telling)
+        logd = told(case, both, both.logd, telling)
         lines = differences_of(case, kafka, logd, served_keys(both.specs.key))
         if not lines:
             return

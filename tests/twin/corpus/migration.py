@@ -96,7 +96,6 @@ def up_and_down(t: Tale) -> None:
 def who_may_join(t: Tale) -> None:
     """Classic members that a modern group takes, and those that it does not."""
     ready(t)
-    t.create("b")  # by then Kafka's coordinator knows of the first topic
     two = Modern(t, "two")
     two.join()
     for kind, protocols in (("connect", wishes(t)), ("consumer", [])):
