@@ -158,12 +158,20 @@ def test_tiny_run_against_kafka(tmp_path: Path) -> None:
     assert "logd/kafka" in table
 
 
-def test_unknown_load_is_named() -> None:
-    """A wrong name ends the bench before anything starts, and says which there are."""
-    line = [sys.executable, str(ROOT / "tools" / "bench"), "--systems", "logd", "--only", "nothing"]
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--only", "nothing"), "nothing: there is no such load; there are produce, fixed-rate, raw"),
+        (("--stages", "cloud"), "--stages cloud: there is no such stage; there are disk, tmpfs, flush"),
+        (("--stages", "tmpfs", "--only", "flush"), "--stages tmpfs: flush is measured in flush"),
+    ],
+)
+def test_what_would_measure_nothing_is_named(options: tuple[str, ...], said: str) -> None:
+    """A wrong name, or loads that have no figure in those stages, end the bench before anything starts."""
+    line = [sys.executable, str(ROOT / "tools" / "bench"), "--systems", "logd", *options]
     done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "TERM": "dumb"})
     assert done.returncode != 0
-    assert "nothing: there is no such load; there are produce, fixed-rate, raw" in done.stderr
+    assert said in done.stderr
 
 
 def test_every_second_page_is_given_back() -> None:

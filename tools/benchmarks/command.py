@@ -149,7 +149,18 @@ def _stages(options: argparse.Namespace) -> list[Stage]:
         figures.FLUSH: options.disk_dir / f"{here}-flush",
     }
     names = options.stages.split(",") if options.stages else figures.STAGES
+    if unknown := [name for name in names if name not in directories]:
+        raise SystemExit(f"--stages {','.join(unknown)}: there is no such stage; there are {', '.join(directories)}")
     return [Stage(name, directories[name]) for name in names]
+
+
+def _refuse_nothing(stages: Sequence[Stage], wanted: Sequence[str]) -> None:
+    """Say so when none of the loads has a figure in one of the stages: an empty table looks like a success."""
+    named = [stage.name for stage in stages]
+    if any(name in figures.loads_of(stage) for stage in named for name in wanted):
+        return
+    where = {stage for stage in figures.STAGES for name in wanted if name in figures.loads_of(stage)}
+    raise SystemExit(f"--stages {','.join(named)}: {', '.join(wanted)} is measured in {', '.join(sorted(where))}")
 
 
 def compare(options: argparse.Namespace, labels: Sequence[str]) -> Results:
@@ -164,8 +175,10 @@ def compare(options: argparse.Namespace, labels: Sequence[str]) -> Results:
 
     every = all_loads(sizes, reached)
     wanted = _chosen(options.only, list(every))
+    stages = _stages(options)
+    _refuse_nothing(stages, wanted)
     plan = Plan(
-        stages=_stages(options),
+        stages=stages,
         make_systems=lambda stage: [_make(label, stage, options) for label in labels],
         loads={name: load for name, load in every.items() if name in wanted},
         rounds=min(options.rounds, 2) if options.quick or options.tiny else options.rounds,

@@ -43,6 +43,8 @@ from tools.benchmarks.generator import Flow, connect, drive, receive_frame
 JOIN, HEARTBEAT, SYNC, FIND, COMMIT, METADATA, MODERN = 11, 12, 14, 10, 8, 3, 68
 VERSIONS = {JOIN: 5, HEARTBEAT: 3, SYNC: 3, FIND: 2, COMMIT: 8, METADATA: 9, MODERN: 1}
 REBALANCING, MEMBER_ID_REQUIRED = 27, 79
+NOT_YET = (14, 15, 16)
+"""The coordinator loads, is not there, is not this one."""
 SESSION_MS, REBALANCE_MS = 30_000, 60_000
 PATIENCE_S = 60.0
 AT_ONCE = 50
@@ -60,9 +62,16 @@ def ask(sock: socket.socket, key: int, message: Message) -> Any:
 
 
 def find_coordinator(sock: socket.socket, group: str) -> None:
-    """Wait until the group has a coordinator."""
+    """Wait until the group has a coordinator that has read its groups: Kafka names one before."""
     end = time.monotonic() + PATIENCE_S
-    while ask(sock, FIND, FindCoordinatorRequest(group)).error_code:
+
+    def serves() -> bool:
+        if ask(sock, FIND, FindCoordinatorRequest(group)).error_code:
+            return False
+        answer = ask(sock, HEARTBEAT, HeartbeatRequest(group, 0, "nobody"))
+        return answer.error_code not in NOT_YET
+
+    while not serves():
         if time.monotonic() > end:
             raise BenchFailed("there is no group coordinator")
         time.sleep(0.1)
