@@ -11,8 +11,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from zlib import crc32
 
-from logd.config.groups import INTERVAL_MS_DEFAULT, MATCHES
-from logd.coordinators.modern_regex import Expression
+from logd.config.groups import INTERVAL_MS_DEFAULT, patterns
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.push_telemetry import PushTelemetryRequest
 
@@ -78,16 +77,11 @@ def _items(text: str) -> list[str]:
 
 def matches(match: str, about: Mapping[str, str]) -> bool:
     """Whether a client is meant: every pattern fits the whole of what it is asked of."""
-    for item in _items(match):
-        name, _, pattern = item.partition("=")
-        if name.strip() not in MATCHES:
-            return False
-        try:
-            if not any(True for _ in Expression(pattern.strip()).resolve([about.get(name.strip(), "")])):
-                return False
-        except Refused:
-            return False
-    return True
+    try:
+        wanted = patterns(tuple(_items(match)))
+        return all(pattern.resolve((about.get(name, ""),)) for name, pattern in wanted.items())
+    except Refused:
+        return False
 
 
 class ClientMetrics:

@@ -7,8 +7,8 @@ they are told, and by the group coordinator. Pure.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 import msgspec
 
@@ -16,6 +16,7 @@ from logd.config.describe import Described, Layers, Source, Synonym, broker_syno
 from logd.config.settings import DEFAULTS, Settings, shown
 from logd.config.values import Definition, Kind, Value, at_least, parse, show
 from logd.errors import ErrorCode, Refused
+from logd.expressions import Expression
 
 # Groups
 
@@ -111,6 +112,8 @@ MATCHES = (
 """What of a client a pattern may be asked of."""
 
 PATTERN_CHARS_MAX = 200
+PATTERNS_KEPT_MAX = 256
+"""Compiled `match` settings that are kept."""
 
 METRICS_DEFINITIONS: dict[str, Definition] = {
     "interval.ms": Definition(Kind.INT, "How often clients push their metrics.", "ms"),
@@ -139,21 +142,24 @@ def check_client_metrics(configs: Mapping[str, str]) -> None:
             patterns(value)
 
 
-def patterns(match: tuple[str, ...]) -> dict[str, re.Pattern[str]]:
-    """The patterns by what they are asked of.
+@lru_cache(maxsize=PATTERNS_KEPT_MAX)
+def patterns(match: tuple[str, ...]) -> Mapping[str, Expression]:
+    """The patterns by what they are asked of; each costs a bounded time, to compile and to match.
 
-    :raises Refused: INVALID_CONFIG.
+    :raises Refused: INVALID_CONFIG, saying what is wrong.
     """
     found = {}
     for item in match:
         name, equals, pattern = item.partition("=")
-        wrong = _invalid(f"Illegal client matching pattern: {item}")
-        if not equals or name.strip() not in MATCHES or len(pattern) > PATTERN_CHARS_MAX:
-            raise wrong
+        wrong = f"Illegal client matching pattern: {item[: 2 * PATTERN_CHARS_MAX]}"
+        if not equals or name.strip() not in MATCHES:
+            raise _invalid(f"{wrong}: it must be NAME=PATTERN, NAME one of {', '.join(MATCHES)}")
+        if len(pattern) > PATTERN_CHARS_MAX:
+            raise _invalid(f"{wrong}: a pattern may have {PATTERN_CHARS_MAX} characters")
         try:
-            found[name.strip()] = re.compile(pattern.strip())
-        except re.error:
-            raise wrong from None
+            found[name.strip()] = Expression(pattern.strip(), of_topics=False)
+        except Refused as refused:
+            raise _invalid(f"{wrong}: {refused.message}") from None
     return found
 
 

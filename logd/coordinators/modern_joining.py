@@ -17,8 +17,8 @@ from logd.coordinators.modern_fencing import check_epoch, check_instance
 from logd.coordinators.modern_group import Draft, ModernGroup, Resolved
 from logd.coordinators.modern_members import JOIN_EPOCH, LEAVE_STATIC_EPOCH, Member
 from logd.coordinators.modern_reconciliation import Reported
-from logd.coordinators.modern_regex import Expression
 from logd.errors import ErrorCode, Refused
+from logd.expressions import Expression
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 
 STATES_KEPT_MAX = 20_000

@@ -7,22 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from logd.coordinators.modern_regex import LEGAL, Expression
 from logd.coordinators.transaction import NAMES, Transaction
 from logd.errors import ErrorCode
+from logd.expressions import Expression
 from logd.wire.schemas import describe_transactions
 from logd.wire.schemas import list_transactions as listing
 from logd.wire.schemas.describe_transactions import DescribeTransactionsResponse, TopicData
 from logd.wire.schemas.list_transactions import ListTransactionsRequest, ListTransactionsResponse
 
 _STATES = {name: state for state, name in NAMES.items()}
-
-
-class IdExpression(Expression):
-    """An expression over transactional ids, which may hold any character: the dot takes those that topics lack."""
-
-    def _takes(self, chars: frozenset[str], char: str) -> bool:
-        return char in chars or (char not in LEGAL and chars is LEGAL)
 
 
 def describe(transactions: Mapping[str, Transaction], transactional_ids: Iterable[str]) -> DescribeTransactionsResponse:
@@ -59,7 +52,8 @@ def list_transactions(
     states = {_STATES[name] for name in request.state_filters if name in _STATES}
     unknown = [name for name in dict.fromkeys(request.state_filters) if name not in _STATES]
     producer_ids = set(request.producer_id_filters)
-    pattern = IdExpression(request.transactional_id_pattern) if request.transactional_id_pattern else None
+    text = request.transactional_id_pattern
+    pattern = Expression(text, of_topics=False) if text else None
     rows = []
     for transactional_id, transaction in transactions.items():
         if producer_ids and transaction.producer_id not in producer_ids:

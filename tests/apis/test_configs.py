@@ -386,6 +386,16 @@ async def test_settings_of_client_metrics() -> None:
     assert told == [("interval.ms", "300000", 5), ("match", "", 5), ("metrics", "", 5)]
 
 
+@pytest.mark.parametrize("pattern", ["(?=a).*", "(", "((x{100}){100}){100}", "a" * 201])
+async def test_patterns_of_client_metrics(pattern: str) -> None:
+    """A pattern that can't be matched in bounded time is refused when it is set, and not when a client comes."""
+    node = await with_topic()
+    code, message = await alter(node, METRICS, "m", ("match", SET, f"client_id={pattern}"))
+    assert code == ErrorCode.INVALID_CONFIG
+    assert message is not None
+    assert message.startswith("Illegal client matching pattern: client_id=")
+
+
 async def test_list_resources() -> None:
     """v0 lists client metrics; v1 what is asked for, everything when nothing is named."""
     node = await with_topic()

@@ -67,7 +67,13 @@ def test_without_subscriptions(peer: Peer) -> None:
 
 @pytest.mark.parametrize(
     ("match", "metrics"),
-    [("client_id=ra.", ["org."]), ("client_id=r", []), ("client_id=ra.,client_source_address=10[.].*", [])],
+    [
+        ("client_id=ra.", ["org."]),
+        ("client_id=r", []),
+        ("client_id=ra.,client_source_address=10[.].*", []),
+        ("client_source_address=[^:]*", ["org."]),
+        ("client_id=(.*a){20}(.*w){20}", []),
+    ],
 )
 def test_who_is_meant(peer: Peer, match: str, metrics: list[str]) -> None:
     """Every pattern must fit the whole of what it is asked of; a new subscription is heard of at once."""

@@ -1,4 +1,4 @@
-"""Topic expressions: RE2's syntax over the characters of topic names, and never more than a bounded time."""
+"""Expressions that clients send: RE2's syntax, over names of topics or any text, and never more than a bounded time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.coordinators.modern_regex import Expression
-from logd.coordinators.transaction_listing import IdExpression
 from logd.errors import ErrorCode, Refused
+from logd.expressions import Expression
 
 NAMES = ["foo", "foobar", "abab", "aac", "abc", "t-12", "a.b", "a.bcd", "", "z", "abbcd", "ABC", "AbC", "b", "ab", "Ab"]
 
@@ -112,4 +111,32 @@ def test_many_plain_names_cost_little() -> None:
 )
 def test_expressions_over_transactional_ids(pattern: str, found: list[str]) -> None:
     """Ids hold characters that topics lack: wherever one stands, in the middle of a match or behind its end."""
-    assert IdExpression(pattern).resolve(["a/b", "ab", "ab/"]) == found
+    assert Expression(pattern, of_topics=False).resolve(["a/b", "ab", "ab/"]) == found
+
+
+TEXTS = ["", "a b", "my app/1", "10.0.0.7", "::1", "gr\u00fcn", "\u65e5\u672c", "a:\u65e5", "\t", "A b"]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        ".*",
+        "[^:]+",
+        "[^ ]*",
+        "a\\sb",
+        "\\S+",
+        "\\W+",
+        "[a-z ]+",
+        "\u65e5.",
+        "[^\u65e5]*",
+        "(?i)a b",
+        "::1",
+        "gr.n",
+        "[!-~]+",
+    ],
+)
+def test_over_any_text(expression: str) -> None:
+    """Client ids and addresses hold more than topics do: spaces, colons, letters of every script."""
+    compiled = Expression(expression, of_topics=False)
+    for text in TEXTS:
+        assert compiled.matches(text) == bool(re.fullmatch(expression, text, re.ASCII)), text

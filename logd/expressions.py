@@ -1,9 +1,9 @@
-"""Topic expressions of the consumer protocol (``subscribedTopicRegex``, KIP-848): PURE, bounded.
+"""Regular expressions that clients send: PURE, bounded.
 
-The syntax is RE2's, as far as it says anything about topic names; back references and look-around are refused, as RE2
-does. An expression becomes an automaton without backtracking, so that a match costs a step for each character, and
-every :class:`Expression` has a budget of steps that no member can exceed: the loop never stalls. Used by
-:mod:`modern_groups` to validate and to resolve; it knows no groups.
+Over topics (``subscribedTopicRegex``, KIP-848), transactional ids (KIP-1152) and what is known of a client (KIP-714).
+The syntax is RE2's; back references and look-around are refused, as RE2 does. An expression becomes an automaton
+without backtracking, so that a match costs a step for each character, and every :class:`Expression` has a budget of
+steps that no client can exceed: the loop never stalls. It knows neither groups nor clients.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ STEPS_MAX = 100_000
 DIGITS = frozenset(string.digits)
 WORD = frozenset(string.ascii_letters + string.digits + "_")
 LEGAL = WORD | frozenset(".-")
-"""What a topic's name is made of; nothing else can be matched, so a class is a set of these."""
+"""What a topic's name is made of; nothing else can be matched, so a class over topics is a set of these."""
+OTHER = "\U0010ffff"
+"""Stands for every character that is neither in Latin-1 nor in the expression: no class tells those apart."""
+LATIN = frozenset(map(chr, range(256)))
 
-_CLASSES = {"d": DIGITS, "w": WORD, "s": frozenset[str](), "D": LEGAL - DIGITS, "W": LEGAL - WORD, "S": LEGAL}
+_CLASSES = {"d": DIGITS, "w": WORD, "s": frozenset("\t\n\f\r ")}
 _NAMED = {
     "alnum": frozenset(string.ascii_letters + string.digits),
     "alpha": frozenset(string.ascii_letters),
-    "ascii": LEGAL,
-    "blank": frozenset[str](),
-    "cntrl": frozenset[str](),
+    "ascii": frozenset(map(chr, range(128))),
+    "blank": frozenset("\t "),
+    "cntrl": frozenset(map(chr, (*range(32), 127))),
     "digit": DIGITS,
-    "graph": LEGAL,
+    "graph": frozenset(map(chr, range(33, 127))),
     "lower": frozenset(string.ascii_lowercase),
-    "print": LEGAL,
-    "punct": frozenset("._-"),
-    "space": frozenset[str](),
+    "print": frozenset(map(chr, range(32, 127))),
+    "punct": frozenset(string.punctuation),
+    "space": frozenset(string.whitespace),
     "upper": frozenset(string.ascii_uppercase),
     "word": WORD,
     "xdigit": frozenset(string.hexdigits),
@@ -59,14 +62,15 @@ Node = tuple[str, object, int, int]
 
 
 def _bad(text: str, why: str) -> Refused:
-    return Refused(ErrorCode.INVALID_REGULAR_EXPRESSION, f"the topic expression {text[:100]!r} can't be used: {why}")
+    return Refused(ErrorCode.INVALID_REGULAR_EXPRESSION, f"the expression {text[:100]!r} can't be used: {why}")
 
 
 class _Parser:
-    """Recursive descent over one expression."""
+    """Recursive descent over one expression, whose classes are sets of characters of an alphabet."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, alphabet: frozenset[str]) -> None:
         self._text = text
+        self._alphabet = alphabet
         self._at = 0
         self._depth = 0
         self._fold = False
@@ -154,7 +158,7 @@ class _Parser:
             case "[":
                 return ("set", self._class(), 0, 0)
             case ".":
-                return ("set", LEGAL, 0, 0)
+                return ("set", self._alphabet, 0, 0)
             case "^":
                 return ("start", None, 0, 0)
             case "$":
@@ -202,8 +206,8 @@ class _Parser:
 
     def _escaped(self) -> Node:
         char = self._next()
-        if char in _CLASSES:
-            return ("set", _CLASSES[char], 0, 0)
+        if char.lower() in _CLASSES:
+            return ("set", self._known(char), 0, 0)
         if char in "pP":
             return ("set", self._unicode(char == "P"), 0, 0)
         if char in "Az":
@@ -218,7 +222,14 @@ class _Parser:
         found = _UNICODE.get(name.removeprefix("^"))
         if found is None:
             raise self._error("an unknown class of characters")
-        return LEGAL - found if negated != name.startswith("^") else found
+        return self._sided(found, negated != name.startswith("^"))
+
+    def _known(self, char: str) -> frozenset[str]:
+        """The class that a letter stands for, a capital for its opposite."""
+        return self._sided(_CLASSES[char.lower()], char.isupper())
+
+    def _sided(self, chars: frozenset[str], negated: bool) -> frozenset[str]:
+        return self._alphabet - chars if negated else self._alphabet & chars
 
     def _literal(self, char: str) -> str:
         """The character that an escape stands for."""
@@ -252,7 +263,7 @@ class _Parser:
             found |= self._class_item()
         self._at += 1
         chars = self._folded(found)
-        return LEGAL - chars if negated else chars
+        return self._alphabet - chars if negated else chars
 
     def _class_item(self) -> frozenset[str]:
         if self._take("[:"):
@@ -261,12 +272,12 @@ class _Parser:
             if not closed or named is None:
                 raise self._error("an unknown class of characters")
             self._at += len(name) + 2
-            return LEGAL - named if name.startswith("^") else named
+            return self._sided(named, name.startswith("^"))
         low = self._next()
         if low == "\\":
             low = self._next()
-            if low in _CLASSES:
-                return _CLASSES[low]
+            if low.lower() in _CLASSES:
+                return self._known(low)
             low = self._literal(low)
         if self._peek() != "-" or self._text[self._at + 1 : self._at + 2] in ("]", ""):
             return frozenset(low)
@@ -276,7 +287,7 @@ class _Parser:
             high = self._literal(self._next())
         if high < low:
             raise self._error("a range in wrong order")
-        return frozenset(char for char in LEGAL if low <= char <= high)
+        return frozenset(char for char in self._alphabet if low <= char <= high)
 
 
 _MATCH, _SPLIT, _SET, _START, _END = range(5)
@@ -294,19 +305,21 @@ class _Place(dict[str, "_Place"]):
 
 
 class Expression:
-    """One compiled expression.
+    """One compiled expression, over names of topics or over any text.
 
     :raises Refused: INVALID_REGULAR_EXPRESSION, saying what is wrong and where.
     """
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, of_topics: bool = True) -> None:
         if len(text) > LENGTH_MAX:
             raise _bad(text, f"it has {len(text)} characters and may have {LENGTH_MAX}")
         self.text = text
         self._states: list[tuple[int, frozenset[str], tuple[int, ...]]] = [(_MATCH, LEGAL, ())]
         self._steps = 0
         self._places: dict[frozenset[int], _Place] = {}
-        first = self._build(_Parser(text).parse(), 0)
+        self._alphabet = LEGAL if of_topics else LATIN | frozenset(text) | {OTHER}
+        self._wider = not of_topics
+        first = self._build(_Parser(text, self._alphabet).parse(), 0)
         self._steps = 0
         self._first = self._closure([first], start=True, end=False)
 
@@ -329,7 +342,7 @@ class Expression:
     def matches(self, name: str) -> bool:
         """Whether the whole of `name` matches."""
         place = self._place(self._first)
-        for char in name:
+        for char in self._spelt(name):
             following = place.get(char)
             if following is None:
                 following = place[char] = self._move(place.at, char)
@@ -341,6 +354,12 @@ class Expression:
         if place.accepts is None:
             place.accepts = 0 in self._closure(list(place.at), start=False, end=True)
         return place.accepts
+
+    def _spelt(self, name: str) -> Iterable[str]:
+        """Its characters, as the automaton tells them apart."""
+        if not self._wider:
+            return name
+        return (char if char in self._alphabet else OTHER for char in name)
 
     def _place(self, at: frozenset[int]) -> _Place:
         found = self._places.get(at)
@@ -355,11 +374,7 @@ class Expression:
 
     def _reads(self, state: int, char: str) -> bool:
         kind, chars, _ = self._states[state]
-        return kind == _SET and self._takes(chars, char)
-
-    def _takes(self, chars: frozenset[str], char: str) -> bool:
-        """Whether one of these characters is it."""
-        return char in chars
+        return kind == _SET and char in chars
 
     def _closure(self, waiting: list[int], *, start: bool, end: bool) -> frozenset[int]:
         seen = set(waiting)
