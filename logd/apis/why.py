@@ -107,7 +107,7 @@ def _of_partitions(call: Call, group: LaggingGroup, repeats: Mapping[str, Findin
         for row in topic.partitions:
             name = f"{topic.name}-{row.partition_index}"
             repeat = repeats.get(name)
-            stuck = None if repeat is None or row.lag <= 0 else _of_repeat(name, row, repeat, now_ms)
+            stuck = None if repeat is None or row.lag <= 0 else of_repeat(name, row, repeat, now_ms)
             if stuck is not None:
                 yield stuck
             else:
@@ -118,11 +118,12 @@ def _fact(one: Finding, name: str) -> str:
     return next((fact.value for fact in one.facts if fact.name == name), "")
 
 
-def _of_repeat(name: str, row: LaggingPartition, repeat: Finding, now_ms: int) -> Finding | None:
-    """A reader that commits and gets no further, once it has done so for long enough."""
-    still_s = (now_ms - int(_fact(repeat, "since_ms"))) // 1000
-    if still_s * 1000 < STILL_MS:
+def of_repeat(name: str, row: LaggingPartition, repeat: Finding, now_ms: int) -> Finding | None:
+    """A reader that commits and gets no further, once it has done so for long enough: not one that left meanwhile."""
+    since_ms = int(_fact(repeat, "since_ms"))
+    if row.committed_ms - since_ms < STILL_MS:
         return None
+    still_s = (now_ms - since_ms) // 1000
     who = f"member {row.member_id} ({row.client_id} at {row.client_host.lstrip('/')})" if row.member_id else "somebody"
     times, at = _fact(repeat, "times"), row.committed_offset
     text = f"{name} has not moved for {still_s} s: {who} has committed offset {at} {times} times in that time"

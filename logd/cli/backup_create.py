@@ -29,7 +29,7 @@ from logd.cli.archive import (
 from logd.cli.completion import topic_names
 from logd.cli.failures import EXISTS, FAILED, USAGE, Failure
 from logd.cli.options import Settings, common_options
-from logd.cli.output import note
+from logd.cli.output import note, show_rows
 from logd.cli.places import Offsets, bounds_of, chosen_partitions, now_ms
 from logd.cli.progress import Progress, amount
 from logd.cli.session import existing_topic, with_admin
@@ -61,6 +61,8 @@ def create(settings: Settings, file: str, topics: tuple[str, ...], no_data: bool
         archive.finish()
     size = amount(archive.data_bytes, "B")
     note(f"{archive.records} record{'' if archive.records == 1 else 's'} ({size}) backed up{_to(file)}")
+    if file != "-" and settings.given_output is not None:
+        show_rows(settings.given_output, ("file", "records", "bytes"), [(file, archive.records, archive.data_bytes)])
 
 
 def _to(file: str) -> str:

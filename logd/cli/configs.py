@@ -10,6 +10,7 @@ import click
 from logd.cli.completion import resource_names, setting_names
 from logd.cli.failures import NOT_FOUND, USAGE, Failure, did_you_mean, from_refused
 from logd.cli.options import Settings, common_options
+from logd.cli.outcomes import tell
 from logd.cli.output import note, show_lines, show_rows, text_of
 from logd.cli.session import existing_topic, with_admin
 from logd.errors import ErrorCode, Refused
@@ -182,6 +183,8 @@ def _change(settings: Settings, resource: Resource, values: Mapping[str, str], u
     with_admin(settings, run)
     done = [f"{key}={value}" for key, value in values.items()] + [f"{key} unset" for key in unset]
     note(f"{resource}: {', '.join(done)}{' would be accepted' if dry else ''}")
+    verb = "would be " if dry else ""
+    tell(settings, "setting", dict.fromkeys(values, f"{verb}set") | dict.fromkeys(unset, f"{verb}unset"))
 
 
 @config.command("list")

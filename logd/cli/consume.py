@@ -16,12 +16,13 @@ from logd.cli.failures import USAGE, Failure
 from logd.cli.options import FORMATS, Settings, common_options
 from logd.cli.output import chosen, escaped, printable, to_json
 from logd.cli.places import Offsets, bounds_of, chosen_partitions, resolve, where_option
+from logd.cli.progress import Progress, file_bytes
 from logd.cli.records import TOKENS, as_field, as_object, as_text, compile_format
 from logd.cli.session import client_settings, existing_topic, run_async
 from logd.cli.where import FORMS, START, Where
 
 if TYPE_CHECKING:
-    from logd.client import Admin, Received
+    from logd.client import Admin, Received, TopicPartition
 
 Write = Callable[["Received"], bytes]
 
@@ -117,11 +118,28 @@ class Run:
             async with Consumer(router, positions=positions, ends=ends, settings=settings) as consumer:
                 self._begin()
                 try:
-                    while records := await consumer.read():
-                        if self._write(records):
-                            break
+                    with self._progress(positions, ends) as progress:
+                        while records := await consumer.read():
+                            progress.advance(self._passed(records))
+                            if self._write(records):
+                                break
                 finally:
                     self._finish()
+
+    def _progress(self, positions: Offsets, ends: Offsets) -> Progress:
+        """Of what lies before us, where records go into a file: in a pipe the next program has the terminal."""
+        self._positions = dict(positions)
+        total = sum(max(end - positions[at], 0) for at, end in ends.items()) or None
+        if self._plan.count is not None and self._plan.pattern is None:
+            total = min(self._plan.count, total or self._plan.count)
+        return Progress("reading", total, wanted=file_bytes(sys.stdout) is not None)
+
+    def _passed(self, records: list[Received]) -> int:
+        """Offsets that have been read: those that are gone, or are no records, too."""
+        at, following = _place(records[0]), records[-1].offset + 1
+        passed = following - self._positions.get(at, following)
+        self._positions[at] = following
+        return passed
 
     def _begin(self) -> None:
         if self._plan.form == "json":
@@ -165,6 +183,12 @@ class Run:
         if limit is not None:  # a range is what is there of it now
             return positions, {at: min(limit, last[at]) for at in partitions}
         return positions, last if self._plan.stop_at_end else {}
+
+
+def _place(record: Received) -> TopicPartition:
+    from logd.client import TopicPartition
+
+    return TopicPartition(record.topic, record.partition)
 
 
 # -- how a record is written

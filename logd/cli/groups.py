@@ -123,4 +123,4 @@ def delete(settings: Settings, names: tuple[str, ...], dry_run: bool, yes: bool)
         return 0
     confirm("delete group" if len(unique) == 1 else "delete the groups", unique, yes)
     outcome = with_admin(settings, lambda admin: admin.groups.delete(unique))
-    return settle("group", "delete", outcome, "deleted", "logd-cli group list")
+    return settle(settings, "group", "delete", outcome, "deleted", "logd-cli group list")

@@ -13,6 +13,7 @@ import click
 from logd.cli.failures import FAILED, NOT_FOUND, Failure
 from logd.cli.options import Settings, common_options
 from logd.cli.output import note, show_rows
+from logd.cli.progress import Progress
 from logd.cli.records import as_text
 
 if TYPE_CHECKING:
@@ -175,12 +176,14 @@ def verify(settings: Settings, paths: tuple[Path, ...], records: bool) -> int:
     rows: list[tuple[Any, ...]] = []
     faults: list[Fault] = []
     expected, directory = Expected(), None
-    for path in _files(paths):
-        if path.parent != directory:
-            expected, directory = Expected(), path.parent
-        row, found = _verify_file(path, expected, records)
-        rows.append(row)
-        faults += found
+    files = _files(paths)
+    with Progress("checking", sum(path.stat().st_size for path in files), "B") as progress:
+        for path in files:
+            if path.parent != directory:
+                expected, directory = Expected(), path.parent
+            row, found = _verify_file(path, expected, records, progress)
+            rows.append(row)
+            faults += found
     show_rows(settings.output, ("file", "batches", "records", "start", "end", "fault"), rows)
     if faults:
         raise _failure(faults[0], len(faults))
@@ -188,7 +191,9 @@ def verify(settings: Settings, paths: tuple[Path, ...], records: bool) -> int:
     return 0
 
 
-def _verify_file(path: Path, expected: Expected, with_records: bool) -> tuple[tuple[Any, ...], list[Fault]]:
+def _verify_file(
+    path: Path, expected: Expected, with_records: bool, progress: Progress
+) -> tuple[tuple[Any, ...], list[Fault]]:
     """The row of a file, which counts its good batches, and all that is wrong with it."""
     from logd.cli.segments import Fault, base_offset_of, check_records, read_batches
 
@@ -198,6 +203,7 @@ def _verify_file(path: Path, expected: Expected, with_records: bool) -> tuple[tu
     try:
         expected.begin(path)
         for found in read_batches(path):
+            progress.advance(len(found.data))
             try:
                 expected.check(path, found)
                 if with_records:

@@ -16,8 +16,9 @@ import msgspec
 from logd.cli.completion import topic_names
 from logd.cli.failures import FAILED, PARTLY_FAILED, USAGE, Failure, explain
 from logd.cli.options import Settings, common_options
-from logd.cli.output import note, show_lines, show_rows
+from logd.cli.output import is_terminal, note, show_lines, show_rows
 from logd.cli.places import chosen_partitions
+from logd.cli.progress import Progress, file_bytes
 from logd.cli.records import Draft, draft_from_json, draft_from_line
 from logd.cli.session import client_settings, existing_topic, run_async
 from logd.errors import ErrorCode, Refused
@@ -205,6 +206,16 @@ class Run:
         if plan.value is not None or plan.tombstone:
             await self._send(producer, Draft(plan.value))
             return
+        size = file_bytes(sys.stdin)
+        with self._progress(size) as progress:
+            await self._send_lines(producer, progress, of_bytes=size is not None)
+
+    def _progress(self, size: int | None) -> Progress:
+        """Of the bytes of a file, or of records, where nobody types them and none are shown."""
+        wanted = not sys.stdin.isatty() and (self._settings.given_output is None or not is_terminal())
+        return Progress("sending", size, "records" if size is None else "B", wanted=wanted)
+
+    async def _send_lines(self, producer: Producer, progress: Progress, *, of_bytes: bool) -> None:
         async with aclosing(read_lines()) as chunks:
             async for lines in chunks:
                 for draft in self._drafts(lines):
@@ -215,6 +226,7 @@ class Run:
                         return
                 if self._bad_line is not None or not self._can_go_on():
                     return
+                progress.advance(len(lines) + (sum(map(len, lines)) if of_bytes else 0))
 
     def _drafts(self, lines: list[bytes]) -> Iterator[Draft]:
         """The records of these lines, up to the first that is none."""

@@ -1,11 +1,12 @@
 """A bar on stderr for what takes longer than a second; nothing in a pipe, nothing for what is quick.
 
-The time is read here and nowhere below. Used by ``backup``, ``bench``, ``retention run`` and ``compaction run``.
+The time is read here and nowhere below. Used by whatever reads, writes or works through a lot.
 """
 
 from __future__ import annotations
 
-import shutil
+import os
+import stat
 import sys
 import time
 from types import TracebackType
@@ -15,15 +16,20 @@ QUIET_S = 1.0
 """What takes less is not worth a bar."""
 EVERY_S = 0.1
 BAR_WIDTH = 24
+BAR_WIDTH_MIN = 5
+"""A shorter one is left out."""
 
 
 class Progress:
     """``with Progress("reading", total) as progress: progress.advance(5)``; `total` None: the end is not known.
 
     :param unit: what is counted; "B" is shown in multiples.
+    :param wanted: False where data is written to the same terminal, or there is nothing to wait for.
     """
 
-    def __init__(self, what: str, total: int | None, unit: str = "records", *, to: TextIO | None = None) -> None:
+    def __init__(
+        self, what: str, total: int | None, unit: str = "records", *, to: TextIO | None = None, wanted: bool = True
+    ) -> None:
         self.done = 0
         self._what = what
         self._total = total
@@ -31,7 +37,7 @@ class Progress:
         self._to = to or sys.stderr
         self._shown = False
         self._started = self._last = time.monotonic()
-        self._active = self._to.isatty()
+        self._active = wanted and self._to.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
     def __enter__(self) -> Self:
         return self
@@ -57,17 +63,40 @@ class Progress:
         self.advance(done - self.done)
 
     def _show(self, elapsed_s: float) -> None:
-        rate = self.done / elapsed_s
-        line = f"{self._what:<10} {amount(self.done, self._unit)}  {amount(int(rate), self._unit)}/s"
-        if self._total:
-            share = min(self.done / self._total, 1.0)
-            bar = "#" * int(share * BAR_WIDTH)
-            left_s = (self._total - self.done) / rate if rate else 0
-            line = f"{self._what:<10} [{bar:<{BAR_WIDTH}}] {share:4.0%}  {line[11:]}  {clock(max(left_s, 0))} left"
-        width = shutil.get_terminal_size().columns - 1
-        self._to.write("\r" + line[:width] + "\x1b[K")
+        width = self._columns() - 1
+        self._to.write("\r" + self._line(elapsed_s, width)[:width] + "\x1b[K")
         self._to.flush()
         self._shown = True
+
+    def _columns(self) -> int:
+        """Of the terminal that is written to: stdout may be another, or a file."""
+        try:
+            return os.get_terminal_size(self._to.fileno()).columns or 80
+        except (OSError, ValueError):
+            return 80
+
+    def _line(self, elapsed_s: float, width: int) -> str:
+        """What matters least stands last, where a narrow terminal cuts it off; the bar is as long as there is room."""
+        rate = self.done / elapsed_s
+        said = f"{amount(self.done, self._unit)}  {amount(int(rate), self._unit)}/s"
+        if not self._total:
+            return f"{self._what:<10} {said}"
+        share = min(self.done / self._total, 1.0)
+        left_s = (self._total - self.done) / rate if rate else 0
+        said = f"{share:4.0%}  {clock(max(left_s, 0))} left  {said}"
+        room = min(width - len(f"{self._what:<10} [] {said}"), BAR_WIDTH)
+        if room < BAR_WIDTH_MIN:
+            return f"{self._what} {said}"
+        return f"{self._what:<10} [{'#' * int(share * room):<{room}}] {said}"
+
+
+def file_bytes(stream: TextIO) -> int | None:
+    """The bytes of a regular file that lie before us, None when `stream` is a terminal, a pipe or nothing at all."""
+    try:
+        found = os.fstat(stream.fileno())
+        return found.st_size - os.lseek(stream.fileno(), 0, os.SEEK_CUR) if stat.S_ISREG(found.st_mode) else None
+    except (OSError, ValueError):
+        return None
 
 
 def amount(count: float, unit: str) -> str:

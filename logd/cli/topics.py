@@ -11,7 +11,7 @@ from logd.cli.completion import topic_names
 from logd.cli.configs import check_unset, parse_configs, unknown_setting
 from logd.cli.failures import USAGE, Failure, did_you_mean, from_refused, unknown_topic
 from logd.cli.options import PARTITIONS_MAX, REPLICAS_MAX, Settings, common_options, confirm
-from logd.cli.outcomes import settle
+from logd.cli.outcomes import settle, tell
 from logd.cli.output import Thing, note, show_rows, show_things
 from logd.cli.places import bounds_of, chosen_partitions, resolve, where_option
 from logd.cli.session import existing_topic, with_admin
@@ -101,7 +101,7 @@ def create(
             note(f"topic {name!r} exists already")
             outcome[name] = None
     remedy = _remedy(outcome, values)
-    return settle("topic", "create", outcome, "could be created" if dry_run else "created", remedy)
+    return settle(settings, "topic", "create", outcome, "could be created" if dry_run else "created", remedy)
 
 
 def _remedy(outcome: Mapping[str, Refused | None], values: Mapping[str, str]) -> str:
@@ -220,7 +220,9 @@ def alter(
                 raise from_refused(refusal, f"cannot alter topic {name!r}", f"logd-cli topic describe {name}")
 
     with_admin(settings, run)
-    note(f"topic {name!r} {'could be altered' if dry_run else 'altered'}")
+    done = "could be altered" if dry_run else "altered"
+    note(f"topic {name!r} {done}")
+    tell(settings, "topic", {name: done})
 
 
 @topic.command("delete")
@@ -248,7 +250,7 @@ def delete(settings: Settings, names: tuple[str, ...], dry_run: bool, yes: bool)
         return 0
     confirm("delete topic" if len(unique) == 1 else "delete the topics", unique, yes)
     outcome = with_admin(settings, lambda admin: admin.topics.delete(unique))
-    return settle("topic", "delete", outcome, "deleted", "logd-cli topic list")
+    return settle(settings, "topic", "delete", outcome, "deleted", "logd-cli topic list")
 
 
 async def _find(admin: Admin, name: str, one_of_many: bool) -> TopicInfo | None:
@@ -293,6 +295,6 @@ def trim(settings: Settings, name: str, where: str, partitions: tuple[int, ...],
         failed = {str(at): error for at, error in outcome.items() if isinstance(error, Refused)}
         if failed:
             all_of_them: dict[str, Refused | None] = {str(at): failed.get(str(at)) for at in outcome}
-            return settle("partition", "trim", all_of_them, "trimmed", f"logd-cli topic describe {name}")
+            return settle(settings, "partition", "trim", all_of_them, "trimmed", f"logd-cli topic describe {name}")
     show_rows(settings.output, columns, rows)
     return 0

@@ -38,6 +38,7 @@ OTHER_WORDS = {
     "--format": ("--output",),
     "--json": ("--output json",),
     "--add-config": ("--config",),
+    "--set": ("--config",),
     "--delete-config": ("--unset",),
     "--validate-only": ("--dry-run",),
 }

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from logd.apis.why import of_repeat
 from logd.errors import ErrorCode
 from logd.testing import Broker
 from logd.wire.schemas.api_versions import ApiVersionsRequest
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from logd.wire.schemas.delete_groups import DeleteGroupsRequest
 from logd.wire.schemas.find_coordinator import FindCoordinatorRequest
-from logd.wire.schemas.group_lag import GroupLagRequest
+from logd.wire.schemas.group_lag import GroupLagRequest, LaggingPartition
 from logd.wire.schemas.heartbeat import HeartbeatRequest
 from logd.wire.schemas.incremental_alter_configs import (
     AlterableConfig,
@@ -28,7 +29,7 @@ from logd.wire.schemas.offset_commit import (
 )
 from logd.wire.schemas.seek_group import SeekGroupPartition, SeekGroupRequest, SeekGroupTopic
 from logd.wire.schemas.sync_group import SyncGroupRequest, SyncGroupRequestAssignment
-from logd.wire.schemas.why import WhyRequest
+from logd.wire.schemas.why import Finding, FindingFact, WhyRequest
 from tests.coordinators.shard import subscription
 from tests.raw import NOW_MS, Peer, batch, produce_request
 
@@ -281,6 +282,14 @@ def test_why_a_member_is_stuck(peer: Peer, kind: Callable[[Peer], Any], monkeypa
     member.commit(10)
     member.commit(10)
     assert found() == []
+
+
+@pytest.mark.parametrize(("apart_ms", "told"), [(30_000, True), (29_999, False), (3, False)])
+def test_who_left_is_not_stuck(apart_ms: int, told: bool) -> None:
+    """A consumer that commits twice as it closes is no reader that can't get on, however long ago that was."""
+    row = LaggingPartition(0, committed_offset=4, committed_ms=NOW_MS + apart_ms, lag=6)
+    repeat = Finding("repeats", "", [FindingFact("since_ms", str(NOW_MS)), FindingFact("times", "2")])
+    assert (of_repeat("t-0", row, repeat, NOW_MS + 3_600_000) is not None) == told
 
 
 def test_why_a_topic_and_a_connection(peer: Peer) -> None:

@@ -134,3 +134,19 @@ def test_a_healthy_cluster(cli: Cli) -> None:
         0,
         [[name, "ok"] for name in ("controller", "brokers", "leaders", "replicas")],
     )
+
+
+def test_what_was_done_as_data(cli: Cli, topic: str) -> None:
+    """Commands that only do something print what became of each name, where a form of the output is asked for."""
+    ran = cli("topic", "create", f"{topic}-a", topic, "-p", "1", "-o", "json")
+    assert (ran.code, json.loads(ran.out)) == (
+        8,
+        [{"topic": f"{topic}-a", "result": "created"}, {"topic": topic, "result": "TOPIC_ALREADY_EXISTS"}],
+    )
+    assert cli("topic", "create", f"{topic}-b", "--dry-run", "-o", "tsv").rows == [[f"{topic}-b", "could be created"]]
+    assert cli("topic", "alter", topic, "-p", "3", "-o", "tsv").rows == [[topic, "altered"]]
+    setting = ("config", "set", "topic", topic, "retention.ms=1000", "-o")
+    assert json.loads(cli(*setting, "jsonl").out) == {"setting": "retention.ms", "result": "set"}
+    assert cli("config", "unset", "topic", topic, "retention.ms", "-o", "name").out == "retention.ms\n"
+    assert cli("topic", "delete", f"{topic}-a", "-y", "-o", "name").out == f"{topic}-a\n"
+    assert cli("topic", "delete", topic, "-y").out == ""
