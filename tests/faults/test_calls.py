@@ -55,3 +55,10 @@ def test_a_kill_is_seen_when_threads_take_turns(tmp_path: Path) -> None:
     trace.write_text(trace.read_text() + "7 +++ killed by SIGKILL +++\n")
     assert came(trace, "signal=SIGKILL")
     assert not came(trace, "error=EIO")
+
+
+def test_a_worker_that_is_ended_is_no_fault(tmp_path: Path) -> None:
+    """A process that its parent kills between two calls was not hit."""
+    trace = tmp_path / "trace"
+    trace.write_text('7 rename("a", "b") = 0\n7 +++ killed by SIGKILL +++\n8 +++ killed by SIGKILL +++\n')
+    assert not came(trace, "signal=SIGKILL")

@@ -19,6 +19,8 @@ ROUNDS = {
     ("hanging", ""): 2,
     ("flips", ""): 60,
     ("calls", ""): 8,
+    ("compaction", "signal=SIGKILL"): 3,
+    ("compaction", "error=EIO"): 2,
     ("full", "tmpfs"): 4,
     ("full", "ext4"): 2,
     ("full", "xfs"): 2,

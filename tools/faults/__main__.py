@@ -18,6 +18,7 @@ KINDS = (
     "late",
     "hanging",
     "calls",
+    "compaction",
     "flips",
     "full",
     "limits",

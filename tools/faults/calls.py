@@ -191,9 +191,23 @@ def tried_again(text: str) -> list[str]:
 def came(trace: Path, effect: str) -> bool:
     """Whether the fault came, by what strace noted."""
     text = trace.read_text(errors="replace") if trace.exists() else ""
-    if "SIGKILL" in effect:  # the call itself is in one line with its end, or in two when threads take turns
-        return "+++ killed by SIGKILL +++" in text
+    if "SIGKILL" in effect:
+        return killed_in_call(text)
     return INJECTED in text or "DELAYED" in text
+
+
+def killed_in_call(text: str) -> bool:
+    """Whether a thread was killed in a call: one that was ended by its parent was not.
+
+    The call is in one line with its end, or in two when threads take turns.
+    """
+    last: dict[str, str] = {}
+    for line in text.splitlines():
+        thread, _, what = line.partition(" ")
+        if "+++ killed by SIGKILL +++" in what and (last.get(thread, "").endswith(("= ?", "<unfinished ...>"))):
+            return True
+        last[thread] = what
+    return False
 
 
 def live(server: Server, load: Load) -> None:

@@ -114,8 +114,14 @@ class Transactor:
 
 def committed_values(topic: str, partition: int) -> Talk:
     """Offset and value of all records that a read_committed consumer sees, and how far the log goes beyond them."""
+    found, beyond = yield from committed_records(topic, partition)
+    return [(one.offset, (one.value or b"").decode()) for one in found], beyond
+
+
+def committed_records(topic: str, partition: int) -> Talk:
+    """The same with the records themselves."""
     at = yield from conversation.offset(topic, partition, EARLIEST)
-    found: list[tuple[int, str]] = []
+    found: list[Record] = []
     aborting: set[int] = set()
     while True:
         wanted = FetchTopic(topic, partitions=[FetchPartition(partition, -1, at, -1, -1, 1 << 20)])
@@ -136,5 +142,5 @@ def committed_values(topic: str, partition: int) -> Talk:
                 if records and int.from_bytes((records[0].key or b"\0\0\0\0")[2:4], "big") == ABORT_MARKER:
                     aborting.discard(header.producer_id)
             elif not (header.is_transactional and header.producer_id in aborting):
-                found += [(one.offset, (one.value or b"").decode()) for one in records if one.offset >= at]
+                found += [one for one in records if one.offset >= at]
             at = max(at, header.next_offset)
