@@ -12,14 +12,17 @@ import signal
 import sys
 import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import IO
 
 import msgspec
 
 from logd.errors import Corrupt, StorageFailed
-from logd.log.cleaner import Cleaner, Hasten, MapTooSmall, Piece, Rewritten, Surveyed, Task, Tell
-from logd.log.disk import Disk, RealDisk, start_writing
+from logd.log.bulk import BulkDisk
+from logd.log.chunks import Background, at_once
+from logd.log.cleaner import Cleaner, MapTooSmall, Piece, Rewritten, Surveyed, Task, Tell
+from logd.log.disk import Disk
 
 NICENESS = 10
 LENGTH_BYTES = 4
@@ -88,9 +91,9 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
 class Bench:
     """Carries out orders; holds the log that is being worked on."""
 
-    def __init__(self, disk: Disk, hasten: Hasten | None = None, tell: Tell | None = None) -> None:
+    def __init__(self, disk: Disk, background: Background = at_once, tell: Tell | None = None) -> None:
         self._disk = disk
-        self._hasten = hasten
+        self._background = background
         self._tell = tell
         self._cleaner: Cleaner | None = None
 
@@ -113,7 +116,7 @@ class Bench:
     def _carry_out(self, order: Order, salt: bytes) -> Outcome:
         if isinstance(order, Start):
             self._cleaner = None  # its map goes before the next is made
-            self._cleaner = Cleaner(self._disk, order.task, salt, self._hasten, self._tell)
+            self._cleaner = Cleaner(self._disk, order.task, salt, self._background, self._tell)
             return Outcome(surveyed=self._cleaner.survey())
         if isinstance(order, Group):
             assert self._cleaner is not None, "a group before its log"
@@ -141,7 +144,12 @@ def main() -> None:
         answers.write(framed(encode_outcome(outcome)))
         answers.flush()
 
-    bench = Bench(RealDisk(), start_writing, lambda passed_bytes: answer(Outcome(passed_bytes=passed_bytes)))
+    reads = ThreadPoolExecutor(1, "reader")
+    bench = Bench(
+        BulkDisk(),
+        lambda work: reads.submit(work).result,
+        lambda passed_bytes: answer(Outcome(passed_bytes=passed_bytes)),
+    )
     while True:
         answer(bench.carry_out(decode_order(orders.get()), os.urandom(SALT_BYTES)))
 

@@ -20,8 +20,8 @@ import numpy as np
 
 from logd.errors import StorageFailed
 from logd.log.aborted import AbortedTransaction
-from logd.log.chunks import Batch, Rows, chunks, rows_of
-from logd.log.disk import Disk, File
+from logd.log.chunks import Background, Batch, Reader, Rows, at_once, rows_of
+from logd.log.disk import Disk
 from logd.log.keymap import SPAN_MAX, Digester, Digests, Flags, KeyMap, OffsetSet, slots_for
 from logd.log.rewriting import Change, delete_horizon_ms, emptied, shifted, without, write_head
 from logd.log.segment import LOG_SUFFIX, BatchPlace, Segment
@@ -35,14 +35,7 @@ _NOTHING: Final = memoryview(b"")
 _NOT_PLAIN: Final = CONTROL | TRANSACTIONAL
 _BLANK: Final = bytes(HEADER_BYTES)
 _OLDEST: Final = np.iinfo(np.int64).min
-HASTEN_BYTES: Final = 8 * 1024 * 1024
 TELL_BYTES: Final = 32 * 1024 * 1024
-
-
-class Hasten(Protocol):
-    """Begins to write a range of a file to the disk, in the background; :func:`logd.log.disk.start_writing`."""
-
-    def __call__(self, file: File, start: int, size: int) -> None: ...
 
 
 class Tell(Protocol):
@@ -134,15 +127,15 @@ class Verdict(NamedTuple):
 class Cleaner:
     """One run of compaction over one log.
 
-    :param hasten: called every few megabytes, so that the disk works while this computes.
+    :param background: runs reads while this computes.
     :param tell: called every :data:`TELL_BYTES` with how far it is.
     """
 
     def __init__(
-        self, disk: Disk, task: Task, salt: bytes, hasten: Hasten | None = None, tell: Tell | None = None
+        self, disk: Disk, task: Task, salt: bytes, background: Background = at_once, tell: Tell | None = None
     ) -> None:
         self._disk = disk
-        self._hasten = hasten
+        self._reader = Reader(disk, background)
         self._tell = tell
         self._passed_bytes = self._told_bytes = 0
         self._task = task
@@ -239,7 +232,7 @@ class Cleaner:
         out.path = cleaned_path(task.directory, base)
         _remove(disk, out)
         out.file  # made now: nothing may come into it  # noqa: B018
-        rewriting = _Rewriting(out, task.index_interval_bytes, self._hasten)
+        rewriting = _Rewriting(out, task.index_interval_bytes)
         try:
             self._write_group(group, rewriting)
         except StorageFailed:
@@ -397,9 +390,9 @@ class Cleaner:
 
     def _chunks(self, piece: Piece) -> Iterator[list[Batch]]:
         path = f"{self._task.directory}/{piece.base_offset:020d}{LOG_SUFFIX}"
-        for chunk in chunks(self._disk, path, piece.size):
+        for chunk in self._reader.chunks(path, piece.size):
             yield chunk
-            self._passed_bytes += chunk[-1].start + chunk[-1].header.size
+            self._passed_bytes += chunk[-1].position + chunk[-1].header.size - chunk[0].position
             if self._tell is not None and self._passed_bytes - self._told_bytes >= TELL_BYTES:
                 self._told_bytes = self._passed_bytes
                 self._tell(self._passed_bytes)
@@ -444,10 +437,8 @@ def _remove(disk: Disk, segment: Segment) -> None:
 class _Rewriting:
     """The segment that is being written, and counts."""
 
-    def __init__(self, out: Segment, index_interval_bytes: int, hasten: Hasten | None) -> None:
+    def __init__(self, out: Segment, index_interval_bytes: int) -> None:
         self.out = out
-        self._hasten = hasten
-        self._hastened = 0
         self._interval_bytes = index_interval_bytes
         self._parts: list[Buffer] = []
         self._kept = _NOTHING  # neighbours, to be copied in one piece: their chunk, where they begin and end
@@ -521,6 +512,3 @@ class _Rewriting:
         self.out.append_all(data, places, self._interval_bytes)
         self._parts, self._changes, self._places, self._size = [], [], [], 0
         self._kept, self._kept_start, self._kept_stop = _NOTHING, 0, 0
-        if self._hasten is not None and self.out.size - self._hastened >= HASTEN_BYTES:
-            self._hasten(self.out.file, self._hastened, self.out.size - self._hastened)
-            self._hastened = self.out.size

@@ -75,6 +75,9 @@ class Disk(Protocol):
     def read(self, file: File, size: int, position: int) -> bytes:
         """Read up to ``size`` bytes at ``position``; fewer only at the end of the file."""
 
+    def read_into(self, file: File, room: memoryview, position: int) -> int:
+        """Fill ``room`` from ``position`` on; return how many bytes there were, fewer only at the end of the file."""
+
     def read_cached(self, file: File, size: int, position: int) -> bytes | None:
         """Read like :meth:`read` what the page cache holds, or return None where the disk would be waited for."""
 
@@ -229,6 +232,16 @@ class RealDisk:
         except OSError as cause:
             raise StorageFailed(file.path, cause) from cause
         return data
+
+    def read_into(self, file: File, room: memoryview, position: int) -> int:
+        """See :meth:`Disk.read_into`."""
+        done = 0
+        try:
+            while done < len(room) and (count := os.preadv(file.fd, (room[done:],), position + done)):
+                done += count
+        except OSError as cause:
+            raise StorageFailed(file.path, cause) from cause
+        return done
 
     def read_cached(self, file: File, size: int, position: int) -> bytes | None:
         """See :meth:`Disk.read_cached`. A file system that cannot tell (tmpfs) keeps its data in memory."""

@@ -74,6 +74,11 @@ class MemoryDisk:
         assert isinstance(file, MemoryFile)
         return bytes(file.data[position : position + size])
 
+    def read_into(self, file: File, room: memoryview, position: int) -> int:
+        data = self.read(file, len(room), position)
+        room[: len(data)] = data
+        return len(data)
+
     def read_cached(self, file: File, size: int, position: int) -> bytes | None:
         return self.read(file, size, position)
 
