@@ -73,24 +73,17 @@ def offset_commit(call: Call, request: OffsetCommitRequest) -> OffsetCommitRespo
             answers.append(_failed_topic(topic, _UNKNOWN_ID if call.version >= TOPIC_IDS_VERSION else _UNKNOWN))
             continue
         count = len(image.topics[topic.name].partitions)
-        there = [asked for asked in topic.partitions if 0 <= asked.partition_index < count]
         missing = [asked for asked in topic.partitions if not 0 <= asked.partition_index < count]
         if missing:
             answers.append(_failed_topic(OffsetCommitRequestTopic(topic.name, topic.topic_id, missing), _UNKNOWN))
-        if there:
-            wanted.append(OffsetCommitRequestTopic(topic.name, topic.topic_id, there))
+            topic.partitions = [asked for asked in topic.partitions if 0 <= asked.partition_index < count]
+        if topic.partitions:
+            wanted.append(topic)
     if not wanted:
         return OffsetCommitResponse(topics=answers)
-    asked_for = OffsetCommitRequest(
-        request.group_id,
-        request.generation_id_or_member_epoch,
-        request.member_id,
-        request.group_instance_id,
-        request.retention_time_ms,
-        wanted,
-    )
+    request.topics = wanted
     try:
-        waiter = call.services.groups.ask(request.group_id, asked_for, call.version)
+        waiter = call.services.groups.ask(request.group_id, request, call.version)
     except Refused as refused:
         return _committed(answers, wanted, refused)
     if waiter.message is None:
@@ -111,6 +104,8 @@ def _committed(
     if isinstance(outcome, Refused):
         outcome = OffsetCommitResponse(topics=[_failed_topic(topic, int(outcome.code)) for topic in wanted])
     assert isinstance(outcome, OffsetCommitResponse)
+    if not answers:
+        return outcome
     by_topic = {(topic.name, topic.topic_id): topic for topic in answers}
     for topic in outcome.topics:
         failed = by_topic.get((topic.name, topic.topic_id))

@@ -194,7 +194,8 @@ class GroupMachine:
             return membership.leave_nothing(request, event)
         return membership.leave(group, request, event, self.limits, now_ms)
 
-    def _commit(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+    def commit(self, event: Asked, now_ms: int) -> Iterator[Effect]:
+        """An OffsetCommit to a group of this protocol, or to one that is not there yet."""
         request = event.request
         assert isinstance(request, OffsetCommitRequest)
         group = self._group_to_commit(request, event.version, now_ms)
@@ -375,7 +376,7 @@ _REQUESTS: dict[type, Callable[[GroupMachine, Any, int], Iterator[Effect]]] = {
     SyncGroupRequest: GroupMachine._sync,
     HeartbeatRequest: GroupMachine._heartbeat,
     LeaveGroupRequest: GroupMachine._leave,
-    OffsetCommitRequest: GroupMachine._commit,
+    OffsetCommitRequest: GroupMachine.commit,
     OffsetDeleteRequest: GroupMachine._delete_offsets,
     ListGroupsRequest: GroupMachine._list,
     DescribeGroupsRequest: GroupMachine._describe,

@@ -13,8 +13,7 @@ import msgspec
 import trio
 
 from logd.errors import ErrorCode, Refused
-from logd.wire.batches import BatchHeader, build_batch, read_headers, read_records
-from logd.wire.records import Record
+from logd.wire.batches import BatchHeader, build_keyed_batch, read_headers, read_records
 
 if TYPE_CHECKING:
     from logd.partitions.partition import Partition
@@ -163,11 +162,8 @@ class PartitionJournal:
 
     def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
         producer_id, epoch = producer or (-1, -1)
-        batch = build_batch(
-            [Record(timestamp=now_ms, key=key, value=value) for key, value in records],
-            producer_id=producer_id,
-            producer_epoch=epoch,
-            transactional=producer is not None,
+        batch = build_keyed_batch(
+            records, now_ms, producer_id=producer_id, producer_epoch=epoch, transactional=producer is not None
         )
         limit = self._partition.config.max_message_bytes
         if len(batch) > limit:

@@ -219,8 +219,12 @@ class ShardMachine:
         self._check_after_seek(request, now_ms)
         group = self.modern.groups.get(request.group_id)
         if group is None:
-            yield from self.classic.handle(event, now_ms)
-            return
+            return self.classic.commit(event, now_ms)
+        return self._commit_modern(group, event, now_ms)
+
+    def _commit_modern(self, group: ModernGroup, event: Asked, now_ms: int) -> Iterator[Effect]:
+        request = event.request
+        assert isinstance(request, OffsetCommitRequest)
         check_commit(group, request, event.version)
         limit = self.classic.limits.metadata_bytes_max
         response, records = self.classic.offsets.commit(request, limit, now_ms)

@@ -91,7 +91,7 @@ class Offsets:
         self, offset: int, producer: Producer | None, key: OffsetCommitKey, value: OffsetCommitValue | None
     ) -> None:
         """Take in one record; with a producer it counts only when its transaction commits."""
-        place = (key.group, key.topic, key.partition)
+        place = key.group, key.topic, key.partition
         self._note(place, value, producer)
         if value is None:
             _drop(self.groups, *place)
@@ -125,7 +125,9 @@ class Offsets:
     # Look
 
     def get(self, group_id: str, topic: str, partition: int) -> Committed | None:
-        return self.groups.get(group_id, {}).get(topic, {}).get(partition)
+        topics = self.groups.get(group_id)
+        partitions = None if topics is None else topics.get(topic)
+        return None if partitions is None else partitions.get(partition)
 
     def unstable(self, group_id: str, topic: str, partition: int) -> bool:
         """Whether a transaction that is still open has committed this one."""
@@ -275,7 +277,13 @@ def _committed(offset: int, value: OffsetCommitValue) -> Committed:
 
 
 def _put(groups: dict[str, Topics], group_id: str, topic: str, partition: int, held: Committed) -> None:
-    groups.setdefault(group_id, {}).setdefault(topic, {})[partition] = held
+    topics = groups.get(group_id)
+    if topics is None:
+        topics = groups[group_id] = {}
+    partitions = topics.get(topic)
+    if partitions is None:
+        partitions = topics[topic] = {}
+    partitions[partition] = held
 
 
 def _drop(groups: dict[str, Topics], group_id: str, topic: str, partition: int) -> None:

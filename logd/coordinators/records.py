@@ -54,15 +54,16 @@ _TYPES: dict[int, tuple[type[Message], type[Message]]] = {
     8: (ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue),
     16: (ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue),
 }
-_TYPE_OF_KEY: dict[type[Message], int] = {key: number for number, (key, _) in _TYPES.items()}
+_HEAD_OF_KEY: dict[type[Message], bytes] = {key: number.to_bytes(2, "big") for number, (key, _) in _TYPES.items()}
 
 
 def to_bytes(record: Record) -> tuple[bytes, bytes | None]:
     """The key and value of one record, as the log keeps them."""
-    key = _TYPE_OF_KEY[type(record.key)].to_bytes(2, "big") + encode(record.key, _KEY_VERSION)
+    key = encode(record.key, _KEY_VERSION, _HEAD_OF_KEY[type(record.key)])
     if record.value is None:
         return key, None
-    return key, record.value_version.to_bytes(2, "big") + encode(record.value, record.value_version)
+    version = record.value_version
+    return key, encode(record.value, version, version.to_bytes(2, "big"))
 
 
 def from_bytes(key: bytes, value: bytes | None) -> Record | None:

@@ -139,8 +139,8 @@ class Runtime:
             self._carry_out(self.machine.handle(event, now_ms), now_ms)
 
     def _carry_out(self, effects: Sequence[Effect], now_ms: int) -> None:
-        appends = [effect for effect in effects if isinstance(effect, Append)]
-        records = [record for append in appends for record in append.records]
+        appends = [effect for effect in effects if type(effect) is Append]
+        records = [record for append in appends for record in append.records] if appends else ()
         if records:
             try:
                 self._write(records, appends[0].producer, now_ms)
@@ -148,17 +148,21 @@ class Runtime:
                 self._take_back(effects, records, as_told(why), now_ms)
                 return
         for effect in effects:
-            match effect:
-                case Reply():
-                    self._reply(effect.to, effect.message)
-                case Arm() | Disarm():
-                    self._set_timer(effect)
-                case Note():
-                    if self._tell is not None:
-                        self._tell(effect, now_ms)
-                case SendMarkers() | TakeProducerId():
-                    assert self._send is not None, "only transactions have markers"
-                    self._send(effect, self._written)
+            if type(effect) is Reply:
+                self._reply(effect.to, effect.message)
+            elif type(effect) is not Append:
+                self._do(effect, now_ms)
+
+    def _do(self, effect: Effect, now_ms: int) -> None:
+        match effect:
+            case Arm() | Disarm():
+                self._set_timer(effect)
+            case Note():
+                if self._tell is not None:
+                    self._tell(effect, now_ms)
+            case SendMarkers() | TakeProducerId():
+                assert self._send is not None, "only transactions have markers"
+                self._send(effect, self._written)
 
     def _write(self, records: Sequence[Record], producer: Producer | None, now_ms: int) -> None:
         self._written = self._journal.append([self._form.write(record) for record in records], now_ms, producer)

@@ -16,14 +16,16 @@ VALUE_VERSION = 1
 """Written while transaction.version is 1 or more; 0 has no room for the ids before and after."""
 
 _KEY_TYPE = 0
+_KEY_HEAD = _KEY_TYPE.to_bytes(2, "big")
 
 
 def to_bytes(record: Record) -> tuple[bytes, bytes | None]:
     """The key and value of one record, as the log keeps them."""
-    key = _KEY_TYPE.to_bytes(2, "big") + encode(record.key, 0)
+    key = encode(record.key, 0, _KEY_HEAD)
     if record.value is None:
         return key, None
-    return key, record.value_version.to_bytes(2, "big") + encode(record.value, record.value_version)
+    version = record.value_version
+    return key, encode(record.value, version, version.to_bytes(2, "big"))
 
 
 def from_bytes(key: bytes, value: bytes | None) -> Record | None:

@@ -15,7 +15,7 @@ from logd.errors import DecodeError
 from logd.wire.checksum import crc32c
 from logd.wire.compression import compress, decompress
 from logd.wire.message import Buffer
-from logd.wire.records import Record, decode_records, encode_records
+from logd.wire.records import Record, decode_records, encode_records, varint_bytes
 
 __all__ = [
     "HEADER_BYTES",
@@ -55,6 +55,7 @@ RECORDS_BYTES_MAX = 100 * 1024 * 1024
 _read_times = struct.Struct(">qq").unpack_from
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _read_header = _HEADER.unpack_from
+_over_crc = struct.Struct(">qiibI")
 _under_crc = struct.Struct(">hiqqqhii")
 _epoch_and_magic = struct.Struct(">ib")
 
@@ -247,6 +248,30 @@ def build_batch(
     return _assemble(base_offset, leader_epoch, head, body)
 
 
+def build_keyed_batch(
+    records: Sequence[tuple[bytes, bytes | None]],
+    timestamp_ms: int,
+    *,
+    producer_id: int = -1,
+    producer_epoch: int = -1,
+    transactional: bool = False,
+) -> bytearray:
+    """A batch of (key, value) pairs, at least one, that all have the same timestamp and no headers.
+
+    What :func:`build_batch` makes of such records, in a third of the time: coordinators write nothing else.
+    """
+    pieces: list[Buffer] = []
+    for delta, (key, value) in enumerate(records):
+        start = b"\0\0" + varint_bytes(delta) + varint_bytes(len(key))
+        middle = b"\x01" if value is None else varint_bytes(len(value))
+        size = len(start) + len(key) + len(middle) + (0 if value is None else len(value)) + 1
+        pieces += (varint_bytes(size), start, key, middle, value or b"", b"\0")
+    count = len(records)
+    attributes = TRANSACTIONAL if transactional else 0
+    head = _under_crc.pack(attributes, count - 1, timestamp_ms, timestamp_ms, producer_id, producer_epoch, -1, count)
+    return _assemble(0, 0, head, b"".join(pieces))
+
+
 def _numbered(records: Sequence[Record], base_offset: int) -> list[Record]:
     numbered = []
     following = base_offset
@@ -263,10 +288,7 @@ def _numbered(records: Sequence[Record], base_offset: int) -> list[Record]:
 def _assemble(base_offset: int, leader_epoch: int, head: bytes, body: Buffer) -> bytearray:
     length = HEADER_BYTES - LOG_OVERHEAD_BYTES + len(body)
     checksum = crc32c(body, crc32c(head))
-    batch = bytearray(struct.pack(">qiibI", base_offset, length, leader_epoch, 2, checksum))
-    batch += head
-    batch += body
-    return batch
+    return bytearray().join((_over_crc.pack(base_offset, length, leader_epoch, 2, checksum), head, body))
 
 
 def read_records(buffer: Buffer, position: int = 0, *, bytes_max: int) -> list[Record]:

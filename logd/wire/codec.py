@@ -58,12 +58,15 @@ def decode_exact(cls: type[M], version: int, data: Buffer, start: int = 0) -> M:
     return message
 
 
-def encode(message: Message, version: int) -> bytes:
-    """`message` in `version`, with all records copied in.
+def encode(message: Message, version: int, head: bytes = b"") -> bytes:
+    """`message` in `version`, with all records copied in, behind ``head``.
 
     :raises EncodeError: for a version that it has not, or a value that the version cannot carry.
     """
-    return b"".join(encode_parts(message, version))
+    pieces: list[Buffer] = [head]
+    parts: list[Buffer] = []
+    _encode_into(message, version, pieces, parts)
+    return b"".join(parts + pieces if parts else pieces)
 
 
 def encode_parts(message: Message, version: int) -> list[Buffer]:
@@ -74,19 +77,24 @@ def encode_parts(message: Message, version: int) -> list[Buffer]:
 
     :raises EncodeError: as :func:`encode` does.
     """
+    pieces: list[Buffer] = []
+    parts: list[Buffer] = []
+    _encode_into(message, version, pieces, parts)
+    if pieces or not parts:
+        parts.append(b"".join(pieces))
+    return parts
+
+
+def _encode_into(message: Message, version: int, pieces: list[Buffer], parts: list[Buffer]) -> None:
+    """Add what goes into one buffer to ``pieces``; what is big moves them to ``parts`` and follows there."""
     try:
         encoder = _encoders[type(message), version]
     except KeyError:
         encoder = _encoder(type(message), version)
-    pieces: list[Buffer] = []
-    parts: list[Buffer] = []
     try:
         encoder(message, pieces, parts)
     except (struct.error, AttributeError, TypeError, UnicodeEncodeError) as error:
         raise EncodeError(f"{type(message).__name__} v{version}: {error}") from error
-    if pieces or not parts:
-        parts.append(b"".join(pieces))
-    return parts
 
 
 def has_version(cls: type[Message], version: int) -> bool:

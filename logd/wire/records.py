@@ -32,8 +32,13 @@ class Record(msgspec.Struct, gc=False):
     sequence: int = -1
 
 
+_SMALL_VARINTS = tuple(bytes((value << 1,)) for value in range(64))
+
+
 def varint_bytes(value: int) -> bytes:
     """`value` (signed, 64 bits) as a zigzag varint."""
+    if 0 <= value < 64:
+        return _SMALL_VARINTS[value]
     value = value << 1 if value >= 0 else (-value << 1) - 1
     if value < 128:
         return bytes((value,))

@@ -16,6 +16,7 @@ from logd.wire.batches import (
     HEADER_BYTES,
     Record,
     build_batch,
+    build_keyed_batch,
     check_crc,
     magic_of,
     max_is_before_base,
@@ -103,6 +104,21 @@ def test_we_read_what_others_build(theirs: Any, codec: int) -> None:
         assert told(found) == told([_numbered(each, offset) for offset, each in enumerate(records)])
 
     check()
+
+
+PAIRS = st.lists(st.tuples(st.binary(max_size=200), st.none() | st.binary(max_size=9000)), min_size=1, max_size=90)
+
+
+@quick(60)
+@given(PAIRS, st.integers(0, 1 << 42), st.booleans())
+def test_pairs_make_the_batch_that_their_records_make(
+    pairs: list[tuple[bytes, bytes | None]], now_ms: int, transactional: bool
+) -> None:
+    """The short way of coordinators, byte for byte: tombstones, empty values, lengths of one to three bytes."""
+    producer = {"producer_id": 7, "producer_epoch": 3} if transactional else {}
+    records = [Record(timestamp=now_ms, key=key, value=value) for key, value in pairs]
+    expected = build_batch(records, transactional=transactional, **producer)
+    assert build_keyed_batch(pairs, now_ms, transactional=transactional, **producer) == expected
 
 
 def _numbered(record: Record, offset: int) -> Record:
