@@ -18,9 +18,14 @@ from logd.errors import Corrupt, StorageFailed, WorkerLost
 from logd.jobs.worker import Finish, Group, Outcome, Start, decode_outcome, encode_order, framed, read_frame
 
 MODULE = "logd.jobs.worker"
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
+FRUGAL = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "OPENBLAS_NUM_THREADS": "1",
+}
 """For glibc: blocks of a few megabytes, which the worker takes and gives back all the time, are used again. Else each
-would be mapped anew, and zeroing its pages takes longer than filling it."""
+would be mapped anew, and zeroing its pages takes longer than filling it. For numpy: no threads for the algebra that
+nobody asks for; they spin for a while when they are started."""
 
 
 class WorkerProcess:
@@ -83,7 +88,7 @@ class WorkerProcess:
                     [sys.executable, "-m", MODULE],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
-                    env={**KEEP_MEMORY, **os.environ, "PYTHONPATH": paths},
+                    env={**FRUGAL, **os.environ, "PYTHONPATH": paths},
                 )
             return self._process
 

@@ -7,6 +7,7 @@ never outlives the node. It writes only files that the log does not use yet.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -134,6 +135,7 @@ def _listen(source: IO[bytes], orders: SimpleQueue[bytes]) -> None:
 def main() -> None:
     """Serve the process that started this one."""
     os.nice(NICENESS)
+    gc.disable()  # it would look through batches by the thousand, which are in no cycle; this process ends after a run
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # of a terminal, meant for the node: no traceback
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not look like an answer

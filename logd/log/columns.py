@@ -1,9 +1,10 @@
 """The records of many batches at once, as columns of numbers.
 
 A batch's records can only be found one after the other, but those of many batches side by side: each step here finds
-one record of every batch. So looking at a record costs a fraction of a microsecond, as long as there are many batches;
-the last few of a crowd are done one by one. ``cleaner`` asks for what compaction needs: where a record and its key lie,
-its deltas, whether it has a value. Pure; every position is checked against the end of its batch.
+where one record of every batch ends, and only then all are looked into at once. So a record costs a fraction of a
+microsecond, as long as there are many batches; the last few of a crowd are done one by one. ``cleaner`` asks for what
+compaction needs: where a record and its key lie, its deltas, whether it has a value. Pure; every position is checked
+against the end of its batch.
 """
 
 from __future__ import annotations
@@ -59,42 +60,49 @@ def columns_of(data: Buffer, begins: Sequence[int], ends: Sequence[int], counts:
         raise DecodeError("a batch counts more records than it has room for")
     firsts = np.zeros(len(sizes) + 1, np.int64)
     np.cumsum(sizes, out=firsts[1:])
-    found = Columns(firsts, *(np.empty(int(firsts[-1]), np.int64) for _ in range(7)))
+    octets = np.frombuffer(data, np.uint8)
+    starts, bodies, stops = (np.empty(int(firsts[-1]), np.int64) for _ in range(3))
     lanes = np.flatnonzero(sizes)
     p = places[lanes]
+    rows = firsts[lanes]
     number = 0
-    octets = np.frombuffer(data, np.uint8)
+    shortest = int(sizes[lanes].min()) if len(lanes) else 0
     while len(lanes) >= CROWD_MIN:
-        p = _step(octets, p, limits[lanes], firsts[lanes] + number, found)
-        number += 1
+        limit = limits[lanes]
+        while number < shortest:
+            starts[rows] = p
+            size, body = _varints(octets, p)
+            bodies[rows] = body
+            p = body + size
+            if ((size < 0) | (p > limit)).any():
+                raise DecodeError("a record does not fit into its batch")
+            stops[rows] = p
+            rows = rows + 1
+            number += 1
         places[lanes] = p
         going = sizes[lanes] > number
-        lanes, p = lanes[going], p[going]
+        lanes, p, rows = lanes[going], p[going], rows[going]
+        shortest = int(sizes[lanes].min()) if len(lanes) else 0
     for lane in lanes.tolist():
-        places[lane] = _one_by_one(data, lane, int(places[lane]), int(limits[lane]), number, found)
+        row, stop = int(firsts[lane]) + number, int(firsts[lane + 1])
+        places[lane] = _one_by_one(data, int(places[lane]), int(limits[lane]), row, stop, (starts, bodies, stops))
     if (places != limits).any():
         raise DecodeError("bytes are left over after the records of a batch")
-    return found
+    return Columns(firsts, starts, stops, *_fields(octets, bodies, stops))
 
 
-def _step(octets: Bytes, start: Numbers, limits: Numbers, rows: Numbers, found: Columns) -> Numbers:
-    """Find the record at ``start`` in each batch, note it in its row, and return where each ends."""
-    size, p = _varints(octets, start)
-    end = p + size
-    time_delta, p = _varints(octets, np.minimum(p + 1, limits))
-    offset_delta, p = _varints(octets, np.minimum(p, limits))
-    key_size, key_start = _varints(octets, np.minimum(p, limits))
+def _fields(octets: Bytes, bodies: Numbers, ends: Numbers) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
+    """What stands in each record, after its size: time and offset deltas, where the key begins, sizes."""
+    time_delta, p = _varints(octets, np.minimum(bodies + 1, ends))
+    offset_delta, p = _varints(octets, np.minimum(p, ends))
+    key_size, key_start = _varints(octets, np.minimum(p, ends))
     p = key_start + np.maximum(key_size, 0)
-    if ((size < 0) | (end > limits) | (key_size > size) | (p >= end)).any():
-        raise DecodeError("a record does not fit into its batch")
+    if ((key_size > ends - bodies) | (p >= ends)).any():
+        raise DecodeError("a record's key does not fit")
     value_size, p = _varints(octets, p)
-    if (p + np.maximum(value_size, 0) >= end).any() or (value_size > size).any():
+    if ((value_size > ends - bodies) | (p + np.maximum(value_size, 0) >= ends)).any():
         raise DecodeError("a record's value does not fit")
-    for column, values in zip(
-        found[1:], (start, end, time_delta, offset_delta, key_start, key_size, value_size), strict=True
-    ):
-        column[rows] = values
-    return end
+    return time_delta, offset_delta, key_start, key_size, value_size
 
 
 def _varints(octets: Bytes, p: Numbers) -> tuple[Numbers, Numbers]:
@@ -122,25 +130,16 @@ def _varints(octets: Bytes, p: Numbers) -> tuple[Numbers, Numbers]:
     return value, following
 
 
-def _one_by_one(data: Buffer, lane: int, p: int, limit: int, number: int, found: Columns) -> int:
-    """Find the records of one batch from the ``number``-th on; return where they end."""
-    first, stop = int(found.firsts[lane]) + number, int(found.firsts[lane + 1])
-    rows = []
-    for _ in range(first, stop):
-        start = p
-        size, p = varint(data, p)
-        end = p + size
+def _one_by_one(data: Buffer, p: int, limit: int, row: int, stop: int, found: tuple[Numbers, Numbers, Numbers]) -> int:
+    """Find the records of one batch one after the other, for the rows from ``row`` on; return where they end."""
+    places = []
+    for _ in range(row, stop):
+        size, body = varint(data, p)
+        end = body + size
         if size < 0 or end > limit:
             raise DecodeError("a record does not fit into its batch")
-        time_delta, p = varint(data, p + 1, 64)
-        offset_delta, p = varint(data, p)
-        key_size, key_start = varint(data, p)
-        p = key_start + max(key_size, 0)
-        value_size, p = varint(data, p) if p < end else (0, end)
-        if p + max(value_size, 0) >= end:
-            raise DecodeError("a record's key and value do not fit")
-        rows.append((start, end, time_delta, offset_delta, key_start, key_size, value_size))
+        places.append((p, body, end))
         p = end
-    for column, values in zip(found[1:], np.array(rows, np.int64).reshape(-1, 7).T, strict=True):
-        column[first:stop] = values
+    for column, values in zip(found, np.array(places, np.int64).reshape(-1, 3).T, strict=True):
+        column[row:stop] = values
     return p
