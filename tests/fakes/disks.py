@@ -113,6 +113,9 @@ class MemoryDisk:
         assert isinstance(file, MemoryFile)
         file.pending.clear()
 
+    def forget(self, file: File, size: int) -> None:
+        """Memory forgets nothing."""
+
     def map(self, file: File, size: int) -> Mapping:
         assert isinstance(file, MemoryFile)
         assert size <= len(file.data), "the kernel would not map beyond the end"

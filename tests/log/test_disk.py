@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from logd.errors import StorageFailed
-from logd.log.disk import DISK_FULL, Disk, File, PageMapping, RealDisk, lock_file
+from logd.log.disk import DISK_FULL, FORGET_BYTES, Disk, File, PageMapping, RealDisk, lock_file
 from tests.fakes.disks import MemoryDisk
 
 
@@ -154,3 +154,16 @@ def test_not_durable_leaves_out_the_syncs_of_small_files(tmp_path: Path) -> None
     disk.replace(f"{tmp_path}/a", b"x", sync=True)
     disk.sync_directory(f"{tmp_path}/absent")
     assert disk.load(f"{tmp_path}/a") == b"x"
+
+
+def test_forgets_what_is_cached(tmp_path: Path) -> None:
+    """What was let go is read again from the disk, by those who have the file open too."""
+    disk = RealDisk()
+    file = disk.open(str(tmp_path / "a"), create=True)
+    content = os.urandom(3 * FORGET_BYTES + 5)
+    disk.write(file, content, 0)
+    disk.sync(file)
+    disk.forget(file, len(content))
+    if disk.map(file, len(content)).resident(0, len(content)):
+        pytest.skip("a file system in memory has nothing to let go")
+    assert disk.read(file, len(content), 0) == content
