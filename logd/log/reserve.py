@@ -66,17 +66,17 @@ class Room:
 
     def ample(self) -> bool:
         """Say whether the disk is not nearly full any more."""
-        with contextlib.suppress(OSError):
-            return self.free_bytes() >= max(2 * self.free_bytes_min, AMPLE_BYTES_MIN)
-        return False
+        return self._has(max(2 * self.free_bytes_min, AMPLE_BYTES_MIN))
 
     def wants(self) -> bool:
-        """Say whether the reserve is to be made and there is plenty of space for it."""
-        if self.held or not self.free_bytes_min:
+        """Say whether the reserve is to be made and the disk will not be nearly full with it."""
+        return not self.held and self.free_bytes_min > 0 and self._has(3 * self.free_bytes_min)
+
+    def _has(self, size: int) -> bool:
+        try:
+            return self.free_bytes() >= size
+        except OSError:
             return False
-        with contextlib.suppress(OSError):
-            return self.free_bytes() >= 3 * self.free_bytes_min
-        return False
 
     def hold(self, occupy: Callable[[str, int], bool]) -> None:
         """Make the reserve with :func:`~logd.log.disk.occupy`; waits for the disk. What fails is left for later."""

@@ -555,7 +555,7 @@ class Segment:
                 if reached >= offset:
                     return reached == offset and place.max_timestamp == timestamp
         except Corrupt:
-            pass
+            return False
         return False
 
     def _parse_index(self) -> Index | None:
