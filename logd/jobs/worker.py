@@ -28,6 +28,8 @@ from logd.log.disk import Disk
 NICENESS = 10
 LENGTH_BYTES = 4
 SALT_BYTES = 16
+SWITCH_S = 0.0001
+"""The threads that read and write need the interpreter between two calls only, and then at once."""
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
@@ -135,6 +137,7 @@ def _listen(source: IO[bytes], orders: SimpleQueue[bytes]) -> None:
 def main() -> None:
     """Serve the process that started this one."""
     os.nice(NICENESS)
+    sys.setswitchinterval(SWITCH_S)
     gc.disable()  # it would look through batches by the thousand, which are in no cycle; this process ends after a run
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # of a terminal, meant for the node: no traceback
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
@@ -19,8 +20,13 @@ from weakref import WeakKeyDictionary
 from logd.errors import StorageFailed
 from logd.log.disk import PAGE_BYTES, Buffer, File, RealDisk, start_writing
 
-STREAM_BYTES: Final = 8 * 1024 * 1024
+STREAM_BYTES: Final = 4 * 1024 * 1024
 """What is written at once; less than that goes through the page cache."""
+BUFFERS: Final = 3
+"""One that is filled, the others on their way to the disk."""
+COPY_BYTES: Final = 1024 * 1024
+"""What is copied from the page cache at once. A kernel that is not preemptible lets nobody else have the core then: 8 MB
+at once made the server wait for up to 4 ms."""
 _UNFIT: Final = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
@@ -35,7 +41,7 @@ class BulkDisk(RealDisk):
         self._streams: WeakKeyDictionary[File, _Stream] = WeakKeyDictionary()
         self._direct: WeakKeyDictionary[File, File | None] = WeakKeyDictionary()
         self._pool = ThreadPoolExecutor(1, "writer")
-        self._buffers = [mmap.mmap(-1, STREAM_BYTES) for _ in range(2)]
+        self._buffers = [mmap.mmap(-1, STREAM_BYTES) for _ in range(BUFFERS)]
 
     def allocate(self, file: File, start: int, size: int) -> None:
         """See :meth:`Disk.allocate`; here writing does it."""
@@ -79,10 +85,18 @@ class BulkDisk(RealDisk):
         return done
 
     def _cached(self, file: File, room: memoryview, position: int) -> int:
+        """Read what the page cache holds, up to the first page that it does not."""
+        done = 0
         try:
-            return os.preadv(file.fd, (room,), position, os.RWF_NOWAIT)
-        except OSError:  # nothing is, or it cannot be told
-            return 0
+            while done < len(room):
+                part = room[done : done + COPY_BYTES]
+                count = os.preadv(file.fd, (part,), position + done, os.RWF_NOWAIT)
+                done += count
+                if count < len(part):
+                    break
+        except OSError:  # the rest is not there, or it cannot be told
+            pass
+        return done
 
     def _past_cache(self, file: File) -> File | None:
         """The file once more, opened to go past the page cache; None where that is not possible."""
@@ -98,7 +112,7 @@ class BulkDisk(RealDisk):
 
 
 class _Stream:
-    """A file that is being written from its start on: one buffer is filled while the other one is written."""
+    """A file that is being written from its start on: one buffer is filled while others are written."""
 
     def __init__(
         self, file: File, direct: File | None, submit: Callable[..., Future[None]], buffers: list[mmap.mmap]
@@ -110,7 +124,7 @@ class _Stream:
         self._buffers = [memoryview(buffer) for buffer in buffers]
         self._written = 0  # or being so
         self._filled = 0
-        self._pending: Future[None] | None = None
+        self._pending: deque[Future[None]] = deque()
 
     @property
     def size(self) -> int:
@@ -126,9 +140,9 @@ class _Stream:
             self._filled += len(part)
             data = data[room:]
             if self._filled == STREAM_BYTES:
-                self._wait()
-                self._pending = self._submit(self._put, self._buffers[0], self._written)
-                self._buffers.reverse()
+                self._pending.append(self._submit(self._put, self._buffers[0], self._written))
+                self._wait(len(self._buffers) - 1)
+                self._buffers.append(self._buffers.pop(0))
                 self._written += STREAM_BYTES
                 self._filled = 0
 
@@ -149,15 +163,15 @@ class _Stream:
                 self._direct = None
             data, position = data[written:], position + written
 
-    def _wait(self) -> None:
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
+    def _wait(self, pending_max: int) -> None:
+        """Wait until so many writes at most are under way."""
+        while len(self._pending) > pending_max:
             try:
-                pending.result()
+                self._pending.popleft().result()
             except OSError as cause:
                 raise StorageFailed(self._path, cause) from cause
 
     def end(self) -> tuple[int, memoryview]:
         """Wait until all full buffers are written; return what is left, and where it belongs."""
-        self._wait()
+        self._wait(0)
         return self._written, self._buffers[0][: self._filled]

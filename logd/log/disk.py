@@ -26,7 +26,7 @@ DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 PASSING: Final = (*DISK_FULL, *NO_DESCRIPTORS)
 """Refusals that go by themselves, before which nothing was changed: later calls may succeed."""
-FORGET_BYTES: Final = 2 * 1024 * 1024
+FORGET_BYTES: Final = 256 * 1024
 TEMPORARY_SUFFIX: Final = ".tmp"
 
 Buffer = bytes | bytearray | memoryview

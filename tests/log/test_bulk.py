@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from logd.errors import StorageFailed
-from logd.log.bulk import STREAM_BYTES, BulkDisk
+from logd.log.bulk import BUFFERS, STREAM_BYTES, BulkDisk
 from logd.log.chunks import CHUNK_BYTES, Reader
 from logd.log.disk import PAGE_BYTES, RealDisk
 from tests.log.batches import batch
@@ -80,7 +80,7 @@ def test_a_failed_write_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(os, "pwrite", fail)
     disk.write(file, bytes(STREAM_BYTES), 0)
     ask: dict[str, Callable[[], None]] = {
-        "write": lambda: disk.write(file, bytes(STREAM_BYTES), STREAM_BYTES),
+        "write": lambda: disk.write(file, bytes(BUFFERS * STREAM_BYTES), STREAM_BYTES),
         "sync": lambda: disk.sync(file),
     }
     with pytest.raises(StorageFailed, match="no room"):
