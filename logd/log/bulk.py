@@ -25,8 +25,8 @@ STREAM_BYTES: Final = 4 * 1024 * 1024
 BUFFERS: Final = 3
 """One that is filled, the others on their way to the disk."""
 COPY_BYTES: Final = 1024 * 1024
-"""What is copied from the page cache at once. A kernel that is not preemptible lets nobody else have the core then: 8 MB
-at once made the server wait for up to 4 ms."""
+"""What is copied from the page cache at once. A kernel that is not preemptible lets nobody else have the core in that
+time; 8 MB at once made the server wait for up to 4 ms."""
 _UNFIT: Final = (errno.EINVAL, errno.EOPNOTSUPP)
 
 
