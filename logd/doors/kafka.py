@@ -62,9 +62,9 @@ class Peer:
         "frames",
         "held",
         "idle_sweeps",
+        "left",
         "luck",
         "pending",
-        "receiving",
         "request_bytes_max",
         "scope",
         "sending",
@@ -89,8 +89,8 @@ class Peer:
         self.unbroken = 0
         self.idle_sweeps = 0
         self.scope = trio.CancelScope()
-        self.receiving: trio.CancelScope | None = None
-        self.arrived = trio.Event()
+        self.arrived = trio.Event()  # an answer to wait for
+        self.left = trio.Event()  # an answer, while a request is held
         self.writing = False
         self.sending = False
 
@@ -145,13 +145,12 @@ class Peer:
                 await trio.sleep_forever()  # until what waits has been answered
 
     async def _receive(self) -> bool:
-        """Take in some bytes, or be nudged since answers have left; False when the peer has closed."""
-        if not self.pending:
+        """Take in some bytes or, with a request at hand that must wait, see answers leave; False at the peer's end."""
+        if self.held is None:
             return await self._receive_bytes()
-        with trio.CancelScope() as self.receiving:
-            if self.held is not None:
-                await trio.sleep_forever()
-            return await self._receive_bytes()
+        if self.pending:
+            self.left = trio.Event()
+            await self.left.wait()
         return True
 
     async def _receive_bytes(self) -> bool:
@@ -255,14 +254,13 @@ class Peer:
         return None
 
     async def _answers(self, nursery: trio.Nursery) -> None:
-        """Send parked answers in order; when all have left, nudge the other task to start what waited."""
+        """Send parked answers in order, and tell the other task, which may have a request that waited for that."""
         while True:
             while not self.pending:
                 self.arrived = trio.Event()
                 await self.arrived.wait()
             await self._send_answers()
-            if self.receiving is not None and (not self.pending or self.held is not None):
-                self.receiving.cancel()
+            self.left.set()
             if self.closing and not self.pending:
                 return
 
