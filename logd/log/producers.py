@@ -94,10 +94,11 @@ class Producers:
 
     __slots__ = ("_by_id", "_verifications", "_where", "transactions")
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, path: str) -> None:
+        """:param path: of the log's directory. Clients are told its last part, which is topic and partition."""
         self._by_id: dict[int, Producer] = {}
         self._verifications: dict[int, Verification] = {}
-        self._where = where
+        self._where = path.rpartition("/")[2]
         self.transactions = OpenTransactions()
 
     def __len__(self) -> int:

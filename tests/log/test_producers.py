@@ -67,6 +67,15 @@ def test_older_epoch(log: Log) -> None:
     assert refused.value.code == ErrorCode.INVALID_PRODUCER_EPOCH
 
 
+def test_the_client_is_told_the_partition_and_not_the_directory(log: Log) -> None:
+    """The words go to the client, whom the server's directories do not concern."""
+    send(log, 0, epoch=3)
+    for sequence, epoch in ((1, 2), (7, 3)):
+        with pytest.raises(Refused, match=r" to t-0[,:] ") as refused:
+            send(log, sequence, epoch=epoch)
+        assert "/" not in str(refused.value)
+
+
 @pytest.mark.parametrize(("sequence", "fine"), [(0, True), (1, False), (5, False)])
 def test_newer_epoch_begins_with_zero(log: Log, sequence: int, fine: bool) -> None:
     """A new epoch's first sequence is 0; then batches of the old epoch are no repetitions any more."""
