@@ -96,11 +96,11 @@ class Settings(msgspec.Struct):
 
     def _context(self) -> Context | None:
         """The context in use, if any. :raises Failure: it does not exist."""
-        from logd.cli import contexts
-
         name = self.given_context or os.environ.get("LOGD_CONTEXT")
         if not name and (self.given_bootstrap or os.environ.get("LOGD_BOOTSTRAP")):
             return None  # a server that was named is not the one of the context
+        from logd.cli import contexts
+
         name = name or contexts.load().current
         return contexts.find(name) if name else None
 
@@ -177,6 +177,10 @@ def confirm(verb: str, names: Sequence[str], yes: bool, *, inside: bool = True) 
     what = f"{verb} {names[0]!r}{rest}" if len(names) == 1 else f"{verb} {', '.join(names)}"
     kind = "its name" if len(names) == 1 else f"their number ({wanted})"
     click.echo(f"This will {what}. It can't be undone.", err=True)
-    answer = click.prompt(f"Type {kind} to go on", default="", show_default=False, err=True)
+    try:
+        answer = click.prompt(f"Type {kind} to go on", default="", show_default=False, err=True)
+    except click.Abort:
+        click.echo(err=True)  # Ctrl-C, Ctrl-D and the end of a pipe leave the question's line open
+        raise
     if answer != wanted:
         raise Failure("nothing was done", f"{answer!r} is not {wanted!r}", "give --yes to go on unasked", FAILED)

@@ -16,6 +16,8 @@ QUIET_S = 1.0
 """What takes less is not worth a bar."""
 EVERY_S = 0.1
 BAR_WIDTH = 24
+ROOM_FOR_CTRL_C = 3
+"""Columns that stay free: the ^C that a terminal shows must not wrap, or the line can't be wiped."""
 BAR_WIDTH_MIN = 5
 """A shorter one is left out."""
 
@@ -63,7 +65,7 @@ class Progress:
         self.advance(done - self.done)
 
     def _show(self, elapsed_s: float) -> None:
-        width = self._columns() - 1
+        width = self._columns() - ROOM_FOR_CTRL_C
         self._to.write("\r" + self._line(elapsed_s, width)[:width] + "\x1b[K")
         self._to.flush()
         self._shown = True

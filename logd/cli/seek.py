@@ -291,18 +291,22 @@ class Run:
                 raise from_refused(error, f"cannot move group {order.group!r}", remedy) from None
             fenced = found.members_fenced
             more = f"; {fenced} member{'' if fenced == 1 else 's'} fenced" if fenced or members else ""
-            return note(f"group {order.group!r}: {len(moves)} offsets moved{more}")
+            return note(f"group {order.group!r}: {_offsets(len(moves))} moved{more}")
         return self._judge(await admin.groups.commit(order.group, targets), "moved")
 
     def _judge(self, outcome: dict[TopicPartition, Refused | None], done: str) -> None:
         failed = {at: error for at, error in outcome.items() if error is not None}
         if not failed:
-            return note(f"group {self._order.group!r}: {len(outcome)} offsets {done}")
+            return note(f"group {self._order.group!r}: {_offsets(len(outcome))} {done}")
         at, error = next(iter(failed.items()))
         what = f"{len(failed)} of {len(outcome)} offsets of group {self._order.group!r} were not {done}"
         failure = from_refused(error, what, f"logd-cli group describe {self._order.group}")
         code = PARTLY_FAILED if len(failed) < len(outcome) else failure.code
         raise Failure(what, f"{at}: {failure.why}", failure.remedy, code)
+
+
+def _offsets(count: int) -> str:
+    return "1 offset" if count == 1 else f"{count} offsets"
 
 
 def _listed(file: str) -> dict[tuple[str, int], int]:

@@ -69,6 +69,8 @@ def test_a_dry_run_moves_nothing(cli: Cli, filled: str) -> None:
     dry = cli("group", "seek", group, "--offset", "end", "--dry-run")
     assert (dry.code, dry.rows[0]) == (0, [group, filled, "0", "0", "5", "5"])
     assert cli("group", "seek", group, "--offset", "end", stdin=b"yes\n").code == 1
+    nobody = cli("group", "seek", group, "--offset", "end")  # the error has lines of its own
+    assert (nobody.code, nobody.err.splitlines()[-3]) == (1, "error: nothing was done")
     assert cli("group", "describe", group).rows[0][3] == "0"
     assert cli("group", "seek", group, "--offset", "end", stdin=f"{group}\n".encode()).code == 0
     assert cli("group", "describe", group).rows[0][3] == "5"
