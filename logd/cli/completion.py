@@ -16,20 +16,6 @@ if TYPE_CHECKING:
     from logd.cli.options import Settings
 
 SHELLS = ("bash", "zsh", "fish")
-JOINED = {
-    "bash": [("    return 0\n", "    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n    return 0\n")],
-    "zsh": [
-        (
-            "        compadd -U -V unsorted -a completions\n",
-            "        if [[ $completions[1] == *= ]]; then\n"
-            '            compadd -S "" -U -V unsorted -a completions\n'
-            "        else\n"
-            "            compadd -U -V unsorted -a completions\n"
-            "        fi\n",
-        )
-    ],
-}
-"""What click's scripts lack, and what stands there instead: a value follows `KEY=` at once, without a space."""
 
 
 @click.command()
@@ -43,11 +29,7 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     root = context.find_root()
-    source = found(root.command, {}, "logd-cli", "_LOGD_CLI_COMPLETE").source()
-    for clicks, ours in JOINED.get(shell, ()):
-        assert clicks in source
-        source = source.replace(clicks, ours)
-    click.echo(source)
+    click.echo(found(root.command, {}, "logd-cli", "_LOGD_CLI_COMPLETE").source())
 
 
 def _asked(context: click.Context, ask: Callable[[str], list[str]]) -> list[str]:

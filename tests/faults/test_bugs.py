@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.faults.__main__ import KINDS
+
 ROOT = Path(__file__).resolve().parents[2]
 BUGS = Path(__file__).with_name("bugs")
 SKIPPED = 3
@@ -17,26 +19,38 @@ SKIPPED = 3
 KIT = (sys.executable, "-m", "tools.faults", "--first")
 TEST = (sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider")
 SHOWN_BY: dict[str, tuple[str, ...]] = {
-    "B1-torn-tail-kept": (*TEST, "tests/log/test_recovery.py"),
-    "B2-flush-tried-again": (*KIT, "simulation", "--seed", "1", "--rounds", "20"),
+    "B1-torn-tail-kept": (*KIT, "simulation", "--seed", "1", "--rounds", "3"),
+    "B2-flush-tried-again": (*KIT, "simulation", "--seed", "10", "--rounds", "2"),
     "B3-acknowledged-before-the-flush": (*KIT, "power", "--on", "ext4", "--seed", "1", "--rounds", "12"),
     "B4-corruption-taken-for-the-end": (*KIT, "flips", "--seed", "1", "--rounds", "50"),
+    "B6-a-restart-cuts-to-the-mark": (*KIT, "kill", "--on", "os", "--seed", "1", "--rounds", "2"),
     "B12-producers-forgotten": (*KIT, "simulation", "--seed", "1", "--rounds", "5"),
     "B13-sequences-outlive-their-epoch": (*TEST, "tests/log/test_producers.py", "tests/log/test_transactions.py"),
     "B14-read-committed-reads-all": (*KIT, "simulation", "--seed", "1", "--rounds", "4"),
+    "B14-dead-producers-are-committed": (*KIT, "exactly-once", "--seed", "1247", "--rounds", "10"),
     "B15-transactions-share-an-epoch": (*TEST, "tests/apis/test_late_transactions.py"),
     "B15-nobody-is-asked": (*TEST, "tests/log/test_transactions.py"),
     "B16-prepared-is-forgotten": (*TEST, "tests/coordinators/test_transaction_front.py"),
     "B16-late-answers-begin": (*TEST, "tests/log/test_transactions.py"),
+    "B16-timeouts-end-with-the-process": (*KIT, "hanging", "--seed", "1", "--rounds", "2"),
     "B17-offsets-of-transactions-win": (*TEST, "tests/coordinators/test_pending_offsets.py"),
-    "B18-read-before-it-is-safe": (*TEST, "tests/partitions/test_stability.py"),
+    "B18-read-before-it-is-safe": (*KIT, "power", "--on", "ext4", "--seed", "1", "--rounds", "60"),
     "B19-tombstones-too-early": (*KIT, "compaction", "--on", "rename:signal=SIGKILL", "--seed", "1", "--rounds", "3"),
     "B19-removed-too-early": (*KIT, "compaction", "--on", "fsync:signal=SIGKILL", "--seed", "1", "--rounds", "6"),
     "B20-full-disk-is-final": (*KIT, "full", "--seed", "1", "--rounds", "2"),
     "B21-no-descriptors-kept": (*KIT, "limits", "--on", "descriptors", "--seed", "1", "--rounds", "6"),
-    "B22-answers-in-memory": (*TEST, "tests/process/test_slow_readers.py"),
+    "B22-answers-in-memory": (*KIT, "limits", "--on", "memory", "--seed", "1", "--rounds", "1"),
     "B23-leaps-are-believed": (*KIT, "clock", "--seed", "1", "--rounds", "6"),
+    "S1-bad-text-ends-in-a-traceback": (*KIT, "hostile", "--on", "memory", "--seed", "1", "--rounds", "2"),
 }
+SHOWN_TOO: dict[str, tuple[str, tuple[str, ...]]] = {
+    "calls": (
+        "B6-a-restart-cuts-to-the-mark",
+        (*KIT, "calls", "--on", "rename:signal=SIGKILL", "--seed", "9", "--rounds", "5"),
+    ),
+    "late": ("B15-transactions-share-an-epoch", (*KIT, "late", "--seed", "1", "--rounds", "6")),
+}
+"""Kinds that nothing above runs: a bug that each goes red on."""
 TESTS_FAILED = 1
 
 
@@ -59,16 +73,33 @@ def test_every_bug_is_shown() -> None:
     assert {path.stem for path in BUGS.glob("*.patch")} == set(SHOWN_BY)
 
 
+def test_every_kind_can_fail() -> None:
+    """Each kind of the kit is seen to go red on something."""
+    kinds = {word for command in SHOWN_BY.values() for word in command if word in KINDS}
+    assert kinds | set(SHOWN_TOO) == set(KINDS)
+
+
 @pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed (Debian: apt install patch)")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", SHOWN_BY)
 def test_bug_is_found(name: str, tmp_path: Path) -> None:
     """With the bug in it the tree fails what the tree without it passes."""
-    patched(name, tmp_path / "copy")
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "copy")}
-    done = subprocess.run(
-        SHOWN_BY[name], cwd=tmp_path / "copy", env=environment, capture_output=True, text=True, check=False
-    )
+    demand_red(name, SHOWN_BY[name], tmp_path / "copy")
+
+
+@pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed (Debian: apt install patch)")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", SHOWN_TOO)
+def test_kind_can_fail(kind: str, tmp_path: Path) -> None:
+    """The other kinds go red as well."""
+    demand_red(*SHOWN_TOO[kind], tmp_path / "copy")
+
+
+def demand_red(name: str, command: tuple[str, ...], copy: Path) -> None:
+    """Put a bug back and run what has to find it."""
+    patched(name, copy)
+    environment = {**os.environ, "PYTHONPATH": str(copy)}
+    done = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, check=False)
     if done.returncode == SKIPPED:
         pytest.skip(done.stdout.strip())
     said = done.stdout + done.stderr

@@ -15,6 +15,7 @@ import shutil
 import struct
 import subprocess
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 
 from tools.faults.report import Skipped
@@ -149,16 +150,20 @@ class Recorder:
         for position, data in rest:
             if chance.random() >= share:
                 continue
-            sectors = len(data) // SECTOR_BYTES
-            kept = (
-                range(sectors)
-                if chance.random() < 0.7
-                else chance.sample(range(sectors), chance.randrange(sectors + 1))
-            )
-            for sector in kept:
+            for sector in torn(len(data) // SECTOR_BYTES, chance):
                 start = sector * SECTOR_BYTES
                 disk[position + start : position + start + SECTOR_BYTES] = data[start : start + SECTOR_BYTES]
         return disk
+
+
+def torn(sectors: int, chance: random.Random) -> Iterable[int]:
+    """Which sectors of a write are there after a cut: all, as many as were done in order, or any of them."""
+    how = chance.random()
+    if how < 0.5:
+        return range(sectors)
+    if how < 0.8:
+        return range(chance.randrange(sectors + 1))
+    return chance.sample(range(sectors), chance.randrange(sectors + 1))
 
 
 class Mounted:

@@ -124,9 +124,14 @@ def batches(topic: str, partition: int, found: dict[int, bytes] | None = None) -
 def values(topic: str, partition: int) -> Talk:
     """Offset and value of all records of a partition, in order."""
     found = yield from batches(topic, partition)
+    return [one for data in found.values() for one in values_of(data)]
+
+
+def values_of(data: bytes) -> list[tuple[int, str]]:
+    """Offset and value of all records in some batches, without what fills the values up."""
     records = []
-    for data in found.values():
-        some = read_records(data, 0, bytes_max=64 << 20)
+    for position, header in read_headers(data):
+        some = read_records(data[position : position + header.size], 0, bytes_max=64 << 20)
         records += [(one.offset, (one.value or b"").decode("latin-1").rstrip(".")) for one in some]
     return records
 

@@ -1,7 +1,8 @@
 """Full disks: a file takes all the space, is there for a while, and goes; producers and readers never stop.
 
 While the disk is full appends may be refused and nothing else may happen: reads are answered, nothing crashes, and
-after the space is back a batch is acknowledged within seconds. ``on`` is tmpfs, ext4 or xfs.
+after the space is back a batch is acknowledged within seconds. Some of the topics are compacted, all the time: that may
+stop, too, and has to go on. ``on`` is tmpfs, ext4 or xfs.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tools.faults.blocks import Mounted, make, needed, said
-from tools.faults.conversation import OK, STORAGE, Gone, Told
+from tools.faults.conversation import LATEST, OK, STORAGE, Gone, Told
+from tools.faults.history import Acknowledged, number_of
 from tools.faults.load import Load
 from tools.faults.peer import Peer
 from tools.faults.report import Report, late
@@ -22,12 +24,20 @@ from tools.faults.server import NotReady, Server
 
 SIZES = {"tmpfs": 24 << 20, "ext4": 40 << 20, "xfs": 64 << 20}
 RESUME_S_MAX = 5.0
+CLEANED_S_MAX = 60.0
+CLEANED = 0.25
+"""After so many of the cycles it is waited until all that was there has been compacted."""
+
+KEYED = 3
+GIVEN_UP = "is not compacted until the next start"
 FULL_TRIES_MAX = 400
 SETTINGS = {
     "log.roll.ms": "400",
     "log.segment.delete.delay.ms": "0",
     "log.retention.bytes": "600000",
     "log.retention.check.interval.ms": "300",
+    "log.cleaner.backoff.ms": "300",
+    "log.cleaner.min.cleanable.ratio": "0.01",
     "log.flush.offset.checkpoint.interval.ms": "300",
     "offsets.topic.num.partitions": "1",
 }
@@ -56,13 +66,12 @@ def run(seed: int, rounds: int, directory: Path, on: str = "tmpfs") -> Report:
     chance, report = random.Random(seed), Report(f"full-{on}", seed)
     load = Load(chance, record_bytes=2000)
     settings = {**SETTINGS, "log.flush.mode": chance.choice(("group", "os"))}
+    report.figures |= {"cleaned": 0, "cleaned_s_max": 0.0}
     with mounted(directory, on) as place, Server(place / "data", settings=settings) as server:
         server.log = directory / "server.log"
         server.start()
         with Peer(server.bootstrap) as peer:
-            load.begin(peer, "full", 3, retention_bytes="-1")
-            load.begin(peer, "spill", 2)
-            load.commit(peer)
+            begin(peer, load, "")
         for number in range(rounds):
             if late():
                 break
@@ -79,6 +88,8 @@ def run(seed: int, rounds: int, directory: Path, on: str = "tmpfs") -> Report:
             report.wrong("crashed", server.log_end())
         if "Traceback" in server.log_end(1 << 20):
             report.wrong("traceback", server.log_end())
+        if GIVEN_UP in server.log_end(1 << 20):
+            report.wrong("given-up", server.log_end())
     return report
 
 
@@ -101,7 +112,7 @@ def cycle(place: Path, server: Server, load: Load, report: Report) -> None:
             report.count("never_full")
         if load.chance.random() < 0.3:
             load.commit(peer)
-        for topic, partition in load.places[:3]:
+        for topic, partition in load.places[:3] + load.places[-KEYED:]:
             code, data, end = peer.fetch(topic, partition, peer.offset(topic, partition, -2))
             if code or (not data and end):
                 report.wrong("unreadable", f"{topic}-{partition} on a full disk: error {code}, {len(data)} bytes")
@@ -112,6 +123,8 @@ def cycle(place: Path, server: Server, load: Load, report: Report) -> None:
         if not server.running:
             server.start()
     resume(server, load, freed, report)
+    if load.chance.random() < CLEANED:
+        clean(server, load, freed, report)
     report.faults += 1
     report.count("refused", refused)
 
@@ -143,11 +156,43 @@ def resume(server: Server, load: Load, freed: float, report: Report) -> None:
         report.wrong("slow", f"writing again took {took:.1f} s")
 
 
+def clean(server: Server, load: Load, freed: float, report: Report) -> None:
+    """Write on until nothing is left of what was in the compacted partitions: each record has been replaced."""
+    writers = [one for one in load.writers if one.stream.topic.startswith("keyed")]
+    with Peer(server.bootstrap) as peer:
+        ends = {one.stream.topic: peer.offset(one.stream.topic, 0, LATEST) for one in writers}
+        while ends:
+            for writer in writers:
+                writer.step(peer, 2)
+            for topic, end in list(ends.items()):
+                if all(offset >= end for offset, _ in peer.values(topic, 0)):
+                    del ends[topic]
+            if time.monotonic() - freed > CLEANED_S_MAX:
+                report.wrong("not-cleaned", f"{ends}: {server.log_end()}")
+                return
+            time.sleep(0.05)
+    report.count("cleaned")
+    report.longest("cleaned_s_max", time.monotonic() - freed)
+
+
+def check_keyed(peer: Peer, load: Load, report: Report) -> None:
+    """The last value of a compacted key is none that is older than what was acknowledged."""
+    promised: dict[str, int] = {}
+    for one in load.events:
+        if isinstance(one, Acknowledged) and one.partition.startswith("keyed"):
+            promised[one.partition] = max(promised.get(one.partition, -1), number_of(one.value))
+    for place, number in promised.items():
+        found = [number_of(value) for _, value in peer.values(place.removesuffix("-0"), 0)]
+        if not found or found[-1] < number or found != sorted(set(found)):
+            report.wrong("lost", f"{number} was promised for the key of {place}, it has {found[-3:]}")
+
+
 def check_all(server: Server, load: Load, report: Report) -> None:
     """Read everything that is kept for ever."""
     load.places = [one for one in load.places if one[0].startswith("full")]
     try:
         with Peer(server.bootstrap) as peer:
+            check_keyed(peer, load, report)
             load.read_all(peer)
     except (Gone, Told) as error:
         report.wrong("unreadable", f"{error!r} {server.log_end()}")
@@ -165,10 +210,17 @@ def begin_anew(server: Server, number: int, chance: random.Random) -> Load:
         for topic in peer.topics():
             if not topic.startswith("__"):
                 peer.delete(topic)
-        load.begin(peer, f"full{number}", 3, retention_bytes="-1")
-        load.begin(peer, f"spill{number}", 2)
-        load.commit(peer)
+        begin(peer, load, str(number))
     return load
+
+
+def begin(peer: Peer, load: Load, name: str) -> None:
+    """Topics that keep all, that lose what is old, and that are compacted, and their writers."""
+    load.begin(peer, f"full{name}", 3, retention_bytes="-1")
+    load.begin(peer, f"spill{name}", 2)
+    for number in range(KEYED):
+        load.begin(peer, f"keyed{name}.{number}", 1, cleanup_policy="compact")
+    load.commit(peer)
 
 
 def fill(path: Path) -> None:

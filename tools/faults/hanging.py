@@ -26,7 +26,7 @@ from tools.faults.transactions import Transactor
 TOPIC, PARTITIONS = "hanging", 4
 PRODUCERS = 25
 TIMEOUTS_MS = (300, 700, 1500)
-PATIENCE_S = 60.0
+PATIENCE_S = 30.0
 PAUSE_S = 0.01
 READ_COMMITTED, LATEST = 1, -1
 

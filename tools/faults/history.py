@@ -127,6 +127,11 @@ class Anomaly:
     text: str
 
 
+def number_of(value: str) -> int:
+    """How manieth value of its writer it is."""
+    return int(value.rpartition(":")[2])
+
+
 def save(events: Iterable[Event], path: Path) -> None:
     """Keep a raw history."""
     with path.open("w") as file:

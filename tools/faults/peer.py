@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 from logd.wire import schemas
@@ -32,6 +33,8 @@ class Peer:
     def __init__(self, bootstrap: str, timeout_s: float = 20.0) -> None:
         host, _, port = bootstrap.rpartition(":")
         self._ids = itertools.count(1)
+        self.meanwhile: Callable[[], None] | None = None
+        """What to do between a request and its answer."""
         try:
             self.sock = socket.create_connection((host, int(port)), timeout=timeout_s)
         except OSError as error:
@@ -66,6 +69,8 @@ class Peer:
         key = key_of(message)
         try:
             self.sock.sendall(request_bytes(key, version, next(self._ids), "faults", message))
+            if self.meanwhile is not None:
+                self.meanwhile()
             size = int.from_bytes(self._exactly(4), "big")
             return decode_response(key, version, self._exactly(size))[1]
         except OSError as error:

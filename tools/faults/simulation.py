@@ -2,15 +2,18 @@
 
 The node is the real one (:func:`logd.node.run_node`) on a disk in memory, under trio's deterministic scheduling and a
 clock that jumps. Writers, readers and a group talk to it in frames, which get lost on the way there or back; the disk
-fails or is full; the power goes, or only the process. A seed gives the same story every time; ``digest`` tells.
+fails or is full; the power goes, or only the process, at rest or while requests are under way. A seed gives the same
+story every time; ``digest`` tells.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import hashlib
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -48,6 +51,8 @@ DATA = "/data"
 EPOCH_MS = 1_790_000_000_000
 PATIENCE_S = 5.0
 STEPS_A_LIFE = 150
+CUT_SHORT_S = 0.5
+"""Half of the lives end while requests are under way, by then."""
 SETTINGS = {
     "log.roll.ms": "2000",
     "log.flush.mode": "group",
@@ -220,6 +225,7 @@ class Story:
         world.faulty = FaultyDisk(world.disk)
         world.loss = world.chance.choice((0.0, 0.02, 0.1)) if faults else 0.0
         world.thread_s = world.chance.choice((0.0, 0.002, 0.05))
+        left: MemoryDisk | None = None
         try:
             async with trio.open_nursery() as nursery:
                 node = await nursery.start(partial(logd.node.run_node, world.settings, clock=world.clock))
@@ -227,12 +233,15 @@ class Story:
                 if faults:
                     await self.work(STEPS_A_LIFE)
                     self.arm()
-                    await self.work(STEPS_A_LIFE // 3)
+                    with trio.move_on_after(world.chance.choice((math.inf, world.chance.random() * CUT_SHORT_S))):
+                        await self.work(STEPS_A_LIFE // 3)
                     end = world.chance.choice(("power", "power", "kill", "stop"))
                 else:
                     await self.heal()
                     end = "stop"
                 world.node = None
+                if end == "power":  # now: what the node does on its way out is not on the disk
+                    left = copy.deepcopy(world.disk).lose_power(world.chance)
                 getattr(node, "stop" if end == "stop" else "kill")()
             self.faults.append(end)
         except BaseExceptionGroup as group:
@@ -240,11 +249,12 @@ class Story:
             if refused is None or len(refused.exceptions) != len(group.exceptions):
                 raise
             self.report.count("refused_to_start")
-            end = "power"
+            end, left = "power", world.disk.lose_power(world.chance)
         world.node = None
         self.report.count(end)
         if end == "power":
-            world.disk = world.disk.lose_power(world.chance)
+            assert left is not None
+            world.disk = left
         self.report.faults += 1
 
     def arm(self) -> None:
