@@ -120,13 +120,14 @@ class Compactor:
     def _roll(self, now_ms: int) -> None:
         """Seal segments that are due (``max.compaction.lag.ms`` counts too), so that they can be compacted."""
         for partition in self._compacted():
-            if partition.log.roll_due(now_ms):
-                try:
-                    partition.log.roll(now_ms)
-                except StorageFailed as failure:
-                    logger.warning("%r: no new segment can be begun: %s", partition, failure)
+            try:
+                if not partition.log.roll_due(now_ms):  # it may have to read the index
                     continue
-                partition.want_flush()
+                partition.log.roll(now_ms)
+            except (StorageFailed, Corrupt) as failure:
+                logger.warning("%r: no new segment can be begun: %s", partition, failure)
+                continue
+            partition.want_flush()
 
     async def look(self) -> None:
         """Clean what is dirty, the dirtiest log first."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from logd.config import Settings, TopicConfig
 from logd.errors import Corrupt, StorageFailed, WorkerLost
@@ -17,6 +19,11 @@ class Log:
     def __init__(self) -> None:
         self.segments = [1, 2]
         self.failure: StorageFailed | None = None
+        self.looks = 0
+
+    def roll_due(self, now_ms: int) -> bool:
+        self.looks += 1
+        return False
 
 
 class Partition:
@@ -133,3 +140,23 @@ async def test_a_full_disk_is_tried_again(caplog: pytest.LogCaptureFixture) -> N
     partition.log.failure = partition.problem
     await looking.look()
     assert partition.failure is partition.problem
+
+
+def test_an_index_that_cannot_be_read_ends_nothing(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that fails when it is asked whether to roll is named, and the other logs go on."""
+
+    def refuse(now_ms: int) -> bool:
+        raise StorageFailed("/data/t-0/0.timeindex", OSError(errno.EIO, "Input/output error"))
+
+    first, second = Partition(0.0), Partition(0.0)
+    monkeypatch.setattr(first.log, "roll_due", refuse)
+
+    async def run() -> None:
+        with trio.move_on_after(3.5):
+            await compactor([first, second], Work()).run()
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+    assert "0.timeindex" in caplog.text
+    assert second.log.looks == 3
