@@ -221,6 +221,10 @@ class Peer:
             self._park(Ready(None, error))
             return False
         if out:
+            self.sending = True
+            # who has requests in the same turn computes first, then all answers leave: a peer that is woken by the
+            # first one finds others there already, instead of being woken by each (a sixth of the CPU of small ones)
+            await trio.lowlevel.cancel_shielded_checkpoint()
             await self._send(out)
         return True
 
