@@ -6,6 +6,8 @@ points past its data. The archive is written beside its place and moved there wh
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +85,8 @@ def _opened(file: str, replace: bool) -> Iterator[BinaryIO]:
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("xb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX)
+            _clear(path)
             yield opened
             opened.flush()
             os.fsync(opened.fileno())
@@ -100,6 +104,14 @@ def _opened(file: str, replace: bool) -> Iterator[BinaryIO]:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def _clear(path: Path) -> None:
+    """Remove halves that killed runs have left: those that nobody holds a lock on."""
+    for half in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        with suppress(OSError), half.open("rb") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            half.unlink()
 
 
 class _Run:

@@ -1,8 +1,9 @@
 """``logd-cli backup restore``: an archive back into a cluster.
 
 First every byte of the archive is checked, then whether the cluster can take it; only then is anything made. While it
-is loaded a topic keeps everything (no retention, no compaction, timestamps as they come); its own settings are set
-when its data is there, and the committed offsets last, translated to the offsets that the records got.
+is loaded a topic keeps everything (no retention, no compaction, timestamps as they come); the committed offsets are
+set when its data is there, translated to the offsets that the records got, and its own settings last: so a topic that
+has all the settings of loading is what is left of a restore that was cut, and is known as such.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import click
 from logd.cli.archive import DATA, ArchivedGroup, ArchivedTopic, ArchiveReader, Contents, place_of
 from logd.cli.backup import checked
 from logd.cli.failures import EXISTS, FAILED, NOT_FOUND, USAGE, Failure, did_you_mean, from_refused
-from logd.cli.options import Settings, common_options
+from logd.cli.options import Settings, common_options, confirm
 from logd.cli.output import note, show_rows
 from logd.cli.progress import Progress
 from logd.cli.session import with_admin
@@ -50,9 +51,11 @@ ROUND_BYTES_MAX = 4 << 20
 @click.option("-t", "--topic", "topics", multiple=True, help="Only this; may be repeated.")
 @click.option("--rename", "renames", metavar="OLD=NEW", multiple=True, help="Restore under another name.")
 @click.option("--append", is_flag=True, help="Topics that exist already get the records behind their own.")
+@click.option("--again", is_flag=True, help="Topics that a restore which was cut has left are deleted, and restored.")
 @click.option("--without-setting", "without", metavar="KEY", multiple=True, help="A setting to leave out.")
 @click.option("--no-offsets", is_flag=True, help="Leave the committed offsets out.")
 @click.option("--dry-run", is_flag=True, help="Check the file and the cluster, but restore nothing.")
+@click.option("-y", "--yes", is_flag=True, help="With --again: do not ask for the name.")
 @common_options()
 @click.pass_obj
 def restore(
@@ -61,18 +64,26 @@ def restore(
     topics: tuple[str, ...],
     renames: tuple[str, ...],
     append: bool,
+    again: bool,
     without: tuple[str, ...],
     no_offsets: bool,
     dry_run: bool,
+    yes: bool,
 ) -> None:
     """Restore topics, their settings, data and committed offsets from FILE.
 
     Records keep timestamps, keys, values, headers and compression; offsets are counted anew, and committed offsets
-    point to the same records. Nothing is done when FILE is damaged or a topic exists already. In a pipe: one line for
-    each topic, with topic, partitions, records.
+    point to the same records. Nothing is done when FILE is damaged or a topic exists already; what was cut is begun
+    again with --again. In a pipe: one line for each topic, with topic, partitions, records.
     """
+    if append and again:
+        raise Failure("the command line is wrong", "--append and --again exclude each other", "leave one out", USAGE)
     contents = checked(file)
     plan = Plan(contents, _chosen(contents, topics), _renamed(contents, renames), append, set(without), no_offsets)
+    if again:
+        plan.halves = with_admin(settings, lambda admin: _Run(admin, plan).halves())
+        if plan.halves and not dry_run:
+            confirm("delete what a restore that was cut has left of", plan.halves, yes, inside=False)
     with_admin(settings, lambda admin: _Run(admin, plan).run(Path(file), dry_run))
     columns = ("topic", "partitions", "records")
     rows = [
@@ -124,6 +135,8 @@ class Plan:
         self._renames = renames
         self._without = without
         self._no_offsets = no_offsets
+        self.halves: list[str] = []
+        """Topics to delete first: a restore that was cut has left them."""
         names = [self.name(topic) for _, topic in self.topics()]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -168,34 +181,67 @@ class _Run:
 
     async def run(self, file: Path, dry_run: bool) -> None:
         existing = await self._check_topics()
-        new = [(number, topic) for number, topic in self._plan.topics() if self._plan.name(topic) not in existing]
+        new = [topic for _, topic in self._plan.topics() if self._plan.name(topic) not in existing]
         await self._check_groups()
-        await self._create([topic for _, topic in new], dry_run=True)
+        await self._create([each for each in new if self._plan.name(each) not in self._plan.halves], dry_run=True)
         if dry_run:
             return
-        await self._create([topic for _, topic in new], dry_run=False)
+        await self._delete()
+        await self._create(new, dry_run=False)
         try:
             await self._load(file)
-            for _, topic in new:
-                await self._settle(topic)
             await self._commit()
+            for topic in new:
+                await self._settle(topic)
         except BaseException:
-            if self._made:
-                names = " ".join(self._made)
-                note(f"not whole: {names}; to begin again: logd-cli topic delete {names}")
+            self._tell(file, existing)
             raise
 
+    def _tell(self, file: Path, existing: set[str]) -> None:
+        """What is there of a restore that fails."""
+        if self._made:
+            note(f"not whole: {' '.join(self._made)}; to begin again: logd-cli backup restore {file} --again")
+        if existing:
+            note(f"some records may be behind those of {' '.join(sorted(existing))}; --append would send them twice")
+
+    async def _delete(self) -> None:
+        outcome = await self._admin.topics.delete(self._plan.halves) if self._plan.halves else {}
+        for name, error in outcome.items():
+            if error is not None:
+                raise from_refused(error, f"cannot delete topic {name!r}", f"logd-cli topic delete {name}")
+
     # -- may it be done?
+
+    async def halves(self) -> list[str]:
+        """Those of the topics that a restore which was cut has left."""
+        known = await self._admin.topics.list(internal=True)
+        named = {self._plan.name(topic): topic for _, topic in self._plan.topics()}
+        return [name for name, topic in named.items() if name in known and await self._is_half(name, topic)]
+
+    async def _is_half(self, name: str, topic: ArchivedTopic) -> bool:
+        """Whether it still has the settings of loading, which none has that is whole."""
+        from logd.client.configs import Resource
+
+        found = await self._admin.configs.of(Resource("topic", name))
+        have = {item.name: item.value for item in found.values() if item.source == "topic"}
+        return have.items() >= LOADING.items() and not self._plan.configs(topic).items() >= LOADING.items()
 
     async def _check_topics(self) -> set[str]:
         """Those of the topics that exist and may be appended to."""
         known = await self._admin.topics.list(internal=True)
         wanted = {self._plan.name(topic): topic for _, topic in self._plan.topics()}
-        existing = sorted(wanted.keys() & known.keys())
+        existing = sorted((wanted.keys() & known.keys()) - set(self._plan.halves))
+        halves = [name for name in existing if await self._is_half(name, wanted[name])]
+        if halves:
+            what = f"{_topics(halves)} left of a restore that was cut"
+            raise Failure(what, "there is no telling how much of the data is in there", "give --again", EXISTS)
         if existing and not self._plan.append:
-            what = f"topic{'' if len(existing) == 1 else 's'} {', '.join(existing)} exist{'s' * (len(existing) == 1)}"
             remedy = f"--rename {existing[0]}={existing[0]}-restored, or --append"
-            raise Failure(what, "nothing is restored into topics that are there", remedy, EXISTS)
+            if self._plan.halves:
+                archived = [topic.name for name, topic in wanted.items() if name not in existing]
+                remedy = f"leave out what is whole: --again {' '.join(f'-t {name}' for name in archived)}"
+            what = f"{_topics(existing)} there"
+            raise Failure(what, "nothing is restored into topics that exist already", remedy, EXISTS)
         for name in existing:
             have, need = len(known[name].partitions), len(wanted[name].ends)
             if have < need:
@@ -289,6 +335,10 @@ class _Run:
             failed = next((error for error in outcome.values() if error is not None), None)
             if failed is not None:
                 raise from_refused(failed, f"cannot restore the offsets of group {group.name!r}")
+
+
+def _topics(names: list[str]) -> str:
+    return f"topic {names[0]} is" if len(names) == 1 else f"topics {', '.join(names)} are"
 
 
 class _Loader:

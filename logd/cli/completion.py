@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from logd.cli.options import Settings
 
 SHELLS = ("bash", "zsh", "fish")
+JOINED = {
+    "bash": [("    return 0\n", "    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n    return 0\n")],
+    "zsh": [
+        (
+            "        compadd -U -V unsorted -a completions\n",
+            "        if [[ $completions[1] == *= ]]; then\n"
+            '            compadd -S "" -U -V unsorted -a completions\n'
+            "        else\n"
+            "            compadd -U -V unsorted -a completions\n"
+            "        fi\n",
+        )
+    ],
+}
+"""What click's scripts lack, and what stands there instead: a value follows `KEY=` at once, without a space."""
 
 
 @click.command()
@@ -29,7 +43,11 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     root = context.find_root()
-    click.echo(found(root.command, {}, "logd-cli", "_LOGD_CLI_COMPLETE").source())
+    source = found(root.command, {}, "logd-cli", "_LOGD_CLI_COMPLETE").source()
+    for clicks, ours in JOINED.get(shell, ()):
+        assert clicks in source
+        source = source.replace(clicks, ours)
+    click.echo(source)
 
 
 def _asked(context: click.Context, ask: Callable[[str], list[str]]) -> list[str]:

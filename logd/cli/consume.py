@@ -15,7 +15,7 @@ from logd.cli.completion import topic_names
 from logd.cli.failures import USAGE, Failure
 from logd.cli.options import FORMATS, Settings, common_options
 from logd.cli.output import chosen, escaped, printable, to_json
-from logd.cli.places import Offsets, bounds_of, chosen_partitions, resolve, where_option
+from logd.cli.places import Offsets, bounds_of, chosen_partitions, resolve, stop_before, where_option
 from logd.cli.progress import Progress, file_bytes
 from logd.cli.records import TOKENS, as_field, as_object, as_text, compile_format
 from logd.cli.session import client_settings, existing_topic, run_async
@@ -62,7 +62,7 @@ def consume(settings: Settings, /, **options: Any) -> None:
 
     Those that are there and those that come, until Ctrl-C, --count or --exit. In a pipe: one line for each record,
     with topic, partition, offset, timestamp, key, value and headers. The offset -10 is the last ten of each
-    partition; 100:200 is what is there of that range, without 200; @ is a time.
+    partition; 100:200 is what is there of that range, without 200; @ is a time, @-2h:@-1h what is between two.
     """
     plan = plan_of(settings, **options)
     if plan.count != 0:
@@ -179,9 +179,9 @@ class Run:
         ]
         first, last = await bounds_of(admin, partitions, committed_only=self._plan.committed_only)
         positions = await resolve(admin, self._plan.where, first, last)
-        limit = self._plan.where.end
-        if limit is not None:  # a range is what is there of it now
-            return positions, {at: min(limit, last[at]) for at in partitions}
+        ends = await stop_before(admin, self._plan.where, last)
+        if ends is not None:
+            return positions, ends
         return positions, last if self._plan.stop_at_end else {}
 
 

@@ -23,6 +23,8 @@ NOT_FOUND = 5
 EXISTS = 6
 TIMED_OUT = 7
 PARTLY_FAILED = 8
+SIGNALLED = 128
+"""And the number of the signal."""
 INTERRUPTED = 130
 
 EXIT_CODES = {
@@ -35,7 +37,7 @@ EXIT_CODES = {
     EXISTS: "exists already",
     TIMED_OUT: "timed out",
     PARTLY_FAILED: "partly failed: some of it was done",
-    INTERRUPTED: "interrupted",
+    INTERRUPTED: "interrupted; 143 and 129: ended by SIGTERM or SIGHUP",
 }
 """What each exit code means, for the documentation."""
 

@@ -8,14 +8,17 @@ runs, so that help and shell completion are quick. ``logd serve`` is another pro
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
 
 from logd import __version__
-from logd.cli.failures import DONE, INTERRUPTED, USAGE, Failure, explain, show
+from logd.cli.failures import DONE, INTERRUPTED, SIGNALLED, USAGE, Failure, explain, show
 from logd.cli.lazy import LazyGroup
 from logd.cli.options import Settings, common_options
 from logd.cli.usage import wrong_usage
@@ -37,7 +40,9 @@ class Root(LazyGroup):
             sys.stdin = open(os.devnull)  # noqa: SIM115
         if sys.stderr is None:
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-        sys.exit(guarded(lambda: super(Root, self).main(*args, **kwargs)))
+        with _orderly() as ended_by:
+            code = guarded(lambda: super(Root, self).main(*args, **kwargs))
+        sys.exit(SIGNALLED + ended_by[0] if ended_by else code)
 
     def invoke(self, ctx: click.Context) -> Any:
         if sys.stdout is None:
@@ -48,6 +53,35 @@ class Root(LazyGroup):
             return result
         except BrokenPipeError:
             return _reader_left()
+
+
+@contextmanager
+def _orderly() -> Iterator[list[int]]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does: terminals are given back, half files removed.
+
+    They are handed to what takes Ctrl-C at the time, trio or Python, which knows where it may end. A signal that is
+    ignored stays so: where that is Ctrl-C, as in the background of a script, it is held up, and there is a taker still.
+    """
+    came: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        taker = signal.getsignal(signal.SIGINT)
+        assert callable(taker)
+        taker(signal.SIGINT, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            before[number] = signal.signal(number, interrupt)
+    try:
+        yield came
+    finally:
+        for number, taker in before.items():
+            signal.signal(number, taker)
 
 
 def guarded(run: Callable[[], Any]) -> int:

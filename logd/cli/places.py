@@ -80,9 +80,23 @@ async def resolve(
     if where.kind == TAIL:
         return {at: max(end - where.value, first[at]) for at, end in last.items()}
     if where.kind == TIME:
-        found = await admin.offsets(dict.fromkeys(first, where.value))
-        return {at: answer.offset if answer.offset >= 0 else last[at] for at, answer in found.items()}
+        return await _at(admin, where.value, last)
     return {at: within(at, where, first[at], last[at], tell) for at in first}
+
+
+async def stop_before(admin: Admin, where: Where, last: Mapping[TopicPartition, int]) -> Offsets | None:
+    """Where a range ends in each partition: it is what is there of it now. None where it has no end."""
+    if where.end is None:
+        return None
+    if where.kind == TIME:
+        return await _at(admin, where.end, last)
+    return {at: min(where.end, end) for at, end in last.items()}
+
+
+async def _at(admin: Admin, time_ms: int, last: Mapping[TopicPartition, int]) -> Offsets:
+    """The first offset of that time or later, the next one where there is none."""
+    found = await admin.offsets(dict.fromkeys(last, time_ms))
+    return {at: min(answer.offset, last[at]) if answer.offset >= 0 else last[at] for at, answer in found.items()}
 
 
 def within(at: TopicPartition, where: Where, first: int, last: int, tell: Callable[[str], None] = note) -> int:

@@ -1,4 +1,4 @@
-"""Where to read from, as `--offset` says it: start, end, -10, @-1h, @2026-11-01T00:00Z, 42, 100:200.
+"""Where to read from, as `--offset` says it: start, end, -10, @-1h, @2026-11-01T00:00Z, 42, 100:200, @-2h:@-1h.
 
 Pure: the time comes as an argument. Used by ``places``.
 """
@@ -14,7 +14,7 @@ START, END, TAIL, TIME, OFFSET, RANGE = "start", "end", "tail", "time", "offset"
 UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 7 * 86_400_000}
 
 PLACES = "start, end, 42, -10, @-1h, @2026-11-01T00:00Z or @MILLISECONDS"
-FORMS = PLACES.replace("@-1h", "100:200, @-1h")
+FORMS = PLACES.replace("@-1h", "100:200, @-1h, @-2h:@-1h")
 
 OTHER_WORDS = {
     **dict.fromkeys(("start", "beginning", "begin", "earliest", "oldest", "first", "smallest"), START),
@@ -31,7 +31,7 @@ class Where(NamedTuple):
     """A place in a log: the kind is one of the constants above.
 
     `value` is the number of records from the end (tail), milliseconds since 1970 (time), or the first offset;
-    `end` is the offset to stop before, or None.
+    `end` is the offset, or for a time the time, to stop before, or None.
     """
 
     kind: str
@@ -44,6 +44,10 @@ def parse_where(text: str, now_ms: int, *, ranges: bool = True) -> Where:
     not meant."""
     if text in (START, END):
         return Where(text)
+    if text.startswith("@") and ":@" in text:
+        if not ranges:
+            raise ValueError(f"{text!r} is a range; one place is needed here: {PLACES}")
+        return _times(text, now_ms)
     if text.startswith("@"):
         return Where(TIME, _time_ms(text[1:], text, now_ms))
     if re.fullmatch(r"-\d+", text):
@@ -74,6 +78,14 @@ def _range(text: str, first: str, last: str) -> Where:
     if end is not None and end < start:
         raise ValueError(f"{text!r} ends before it starts; the second offset is where reading stops")
     return Where(RANGE, start, end)
+
+
+def _times(text: str, now_ms: int) -> Where:
+    first, _, last = text.partition(":@")
+    start, end = _time_ms(first[1:], first, now_ms), _time_ms(last, f"@{last}", now_ms)
+    if end < start:
+        raise ValueError(f"{text!r} ends before it starts; the second time is where reading stops")
+    return Where(TIME, start, end)
 
 
 def _time_ms(text: str, whole: str, now_ms: int) -> int:

@@ -23,6 +23,9 @@ class Address(NamedTuple):
 
 def parse_address(text: str) -> Address:
     """``host``, ``host:port``, ``[::1]:port`` or ``::1``; ValueError with a sentence when it is none of them."""
+    scheme, slashes, rest = text.strip().partition("://")
+    if slashes:
+        raise ValueError(f"{text!r} begins with {scheme}://; write {rest or 'HOST:PORT'}")
     host, port = _split(text.strip())
     if not host:
         raise ValueError(f"{text!r} names no host; write HOST:PORT, as in 127.0.0.1:{DEFAULT_PORT}")

@@ -53,6 +53,8 @@ SETTLE_S = 2.0
 """How long a start waits for the flush of what recovery found."""
 
 THREADS_MAX = 16
+DISCARDED_AT_ONCE = 32
+"""Deleted partitions whose files one thread removes before it is another's turn."""
 """Logs that are made or closed side by side."""
 
 T = TypeVar("T")
@@ -176,13 +178,14 @@ class PartitionTable:
     async def follow(self, old: Image, new: Image) -> None:
         """Bring the table from one image to the next; listener of the cluster."""
         if old.topics is not new.topics:
+            gone: list[Partition] = []
             for name, topic in old.topics.items():
                 current = new.topics.get(name)
                 if current is None or current.id != topic.id:
-                    gone = self._take_out(topic)
-                    for partition in gone:
-                        await partition.left_alone()
-                    await trio.to_thread.run_sync(self._discard, gone)
+                    gone += self._take_out(topic)
+            for partition in gone:
+                await partition.left_alone()
+            await in_threads([partial(self._discard, some) for some in batched(gone, DISCARDED_AT_ONCE)])
             changed = [topic for name, topic in new.topics.items() if topic is not old.topics.get(name)]
             added = [missing for topic in changed for missing in self._update(topic)]
             for partition in await in_threads(added):
@@ -382,8 +385,8 @@ class PartitionTable:
             gone.append(partition)
         return gone
 
-    def _discard(self, partitions: list[Partition]) -> None:
-        """Close and remove the logs of a deleted topic."""
+    def _discard(self, partitions: Sequence[Partition]) -> None:
+        """Close and remove the logs of deleted topics."""
         for partition in partitions:
             try:
                 partition.log.close(clean=False)
@@ -438,6 +441,11 @@ async def in_threads(jobs: Sequence[Callable[[], T]]) -> list[T]:
         for number, job in enumerate(jobs):
             nursery.start_soon(run, number, job)
     return [results[number] for number in range(len(jobs))]
+
+
+def batched(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in order, so many at a time."""
+    return (items[begin : begin + size] for begin in range(0, len(items), size))
 
 
 def remove_directory(disk: RealDisk, path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from logd.cli.archive import ArchiveReader, verify
+from logd.client import CannotConnect
 from logd.errors import Corrupt
 from tests.cli.conftest import Cli, start
 
@@ -66,7 +68,7 @@ def test_what_comes_back_is_what_was_there(cli: Cli, topic: str, archive: Path) 
     """Records, settings and committed offsets; the topic that was there is not touched."""
     before = records(cli, topic)
     refused = cli("backup", "restore", str(archive))
-    assert (refused.code, f"topic {topic} exists" in refused.err) == (6, True)
+    assert (refused.code, f"topic {topic} is there" in refused.err) == (6, True)
     copy = f"{topic}-copy"
     checked = cli("backup", "restore", str(archive), "--rename", f"{topic}={copy}", "--dry-run")
     assert (checked.code, checked.rows) == (0, [[copy, "2", "300"]]), checked.err
@@ -88,6 +90,32 @@ def test_a_topic_that_was_deleted_comes_back(cli: Cli, topic: str, archive: Path
     assert records(cli, topic) == before
     assert cli("backup", "restore", str(archive), "--append", "--no-offsets").code == 0
     assert len(records(cli, topic)) == 600
+
+
+def test_what_was_cut_is_begun_again(cli: Cli, topic: str, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore that ends in the middle leaves a topic that is known as a half; only --again touches it."""
+    before, restore = records(cli, topic), ("backup", "restore", str(archive))
+    assert cli(*restore, "--again").code == 6  # whole: never deleted
+    assert cli("topic", "delete", topic, "-y").code == 0
+
+    async def cut(*_: object) -> None:
+        raise CannotConnect("cannot connect to it", "it was killed", "start it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("logd.cli.backup_restore._Run._commit", cut)
+        ran = cli(*restore)
+    assert (ran.code, f"not whole: {topic}; to begin again: logd-cli backup restore" in ran.err) == (3, True)
+    for more in ([], ["--append"]):
+        ran = cli(*restore, *more)
+        assert (ran.code, f"topic {topic} is left of a restore that was cut" in ran.err) == (6, True), ran.err
+        assert ran.err.endswith("try:   give --again\n")
+    assert cli(*restore, "--again").code == 1  # nobody typed the name
+    assert len(records(cli, topic)) == 300
+    assert cli(*restore, "--again", "--dry-run").code == 0
+    assert cli(*restore, "--again", "--yes").code == 0
+    assert records(cli, topic) == before
+    assert [row[5] for row in cli("group", "lag", f"g-{topic}").rows] == ["7", "7"]
+    assert cli(*restore).err.endswith(f"--rename {topic}={topic}-restored, or --append\n")
 
 
 def test_offsets_after_a_trim_point_to_the_same_record(cli: Cli, topic: str, tmp_path: Path) -> None:
@@ -143,6 +171,17 @@ def test_what_a_backup_holds(cli: Cli, topic: str, archive: Path) -> None:
     assert cli("backup", "verify", str(archive) + "-not").code == 5
     assert cli("backup", "create", str(archive) + "2", "-t", topic[:-1]).code == 5
     assert not os.path.exists(str(archive) + "2")
+
+
+def test_halves_of_killed_runs_go(cli: Cli, topic: str, tmp_path: Path) -> None:
+    """The next backup to that name removes what a killed one left, and not what another one is writing."""
+    left, held, other = (tmp_path / f".{name}.part" for name in ("backup.1", "backup.2", "other.1"))
+    for path in (left, held, other):
+        path.write_bytes(b"half")
+    with held.open("rb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        assert cli("backup", "create", str(tmp_path / "backup"), "-t", topic).code == 0
+    assert sorted(tmp_path.iterdir()) == [held, other, tmp_path / "backup"]
 
 
 def test_a_full_disk_leaves_nothing_behind(cli: Cli, topic: str, bootstrap: str, tmp_path: Path) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 
+from logd.testing import Broker
 from tests.cli.conftest import Cli, environment, eventually
 
 HEAVY = {"trio", "rich", "numpy", "asyncio", "cramjam"}
@@ -71,6 +78,52 @@ def test_a_server_that_answers_badly_offers_nothing(answer: bytes | None) -> Non
         else:
             threading.Thread(target=_answer, args=(listener, answer), daemon=True).start()
         assert completed(f"127.0.0.1:{port}", "logd-cli topic describe ")[0] == []
+
+
+@pytest.mark.parametrize(
+    ("shell", "ready"),
+    [
+        (["bash", "--norc", "-i"], ""),
+        (["zsh", "-f", "-i"], "autoload -U compinit; compinit -u; "),
+        (["fish", "--no-config", "-i"], ""),
+    ],
+)
+def test_in_a_real_shell(logd_broker: Broker, shell: list[str], ready: str, tmp_path: Path) -> None:
+    """The script that is printed works: a topic, and a setting whose value is typed behind the `=` at once."""
+    if shutil.which(shell[0]) is None:
+        pytest.skip(f"{shell[0]} is not here")
+    logd_broker.create_topic("orders")
+    script = tmp_path / "logd-cli"
+    script.write_text(f"#!{sys.executable}\nfrom logd.cli.main import main\nmain()\n")
+    script.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    variables = environment(logd_broker.bootstrap) | {"PATH": path, "TERM": "dumb", "HOME": str(tmp_path), "PS1": "$ "}
+    master, slave = pty.openpty()
+    process = subprocess.Popen(["setsid", "-c", *shell], stdin=slave, stdout=slave, stderr=slave, env=variables)
+    os.close(slave)
+    shown = b""
+
+    def until(text: bytes) -> None:
+        nonlocal shown
+        deadline = time.monotonic() + 30
+        while text not in shown:
+            assert time.monotonic() < deadline, shown
+            if select.select([master], [], [], 1)[0]:
+                shown += os.read(master, 4096)
+        shown = b""
+
+    try:
+        source = (
+            "logd-cli completion fish | source" if shell[0] == "fish" else f'eval "$(logd-cli completion {shell[0]})"'
+        )
+        os.write(master, f"{ready}{source}; echo rea''dy\n".encode())
+        until(b"ready")
+        os.write(master, b"logd-cli config set topic ord\tretention.m\t12345\n")
+        until(b"topic 'orders': retention.ms=12345")
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
 
 
 def _answer(listener: socket.socket, answer: bytes) -> None:

@@ -140,6 +140,15 @@ def test_a_live_screen_ends_with_ctrl_c(topic: str, bootstrap: str) -> None:
     assert screen.ended() == 130
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_live_screen_ends_with_a_signal(topic: str, bootstrap: str, number: signal.Signals) -> None:
+    """The terminal is given back, and the exit code says which signal it was."""
+    screen = Screen(bootstrap)
+    screen.until(topic[:12])
+    os.kill(screen.process.pid, number)
+    assert screen.ended() == 128 + number
+
+
 def test_a_live_screen_ends_with_q(topic: str, bootstrap: str) -> None:
     """As other screens of the kind do; that is no failure."""
     screen = Screen(bootstrap)

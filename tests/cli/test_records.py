@@ -182,6 +182,39 @@ def test_interrupted(cli: Cli, topic: str, bootstrap: str) -> None:
         assert (out, err.strip(), process.returncode) == (b"", b"", 130)
 
 
+def test_between_two_times(cli: Cli, topic: str) -> None:
+    """What is there of that time, without its end; of a range that has no records nothing, and no waiting for more."""
+    lines = b"".join(b'{"value": "%d", "timestamp": %d}\n' % (number, number * 1000) for number in range(10))
+    assert cli("produce", topic, "-p", "0", "--from", "jsonl", stdin=lines).code == 0
+
+    def between(first: int, last: int) -> list[str]:
+        return cli("consume", topic, "--offset", f"@{first}:@{last}", "-f", "%v\n").out.split()
+
+    assert between(2000, 5000) == ["2", "3", "4"]
+    assert between(0, 2001) == ["0", "1", "2"]
+    assert between(8500, 99_000) == ["9"]
+    assert between(3000, 3000) == between(99_000, 99_000) == []
+    assert cli("topic", "trim", topic, "--offset", "@1000:@2000", "-y").code == 2
+
+
+def test_terminated(cli: Cli, topic: str, bootstrap: str) -> None:
+    """SIGTERM ends it as Ctrl-C does: the array is closed; so it is in the background of a script, without Ctrl-C."""
+    cli("produce", topic, "-p", "0", stdin=b"a\nb\n")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # children have it too
+    try:
+        process = start(bootstrap, "consume", topic, "-o", "json")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.terminate()
+        out, err = process.stdout.read(), process.stderr.read()
+        assert [record["value"] for record in json.loads(b"".join(lines) + out)] == ["a", "b"]
+        assert (err.strip(), process.wait(30)) == (b"", 143)
+
+
 def test_a_producer_that_waits_for_input_is_interrupted(topic: str, bootstrap: str) -> None:
     """Records that were typed are sent at once; Ctrl-C at the prompt ends it and loses none of them."""
     with start(bootstrap, "produce", topic, "-o", "name") as process:

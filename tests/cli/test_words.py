@@ -40,6 +40,9 @@ NOW_MS = 1_700_000_000_000
         ("@2023-11-14T22:13:20Z", Where(TIME, NOW_MS)),
         ("@2023-11-14T22:13:20", Where(TIME, NOW_MS)),
         ("@2023-11-15T00:13:20+02:00", Where(TIME, NOW_MS)),
+        ("@-2h:@-1h", Where(TIME, NOW_MS - 7_200_000, NOW_MS - 3_600_000)),
+        ("@2023-11-14T22:13:20Z:@2023-11-15T00:13:20+02:00", Where(TIME, NOW_MS, NOW_MS)),
+        ("@0:@1700000000000", Where(TIME, 0, NOW_MS)),
     ],
 )
 def test_where_to_begin(text: str, expected: Where) -> None:
@@ -48,7 +51,24 @@ def test_where_to_begin(text: str, expected: Where) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ":", "begin", "latest", "5:3", "@", "@yesterday", "@-1y", "--3", "1.5", "a:b", f"@{2**63}"]
+    "text",
+    [
+        "",
+        ":",
+        "begin",
+        "latest",
+        "5:3",
+        "@",
+        "@yesterday",
+        "@-1y",
+        "--3",
+        "1.5",
+        "a:b",
+        f"@{2**63}",
+        "@-1h:@-2h",
+        "@-1h:@",
+        "@-1h:5",
+    ],
 )
 def test_where_nobody_can_begin(text: str) -> None:
     """What is no offset is refused with a sentence that says how to write one."""

@@ -39,7 +39,7 @@ def test_addresses_as_people_write_them(text: str, expected: Address) -> None:
     assert parse_address(str(expected)) == expected
 
 
-@pytest.mark.parametrize("text", ["", ":9092", "h:0", "h:65536", "h:x", "h:-1", "[]:1"])
+@pytest.mark.parametrize("text", ["", ":9092", "h:0", "h:65536", "h:x", "h:-1", "[]:1", "kafka://h:9092"])
 def test_wrong_addresses_are_refused_with_a_sentence(text: str) -> None:
     """A host that is empty or a port that can't be is a ValueError that shows how to write it."""
     with pytest.raises(ValueError, match="9092"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from logd.cluster.image import Image, PartitionState, Topic
 from logd.config import Settings
 from logd.config.topics import topic_defaults
 from logd.errors import ErrorCode, Refused, StorageFailed
+from logd.log.disk import RealDisk
 from logd.log.log import Log
 from logd.partitions.flusher import Flusher
-from logd.partitions.table import PartitionTable
+from logd.partitions.table import PartitionTable, remove_directory
 from tests.log.batches import batch
 
 OLD, NEW = b"\1" * 16, b"\2" * 16
@@ -103,3 +105,23 @@ async def test_a_log_that_cannot_be_made_is_made_later(tmp_path: Path, monkeypat
     assert told == ["opened"]
     assert partitions.find("t", 0).append(batch()).base_offset == 0
     partitions.find("t", 0).log.close(clean=False)
+
+
+@pytest.mark.trio
+async def test_many_topics_are_removed_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads share the files of topics that are deleted in one request, so that five thousand take seconds."""
+    monkeypatch.setattr("logd.partitions.table.DISCARDED_AT_ONCE", 2)
+    together = threading.Barrier(2)
+
+    def remove(disk: RealDisk, path: str) -> None:
+        if Path(path).name.startswith(("t0-", "t2-")):  # the first that each thread has
+            together.wait(30)
+        remove_directory(disk, path)
+
+    monkeypatch.setattr("logd.partitions.table.remove_directory", remove)
+    state = PartitionState(0, 0, 0, (0,), (0,))
+    topics = {f"t{number}": Topic(f"t{number}", bytes([number + 1]) * 16, (state,)) for number in range(4)}
+    partitions = table(tmp_path)
+    await partitions.open_all(Image(topics=topics))
+    await partitions.follow(Image(topics=topics), Image())
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("t")]
