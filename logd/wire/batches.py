@@ -258,7 +258,7 @@ def build_keyed_batch(
 ) -> bytearray:
     """A batch of (key, value) pairs, at least one, that all have the same timestamp and no headers.
 
-    What :func:`build_batch` makes of such records, in a third of the time: coordinators write nothing else.
+    What :func:`build_batch` makes of such records, without an object for each: coordinators write nothing else.
     """
     pieces: list[Buffer] = []
     for delta, (key, value) in enumerate(records):

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from logd.wire.batches import Record, build_batch
 from logd.wire.schemas.run_job import RunJobRequest
-from tools.faults.calls import came, cleared
+from tools.faults.calls import came, check_log, cleared
 from tools.faults.conversation import DUPLICATE, OK, STORAGE, Gone, Talk, Told, produce
 from tools.faults.history import COMMITTED, Acknowledged, Anomaly, Ended, Event
 from tools.faults.peer import Peer, now_ms
@@ -272,9 +272,7 @@ def one_fault(
         return False
     report.faults += 1
     report.count(site.call)
-    said = data.with_name("data.log").read_text(errors="replace")
-    if "Traceback" in said:
-        report.wrong("traceback", f"{where}: {said[-1500:]}")
+    check_log(data, where, report)
     recover(data, topics, chance, where, report)
     return True
 
