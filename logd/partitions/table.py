@@ -53,9 +53,10 @@ SETTLE_S = 2.0
 """How long a start waits for the flush of what recovery found."""
 
 THREADS_MAX = 16
+"""Logs that are made or closed side by side."""
+
 DISCARDED_AT_ONCE = 32
 """Deleted partitions whose files one thread removes before it is another's turn."""
-"""Logs that are made or closed side by side."""
 
 T = TypeVar("T")
 ConfigOf = Callable[[str], "TopicConfig"]
