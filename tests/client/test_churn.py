@@ -35,8 +35,8 @@ class Churn:
     async def run(self) -> None:
         """Produce while members come and go; return when the last one has read what was missing."""
         async with trio.open_nursery() as nursery:
-            over = trio.Event()
-            nursery.start_soon(self._produce, over)
+            over, all_sent = trio.Event(), trio.Event()
+            nursery.start_soon(self._produce, over, all_sent)
             alive: list[trio.CancelScope] = []
             for _ in range(CHANGES):
                 if len(alive) < 2 or (len(alive) < MEMBERS_MAX and self._random.random() < 0.5):
@@ -45,17 +45,20 @@ class Churn:
                     alive.pop(self._random.randrange(len(alive))).cancel()
                 await trio.sleep(self._random.uniform(0, 0.05))
             over.set()
-            while not over.is_set() or len(self.seen) < self.sent:
+            while not all_sent.is_set() or len(self.seen) < self.sent:
                 await self._more.wait()
                 self._more = trio.Event()
             nursery.cancel_scope.cancel()
 
-    async def _produce(self, over: trio.Event) -> None:
+    async def _produce(self, over: trio.Event, all_sent: trio.Event) -> None:
+        """The last record may be read before its answer is here: only `all_sent` says that `sent` is final."""
         async with Producer(self._bootstrap) as producer:
             while not over.is_set():
                 await producer.publish(self._topic, b"%d" % self.sent, partition=self.sent % PARTITIONS)
                 self.sent += 1
                 self._more.set()
+        all_sent.set()
+        self._more.set()
 
     async def _member(self, task_status: trio.TaskStatus[trio.CancelScope]) -> None:
         settings = GroupSettings(
