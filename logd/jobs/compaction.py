@@ -257,8 +257,14 @@ def compact(
     assert surveyed is not None
     done: list[Rewritten] = []
     config = log.config
-    segments = [one for one in _sealed(log) if one.base_offset < surveyed.end_offset]
-    for group in groups(segments, config.segment_bytes, config.segment_index_bytes, config.index_interval_bytes):
+    end = surveyed.end_offset
+    # No name for the segments themselves: one that is replaced takes up room until nobody knows it any more.
+    for group in groups(
+        [one for one in _sealed(log) if one.base_offset < end],
+        config.segment_bytes,
+        config.segment_index_bytes,
+        config.index_interval_bytes,
+    ):
         if stop is not None and stop():
             return
         question = _Question(worker, Group(group))
@@ -275,10 +281,11 @@ def compact(
         if _usable(log) and log.swap_segments(swap):
             done.append(result)
             yield swap.finish
+            swap.old.clear()
         else:
             yield swap.abandon
             return
-    yield log.remember_cleaned(max(surveyed.end_offset, log.start_offset))
+    yield log.remember_cleaned(max(end, log.start_offset))
     yield _Question(worker, Finish()).put
     _tell(log, dirt, surveyed, done)
 

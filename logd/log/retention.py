@@ -36,6 +36,7 @@ class Removal:
         :raises StorageFailed: some are left; after the next start they are released again.
         """
         for segment in self.segments:
+            segment.forget()
             for path in reversed(segment.paths()):
                 self._disk.remove(path)
 

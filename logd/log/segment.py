@@ -8,6 +8,7 @@ never reads the mapped bytes: headers are read with ``pread``.
 
 from __future__ import annotations
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from struct import Struct
@@ -514,6 +515,14 @@ class Segment:
         self._file = None
         self._mapping = None
         self._mapped_bytes = 0
+
+    def forget(self) -> None:
+        """Let the files be removed without anybody having to wait but this thread; promises nothing."""
+        mapping = self._mapping
+        if mapping is None and self._released_mapping is not None:
+            mapping = self._released_mapping[0]()
+        with contextlib.suppress(StorageFailed):
+            self._disk.forget(self.file, self.size, mapping)
 
     def release(self) -> None:
         """Close, unmap and forget what can be read again, unless the segment is still to be written."""

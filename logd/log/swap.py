@@ -163,7 +163,7 @@ class Swap:
         try:
             self._disk.sync_directory(self._path)
             for segment in self.old:
-                self._disk.forget(segment.file, segment.size)
+                segment.forget()
                 if segment.base_offset != self.exchange.base_offset:
                     _remove(self._disk, self._path, segment.base_offset)
             self.new.write_aborted(self.new.aborted)

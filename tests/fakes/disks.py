@@ -113,7 +113,7 @@ class MemoryDisk:
         assert isinstance(file, MemoryFile)
         file.pending.clear()
 
-    def forget(self, file: File, size: int) -> None:
+    def forget(self, file: File, size: int, mapping: Mapping | None = None) -> None:
         """Memory forgets nothing."""
 
     def map(self, file: File, size: int) -> Mapping:
