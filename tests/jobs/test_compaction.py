@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+
 import msgspec
 import pytest
 
 from logd.config import Settings, TopicConfig
 from logd.jobs.compaction import Compaction, Rules, assess, compact, due, groups, rules_of, timestamps
 from logd.log.log import Log, LogConfig
+from logd.log.segment import RETIRED_SUFFIX, Segment
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, checkpoint
 from tests.log.compacting import RULES, Direct, Held, clean, pairs_of, put, roll
@@ -151,3 +154,25 @@ def test_stopped(log: Log, disk: MemoryDisk) -> None:
     clean(log, disk)
     assert [one[2] for one in pairs_of(log)] == ["5"]
     assert log.cleaned_offset == 6
+
+
+def test_what_is_replaced_is_let_go_of(log: Log, disk: MemoryDisk) -> None:
+    """Nobody knows a replaced segment when its swap is done: until then it takes up room, however long the run is."""
+    for number in range(6):
+        put(log, ("same", str(number)))
+        roll(log)
+    log.config = msgspec.structs.replace(log.config, segment_bytes=1)
+    gc.collect()
+    before = _replaced()
+    held = Held(log)
+    known = []
+    for work in compact(held, RULES, assess(held, RULES, 0), 0, Direct(disk)):
+        work()
+        known.append(_replaced() - before)
+    assert len(pairs_of(log)) == 1
+    assert max(known) == 1
+    assert known[-1] == 0
+
+
+def _replaced() -> int:
+    return sum(isinstance(one, Segment) and one.path.endswith(RETIRED_SUFFIX) for one in gc.get_objects())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,3 +169,44 @@ def test_forgets_what_is_cached(tmp_path: Path) -> None:
     if disk.map(file, len(content)).resident(0, len(content)):
         pytest.skip("a file system in memory has nothing to let go")
     assert disk.read(file, len(content), 0) == content
+
+
+def test_closing_a_removed_file_is_left_to_another_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last user of a removed file, and of a map of it, lets go of it without its blocks being freed meanwhile."""
+    began: list[tuple[float, object, tuple[int]]] = []
+
+    class Timer(threading.Thread):
+        def __init__(self, seconds: float, close: object, arguments: tuple[int]) -> None:
+            super().__init__(target=close, args=arguments)
+            began.append((seconds, close, arguments))
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    disk, path = RealDisk(), str(tmp_path / "f")
+    file = disk.open(path, create=True)
+    disk.write(file, bytes(FORGET_BYTES + 1), 0)
+    mapping = disk.map(file, FORGET_BYTES)
+    number = os.fstat(file.fd).st_ino
+    disk.forget(file, FORGET_BYTES + 1, mapping)
+    disk.remove(path)
+    del file
+    assert not began
+    view = mapping.view[10:20]
+    del mapping
+    assert not began, "somebody may still read from the map"
+    assert bytes(view) == bytes(10)
+    before = _open_inodes().count(number)
+    del view
+    assert len(began) == 1
+    assert began[0][0] > 0
+    for thread in threading.enumerate():
+        if isinstance(thread, Timer):
+            thread.join()
+    assert (before, _open_inodes().count(number)) == (2, 0)  # ours, and that of the map
+
+
+def _open_inodes() -> list[int]:
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.stat(f"/proc/self/fd/{name}").st_ino)
+    return found
