@@ -259,6 +259,6 @@ class ClassicMember(Member):
 
     async def _count(self, topics: list[str]) -> dict[str, int]:
         """The number of partitions by topic; 0 for one that is not there."""
-        metadata = await self._router.refresh(topics)
+        metadata = await self._router.retry(lambda: self._router.refresh(topics))
         found = {topic: metadata.topics.get(topic) for topic in topics}
         return {topic: len(info.partitions) if info is not None else 0 for topic, info in found.items()}

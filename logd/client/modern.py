@@ -207,15 +207,18 @@ class ModernMember(Member):
     async def _partitions(self, target: Assignment) -> set[TopicPartition]:
         """The partitions of an assignment by name; a topic whose id nobody knows is gone."""
         ids = [topic.topic_id for topic in target.topic_partitions]
-        names = await self._router.topic_names(ids)
+        names = await self._names(ids)
         for tries in range(TRIES_FOR_NAMES):
             if len(names) == len(set(ids)):
                 break
             await trio.sleep(self._router.backoff_s(tries))
-            names = await self._router.topic_names(ids)
+            names = await self._names(ids)
         return {
             TopicPartition(names[topic.topic_id], index)
             for topic in target.topic_partitions
             if topic.topic_id in names
             for index in topic.partitions
         }
+
+    async def _names(self, ids: list[bytes]) -> dict[bytes, str]:
+        return await self._router.retry(lambda: self._router.topic_names(ids))

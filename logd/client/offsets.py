@@ -52,7 +52,7 @@ async def list_offsets(
         for node, partitions in (await router.by_leader(missing)).items():
             await _ask_leader(router, node, {at: wanted[at] for at in partitions}, committed_only, found)
 
-    await router.refresh(sorted(topics))
+    await router.retry(lambda: router.refresh(sorted(topics)))
     await router.retry(attempt, topics=topics, timeout_ms=router.settings.unknown_topic_timeout_ms)
     return {at: found[at] for at in wanted}
 

@@ -136,7 +136,7 @@ class Transactions:
         self._must_begin_anew = self._has_gaps = self._is_forgotten = False
 
     async def _choose_version(self) -> None:
-        connection = await self._router.connection()
+        connection = await self._router.retry(self._router.connection)
         level = connection.finalized.get(FEATURE, (0, 0))[1]
         offered = connection.versions.get(END_TXN.key, (0, 0))[1]
         self.is_implicit = level >= IMPLICIT_LEVEL and offered > END_HIGHEST_BEFORE

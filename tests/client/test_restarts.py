@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -18,8 +21,10 @@ from logd.client import (
     ProducerSettings,
     TopicPartition,
 )
+from logd.client.calls import METADATA
 from logd.client.offsets import LATEST
 from logd.testing import Broker
+from tests.client.proxy import behind_proxy
 from tests.client.test_producer import everything, new_topic
 
 COUNT = 200
@@ -131,3 +136,43 @@ async def process(bootstrap: str, source: str, target: str, end: int) -> int:
                     await consumer.seek(at, record.offset + 1)
                 await txn.commit_offsets(consumer)
         return end
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("kind", ["classic", "consumer", "pattern"])
+async def test_a_member_outlives_any_lost_metadata(bootstrap: str, unique: Callable[[str], str], kind: str) -> None:
+    """Whichever answer about the cluster is the one that is lost, a member finds its place in the group and reads."""
+    topic = await new_topic(bootstrap, unique("lost"))
+    async with Producer(bootstrap) as producer:
+        await producer.publish(topic, b"found")
+    settings = GroupSettings(protocol="classic" if kind == "classic" else "consumer", heartbeat_ms=50)
+    for lost in itertools.count():
+        async with behind_proxy(bootstrap, lost.__eq__, METADATA.key) as router:
+            names: dict[str, Any] = {"pattern": f"{topic}.*"} if kind == "pattern" else {"topics": topic}
+            async with Consumer(router, group=unique("g"), membership=settings, **names) as consumer:
+                assert (await anext(consumer)).value == b"found"
+            if not router.proxy.lost:
+                break
+    assert lost > 1, "no answer was lost while it was a member"
+
+
+@pytest.mark.trio
+async def test_a_transaction_begins_when_the_server_is_back(logd_broker: Broker) -> None:
+    """After a transaction that the server did not outlive, the next one waits for it."""
+    topic = await new_topic(logd_broker.bootstrap, "back")
+    settings = ProducerSettings(transactional_id="back", abort_timeout_ms=100)
+    async with Producer(logd_broker.bootstrap, settings) as producer, trio.open_nursery() as nursery:
+        with suppress(ZeroDivisionError):
+            async with producer.transaction() as one:
+                await one.publish(topic, b"lost")
+                await trio.to_thread.run_sync(lambda: logd_broker.stop(kill=True))
+                raise ZeroDivisionError
+        nursery.start_soon(trio.to_thread.run_sync, logd_broker.start)
+        async with producer.transaction() as one:
+            await one.publish(topic, b"kept")
+    settings_of_reader = ConsumerSettings(committed_only=True)
+    at = TopicPartition(topic, 0)
+    async with Admin(logd_broker.bootstrap) as admin:
+        ends = {at: (await admin.offsets({at: LATEST}, committed_only=True))[at].offset}
+    async with Consumer(logd_broker.bootstrap, positions={at: 0}, ends=ends, settings=settings_of_reader) as consumer:
+        assert [record.value async for record in consumer] == [b"kept"]
