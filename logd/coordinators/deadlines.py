@@ -2,6 +2,8 @@
 
 Built for deadlines that are nearly always moved further away before they come: a heartbeat re-arms its member's
 session with one dictionary store. The heap keeps the older, earlier entry, and notices the move when that comes up.
+Entries of deadlines that were taken back stay a while too, but never many more than there are deadlines: a thousand
+transactions a second, each a quarter of an hour away from its timeout, would fill the memory.
 Times are milliseconds of any clock that never goes back; the caller passes them in.
 """
 
@@ -10,6 +12,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Hashable
 from itertools import count
+
+STALE_MIN = 64
+"""So many entries without a deadline are never worth a look at the heap."""
 
 
 class _Deadline:
@@ -48,14 +53,16 @@ class Deadlines:
         self._push(key, held)
 
     def disarm(self, key: Hashable) -> None:
-        """Forget `key`; its heap entry goes when it comes up."""
+        """Forget `key`; its heap entry goes when it comes up, or when there are too many of its kind."""
         self._by_key.pop(key, None)
+        self._sweep()
 
     def disarm_all(self, belongs: object) -> None:
         """Forget every key that is a tuple beginning with `belongs`."""
         gone = [key for key in self._by_key if isinstance(key, tuple) and key[0] == belongs]
         for key in gone:
             del self._by_key[key]
+        self._sweep()
 
     def next_ms(self) -> float | None:
         """When to look again: never later than the earliest deadline, sometimes earlier; None when there is none."""
@@ -77,5 +84,16 @@ class Deadlines:
             self._push(key, held)
         return None
 
+    def _sweep(self) -> None:
+        """When more than half of the heap is of no use, make it anew, with one entry for each deadline."""
+        if len(self._heap) <= 2 * len(self._by_key) + STALE_MIN:
+            return
+        self._heap.clear()
+        for key, held in self._by_key.items():
+            held.queued_ms = held.at_ms
+            self._heap.append((held.queued_ms, next(self._ticket), key, held))
+        heapq.heapify(self._heap)
+
     def _push(self, key: Hashable, held: _Deadline) -> None:
         heapq.heappush(self._heap, (held.queued_ms, next(self._ticket), key, held))
+        self._sweep()

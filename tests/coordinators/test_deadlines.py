@@ -8,7 +8,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from logd.coordinators.deadlines import Deadlines
+from logd.coordinators.deadlines import STALE_MIN, Deadlines
 from logd.coordinators.timer import Timer
 
 
@@ -59,6 +59,27 @@ def test_moving_later_leaves_the_heap_alone() -> None:
     for at_ms in range(1000):
         table.arm("session", at_ms, None)
     assert len(table._heap) == 1
+
+
+def test_what_was_taken_back_is_forgotten() -> None:
+    """Deadlines far away that are set and taken back, as with every transaction, do not pile up."""
+    table = Deadlines()
+    for at_ms in range(100):
+        table.arm(("session", at_ms), 1_000_000 + at_ms, at_ms)
+    for round_ in range(10_000):
+        table.arm("transaction", 900_000 + round_, None)
+        table.disarm("transaction")
+    assert len(table._heap) <= 2 * len(table) + STALE_MIN
+    assert fired(table, 2_000_000) == list(range(100))
+
+
+def test_moving_earlier_again_and_again_is_forgotten() -> None:
+    """So with one that comes nearer each time."""
+    table = Deadlines()
+    for at_ms in range(10_000, 0, -1):
+        table.arm("k", at_ms, at_ms)
+    assert len(table._heap) <= 2 * len(table) + STALE_MIN
+    assert fired(table, 10_000) == [1]
 
 
 def test_owners_are_separate() -> None:
