@@ -72,18 +72,25 @@ class SweepElapsed(msgspec.Struct, frozen=True):
 
 
 class TopicsDeleted(msgspec.Struct, frozen=True):
-    """These topics are gone, and the offsets committed for them with them."""
+    """These topics are gone, and the offsets committed for them with them.
+
+    :param up_to: of the rest of a deletion that is too large for one batch: what the shard's log has got after this
+        offset is of a topic that was made again; -1 at first.
+    """
 
     names: frozenset[str]
+    up_to: int = -1
 
 
 class TopicsFound(msgspec.Struct, frozen=True):
     """What topics there are, told once after loading: a deletion may have been missed while nobody led the shard.
 
     :param ids: topic name -> topic id (16 bytes).
+    :param up_to: as in :class:`TopicsDeleted`.
     """
 
     ids: Mapping[str, bytes]
+    up_to: int = -1
 
 
 class OffsetsAsked(msgspec.Struct, frozen=True):

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from logd.coordinators import joining, listing, membership, rebalance
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply
 from logd.coordinators.events import (
@@ -28,7 +30,7 @@ from logd.coordinators.events import (
 )
 from logd.coordinators.expiry import sweep
 from logd.coordinators.group import Group, Phase
-from logd.coordinators.offsets import Offsets, Producer
+from logd.coordinators.offsets import Committed, Offsets, Producer
 from logd.coordinators.rebalance import GroupLimits
 from logd.coordinators.records import GROUP_METADATA_VALUE_VERSION
 from logd.errors import ErrorCode, Refused
@@ -315,22 +317,27 @@ class GroupMachine:
         yield Arm(SWEEP_KEY, self.limits.sweep_every_ms if found.whole else SOON_MS, event)
 
     def _drop_topics(self, event: TopicsDeleted, now_ms: int) -> Iterator[Effect]:
-        yield from self._drop_some(event, self.offsets.delete_where(lambda topic, held: topic in event.names))
+        yield from self._drop_some(event, lambda topic, held: topic in event.names)
 
     def _compare_topics(self, event: TopicsFound, now_ms: int) -> Iterator[Effect]:
         def gone(topic: str, topic_id: bytes) -> bool:
             found = event.ids.get(topic)
             return found is None or topic_id not in (ZERO_UUID, found)
 
-        yield from self._drop_some(event, self.offsets.delete_where(lambda topic, held: gone(topic, held.topic_id)))
+        yield from self._drop_some(event, lambda topic, held: gone(topic, held.topic_id))
 
-    def _drop_some(self, event: TopicsDeleted | TopicsFound, tombstones: Iterator[Record]) -> Iterator[Effect]:
+    def _drop_some(
+        self, event: TopicsDeleted | TopicsFound, gone: Callable[[str, Committed], bool]
+    ) -> Iterator[Effect]:
+        up_to = self.offsets.newest if event.up_to < 0 else event.up_to
+        tombstones = self.offsets.delete_where(lambda topic, held: held.written_at <= up_to and gone(topic, held))
         records = tuple(record for record, _ in zip(tombstones, range(self.limits.sweep_records_max), strict=False))
         if not records:
             return
         yield Append(records)
         if len(records) == self.limits.sweep_records_max:
-            yield Arm(("topics", id(event)), SOON_MS, event)
+            rest = msgspec.structs.replace(event, up_to=up_to)
+            yield Arm(("topics", id(rest)), SOON_MS, rest)
 
 
 def _retold(record: Record) -> str | None:

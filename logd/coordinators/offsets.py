@@ -70,7 +70,7 @@ Topics = dict[str, dict[int, Committed]]
 
 
 class Offsets:
-    """group -> topic -> partition -> :class:`Committed`.
+    """group -> topic -> partition -> :class:`Committed`. `newest` is where the last record of any stands in the log.
 
     `repeated` is soft: what has been seen of commits that moved nothing, for those who ask why.
     """
@@ -79,6 +79,7 @@ class Offsets:
         self.groups: dict[str, Topics] = {}
         self.open: dict[int, dict[str, Topics]] = {}
         self.repeated: dict[tuple[str, str, int], Repeated] = {}
+        self.newest = -1
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Offsets) and (self.groups, self.open) == (other.groups, other.open)
@@ -91,6 +92,7 @@ class Offsets:
         self, offset: int, producer: Producer | None, key: OffsetCommitKey, value: OffsetCommitValue | None
     ) -> None:
         """Take in one record; with a producer it counts only when its transaction commits."""
+        self.newest = offset
         place = key.group, key.topic, key.partition
         self._note(place, value, producer)
         if value is None:

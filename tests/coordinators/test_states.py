@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from logd.coordinators.events import TopicsDeleted, TopicsFound
+from logd.coordinators.rebalance import GroupLimits
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.delete_groups import DeleteGroupsRequest, DeleteGroupsResponse
 from logd.wire.schemas.leave_group import LeaveGroupResponse
@@ -235,3 +237,16 @@ def test_as_many_votes_go_the_same_way(protocols: tuple[str, str]) -> None:
         shard.advance(0)
         chosen.add(shard.machine.groups["g"].protocol)
     assert len(chosen) == 1
+
+
+@pytest.mark.parametrize("found", [False, True])
+def test_a_topic_that_is_made_again_keeps_its_offsets(found: bool) -> None:
+    """A deletion that takes several batches takes nothing that was committed after it; nor do those missed before a
+    start."""
+    shard = Shard(GroupLimits(sweep_records_max=2))
+    shard.commit("old", "", -1, {("t", index): 100 + index for index in range(5)})
+    shard.step(TopicsFound({}) if found else TopicsDeleted(frozenset({"t"})))
+    shard.commit("new", "", -1, {("t", 0): 1, ("t", 4): 5})
+    shard.advance(1_000)
+    held = shard.machine.offsets.groups["g"]["t"]
+    assert {index: committed.offset for index, committed in held.items()} == {0: 1, 4: 5}
