@@ -13,6 +13,7 @@ from operator import attrgetter
 import trio
 
 from logd.apis.registry import Call, api
+from logd.apis.turns import breathe
 from logd.cluster.controller import check_topic_name
 from logd.errors import ErrorCode, Refused
 from logd.partitions.homes import Home
@@ -110,12 +111,15 @@ def _size(partition: Partition) -> DescribeLogDirsPartition:
 
 
 @api(61)
-def describe_producers(call: Call, request: DescribeProducersRequest) -> DescribeProducersResponse:
+async def describe_producers(call: Call, request: DescribeProducersRequest) -> DescribeProducersResponse:
     """Version 0 (KIP-664): the producers that a partition remembers, and where their open transactions begin."""
     topics = []
+    done = 0
     for topic in request.topics:
         rows = []
         for index in topic.partition_indexes:
+            await breathe(done)
+            done += 1
             try:
                 check_topic_name(topic.name)
                 partition = call.services.partitions.find(topic.name, index)

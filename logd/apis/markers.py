@@ -6,6 +6,7 @@ Markers go through the one writer of the node, so that the groups hear of theirs
 from __future__ import annotations
 
 from logd.apis.registry import Call, api
+from logd.apis.turns import breathe
 from logd.coordinators.markers import Marker
 from logd.errors import ErrorCode
 from logd.wire.schemas.write_txn_markers import (
@@ -28,7 +29,8 @@ NOT_READY = frozenset(
 async def write_txn_markers(call: Call, request: WriteTxnMarkersRequest) -> WriteTxnMarkersResponse:
     """Versions 1-2 (KIP-98, KIP-890): an error for each partition; markers of one producer are told together."""
     results: dict[int, dict[tuple[str, int], ErrorCode]] = {}
-    for asked in request.markers:
+    for number, asked in enumerate(request.markers):
+        await breathe(number)
         marker = Marker(
             asked.producer_id,
             asked.producer_epoch,

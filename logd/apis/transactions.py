@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from logd.apis.registry import Call, api
+from logd.apis.turns import breathe
 from logd.coordinators.front import Waiter
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.add_offsets_to_txn import AddOffsetsToTxnRequest, AddOffsetsToTxnResponse
@@ -52,7 +53,10 @@ def known_to(version: int, code: ErrorCode) -> ErrorCode:
 async def add_partitions_to_txn(call: Call, request: AddPartitionsToTxnRequest) -> AddPartitionsToTxnResponse:
     """Versions 0-5: one transaction of a client before 4, any number from a broker since. All of one, or none."""
     if call.version >= BATCHED_VERSION:
-        results = [await _added(call, transaction) for transaction in request.transactions]
+        results = []
+        for number, transaction in enumerate(request.transactions):
+            results.append(await _added(call, transaction))
+            await breathe(number)
         return AddPartitionsToTxnResponse(results_by_transaction=results)
     transaction = AddPartitionsToTxnTransaction(
         request.v3_and_below_transactional_id,
@@ -152,7 +156,8 @@ async def end_txn(call: Call, request: EndTxnRequest) -> EndTxnResponse:
 async def describe_transactions(call: Call, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse:
     """Version 0 (KIP-664): each id by itself."""
     rows: list[TransactionState] = []
-    for transactional_id in request.transactional_ids:
+    for number, transactional_id in enumerate(request.transactional_ids):
+        await breathe(number)
         try:
             if not transactional_id:
                 raise Refused(ErrorCode.INVALID_REQUEST, "The transactional id is empty.")

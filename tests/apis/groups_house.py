@@ -1,8 +1,8 @@
-"""A group coordinator behind its APIs, in memory: requests go in and answers come out as bytes, as at the door."""
+"""The coordinators behind their APIs, in memory: requests go in and answers come out as bytes, as at the door."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -18,6 +18,8 @@ from logd.cluster.store import MemoryStore
 from logd.config import Settings
 from logd.coordinators.front import GroupCoordinator
 from logd.coordinators.journal import MemoryJournal
+from logd.coordinators.transaction_front import TransactionCoordinator
+from logd.errors import ErrorCode, Refused
 from logd.wire.frames import decode_response, request_bytes
 from logd.wire.message import Message
 from logd.wire.schemas.join_group import JoinGroupRequest, JoinGroupRequestProtocol
@@ -32,8 +34,24 @@ class FixedClock:
         return 1_700_000_000_000
 
 
+class Nowhere:
+    """Hosts no partitions."""
+
+    def find(self, topic: str, index: int) -> object:
+        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {topic}-{index}")
+
+
+class Unmarked:
+    """Writes no markers: there are no partitions."""
+
+    async def write_all(
+        self, marker: object, partitions: Iterable[tuple[str, int]]
+    ) -> dict[tuple[str, int], ErrorCode]:
+        return dict.fromkeys(partitions, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+
+
 class House:
-    """The services that group handlers use, and a client of them."""
+    """The services that handlers of groups and transactions use, and a client of them."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -43,14 +61,22 @@ class House:
             clock=FixedClock(),
             journal_of=lambda index: self.journals.setdefault(index, MemoryJournal()),
         )
+        markers = Unmarked()
+        self.transactions = TransactionCoordinator(
+            cluster=cluster,
+            ids=cluster.next_producer_id,
+            clock=FixedClock(),
+            markers=markers,
+            journal_of=lambda index: MemoryJournal(),
+        )
         self.services = Services(
             clock=FixedClock(),
             cluster=cluster,
-            partitions=cast(Any, None),
+            partitions=cast(Any, Nowhere()),
             runs=cast(Any, None),
             groups=self.groups,
-            transactions=cast(Any, None),
-            markers=cast(Any, None),
+            transactions=self.transactions,
+            markers=cast(Any, markers),
             advertised=lambda connection, broker_id: ("reach.me", 9000 + broker_id),
         )
         self.connection = Connection(1, "10.0.0.7:5555", "127.0.0.1", 9092, "PLAINTEXT")
@@ -92,6 +118,7 @@ async def house(settings: Settings | None = None, *, topics: bool = True) -> Asy
     one = House(cluster)
     async with trio.open_nursery() as nursery:
         await nursery.start(one.groups.run)
+        await nursery.start(one.transactions.run)
         if topics:
             await cluster.create_topics([NewTopic("t", 2, 1), NewTopic("u", 2, 1)])
             await one.groups.ensure_topic()
