@@ -17,6 +17,9 @@ from logd.coordinators.deadlines import Deadlines
 
 logger = logging.getLogger("logd.groups")
 
+AT_ONCE = 50
+"""How many deadlines that have come are seen to before others have their turn: each may write to a log."""
+
 
 class Timer:
     """Deadlines of many owners. A key is unique within its owner."""
@@ -59,7 +62,10 @@ class Timer:
             await trio.lowlevel.checkpoint()
 
     def _fire(self, now_ms: float) -> None:
-        while (due := self._deadlines.pop(now_ms)) is not None:
+        for _ in range(AT_ONCE):
+            due = self._deadlines.pop(now_ms)
+            if due is None:
+                return
             fire = due[1]
             assert callable(fire)
             try:

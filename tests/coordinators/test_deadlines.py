@@ -130,6 +130,23 @@ async def test_a_deadline_that_fails_ends_nothing(autojump_clock: object, caplog
 
 
 @pytest.mark.trio
+async def test_many_that_come_at_once_take_turns(autojump_clock: object) -> None:
+    """A thousand sessions that end together, as after a start whose members are all gone, keep nobody else waiting."""
+    timer, come, turns = Timer(), [], 0
+    for number in range(1000):
+        timer.arm("one", number, 10, lambda number=number: come.append(number))  # type: ignore[misc]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(timer.run)
+        await trio.sleep(0.01)
+        while len(come) < 1000:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert come == list(range(1000))
+    assert turns >= 10
+
+
+@pytest.mark.trio
 async def test_a_deadline_comes_whatever_rounding_says(mock_clock: trio.testing.MockClock) -> None:
     """At the second of a deadline it is due, even where its milliseconds round to a moment later: no busy waiting."""
     now_s, after_ms = 5.187, 3000
