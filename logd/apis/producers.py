@@ -7,8 +7,11 @@ registry.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from logd.apis.registry import Call, api
 from logd.errors import ErrorCode, Refused
+from logd.wire.message import Message
 from logd.wire.schemas.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 
 INIT_PRODUCER_ID = 22
@@ -24,12 +27,12 @@ def _refused(request: InitProducerIdRequest, version: int, refused: Refused) -> 
 
 
 @api(INIT_PRODUCER_ID, refuse=_refused)
-async def init_producer_id(call: Call, request: InitProducerIdRequest) -> InitProducerIdResponse:
+def init_producer_id(call: Call, request: InitProducerIdRequest) -> Message | Awaitable[Message]:
     """Versions 0-5. The response has no room for a message. An open transaction is aborted, and then asked again."""
     if (request.producer_id == -1) != (request.producer_epoch == -1):
         raise Refused(ErrorCode.INVALID_REQUEST, "Give a producer id together with its epoch, or neither.")
     if request.transactional_id is None:
-        return InitProducerIdResponse(0, 0, await call.services.cluster.next_producer_id(), 0)
+        return _begin(call)
     if not request.transactional_id:
         raise Refused(ErrorCode.INVALID_REQUEST, "The transactional id is empty; give one, or null for none.")
     if request.enable2_pc:
@@ -44,6 +47,8 @@ async def init_producer_id(call: Call, request: InitProducerIdRequest) -> InitPr
             ErrorCode.INVALID_TRANSACTION_TIMEOUT,
             f"The transaction timeout of {request.transaction_timeout_ms} ms is not in 1-{limit_ms}.",
         )
-    answer = await call.services.transactions.ask_with_id(request.transactional_id, request, call.version)
-    assert isinstance(answer, InitProducerIdResponse)
-    return answer
+    return call.services.transactions.ask_with_id(request.transactional_id, request, call.version)
+
+
+async def _begin(call: Call) -> InitProducerIdResponse:
+    return InitProducerIdResponse(0, 0, await call.services.cluster.next_producer_id(), 0)

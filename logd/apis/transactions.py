@@ -8,12 +8,13 @@ the name that a version knows. Offsets of transactions are in :mod:`transaction_
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from logd.apis.registry import Call, api
 from logd.apis.turns import breathe
 from logd.coordinators.front import Waiter
 from logd.errors import ErrorCode, Refused
+from logd.wire.message import Message
 from logd.wire.schemas.add_offsets_to_txn import AddOffsetsToTxnRequest, AddOffsetsToTxnResponse
 from logd.wire.schemas.add_partitions_to_txn import (
     AddPartitionsToTxnPartitionResult,
@@ -140,13 +141,11 @@ def _not_ended(request: EndTxnRequest, version: int, refused: Refused) -> EndTxn
 
 
 @api(26, refuse=_not_ended)
-async def end_txn(call: Call, request: EndTxnRequest) -> EndTxnResponse:
+def end_txn(call: Call, request: EndTxnRequest) -> Message | Awaitable[Message]:
     """Versions 0-5; 5 answers with the producer id and epoch of the next transaction (KIP-890)."""
     if not request.transactional_id:
         raise Refused(ErrorCode.INVALID_REQUEST, "The transactional id is empty.")
-    answer = await call.services.transactions.ask_with_id(request.transactional_id, request, call.version)
-    assert isinstance(answer, EndTxnResponse)
-    return answer
+    return call.services.transactions.ask_with_id(request.transactional_id, request, call.version)
 
 
 # DescribeTransactions and ListTransactions

@@ -175,15 +175,29 @@ class TransactionCoordinator:
         shard.step(TransactionAsked(waiter, request, version, new_producer_id))
         return waiter
 
-    async def ask_with_id(self, transactional_id: str, request: Message, version: int) -> Message:
+    def ask_with_id(self, transactional_id: str, request: Message, version: int) -> Message | Awaitable[Message]:
         """The same for requests that may need a new producer id, which costs a write now and then.
 
-        While the transaction before is being ended it waits a little for that.
+        At once where nothing is to be waited for. While the transaction before is being ended it waits a little for
+        that.
 
         :raises Refused: as :meth:`ask`, and what the machine refuses.
         """
         ended = self._ending.get(transactional_id)
-        outcome = await self._outcome_with_id(transactional_id, request, version)
+        if self._needs_id(transactional_id, request, version):
+            return self._with_id_later(transactional_id, request, version, ended, None)
+        waiter = self.ask(transactional_id, request, version)
+        if waiter.message is None or (ended is not None and _is_busy(waiter.message)):
+            return self._with_id_later(transactional_id, request, version, ended, waiter)
+        return waiter.result()
+
+    async def _with_id_later(
+        self, transactional_id: str, request: Message, version: int, ended: trio.Event | None, asked: Waiter | None
+    ) -> Message:
+        if asked is None:
+            outcome = await self._outcome_with_id(transactional_id, request, version)
+        else:
+            outcome = await asked.outcome()
         limit = trio.current_time() + self._patience_s()
         while ended is not None and _is_busy(outcome) and await _passed(ended, limit):
             ended = self._ending.get(transactional_id)
@@ -192,12 +206,15 @@ class TransactionCoordinator:
             raise outcome
         return outcome
 
-    async def _outcome_with_id(self, transactional_id: str, request: Message, version: int) -> Message | Refused:
+    def _needs_id(self, transactional_id: str, request: Message, version: int) -> bool:
         from logd.coordinators.transactions import TransactionMachine
 
         machine = self._shards.find(transactional_id).machine
         assert isinstance(machine, TransactionMachine)
-        new_id = await self._next_id() if machine.needs_id(request, version) else -1
+        return machine.needs_id(request, version)
+
+    async def _outcome_with_id(self, transactional_id: str, request: Message, version: int) -> Message | Refused:
+        new_id = await self._next_id() if self._needs_id(transactional_id, request, version) else -1
         return await self.ask(transactional_id, request, version, new_id).outcome()
 
     def _patience_s(self) -> float:

@@ -88,8 +88,12 @@ class House:
     def shards(self) -> int:
         return len(self.cluster.image.topics[TOPIC].partitions)
 
+    async def ask(self, transactional_id: str, request: Message) -> Any:
+        asked = self.front.ask_with_id(transactional_id, request, 5)
+        return asked if isinstance(asked, Message) else await asked
+
     async def init(self) -> tuple[int, int]:
-        answer: Any = await self.front.ask_with_id(ID, InitProducerIdRequest(ID, 60_000), 5)
+        answer = await self.ask(ID, InitProducerIdRequest(ID, 60_000))
         return answer.producer_id, answer.producer_epoch
 
     async def add(self, producer: tuple[int, int], *places: tuple[str, int]) -> set[ErrorCode]:
@@ -97,7 +101,7 @@ class House:
         return set((codes if isinstance(codes, dict) else await codes).values())
 
     async def end(self, producer: tuple[int, int], commit: bool = True) -> tuple[int, int]:
-        answer: Any = await self.front.ask_with_id(ID, EndTxnRequest(ID, *producer, commit), 5)
+        answer = await self.ask(ID, EndTxnRequest(ID, *producer, commit))
         return answer.producer_id, answer.producer_epoch
 
     async def state(self) -> str:
@@ -195,7 +199,7 @@ async def test_a_no_that_waited_is_asked_again(autojump_clock: trio.testing.Mock
         told: list[Any] = []
 
         async def neighbour_begins() -> None:
-            told.append(await at.front.ask_with_id(neighbour, InitProducerIdRequest(neighbour, 60_000), 5))
+            told.append(await at.ask(neighbour, InitProducerIdRequest(neighbour, 60_000)))
 
         async def add() -> None:
             asked = at.front.add_partitions(
