@@ -26,6 +26,9 @@ from logd.wire.message import Message
 
 logger = logging.getLogger(__name__)
 
+RECORDS_AT_ONCE = 200
+"""How many records are replayed between two checkpoints of the loop while loading: a millisecond."""
+
 _AS_TOLD: dict[ErrorCode, ErrorCode] = {
     ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: ErrorCode.COORDINATOR_NOT_AVAILABLE,
     ErrorCode.NOT_ENOUGH_REPLICAS: ErrorCode.COORDINATOR_NOT_AVAILABLE,
@@ -244,8 +247,8 @@ class Runtime:
         loader = _Loader(self.machine, self._form)
         self._written = self._journal.end_offset
         async for batch in self._journal.read_all():
-            loader.take(batch)
-        loader.finish()
+            await loader.take(batch)
+        await loader.finish()
         self.serve()
 
     def serve(self) -> None:
@@ -279,21 +282,23 @@ class _Loader:
         self._form = form
         self._last: dict[bytes, tuple[int, bytes | None]] = {}
 
-    def take(self, batch: Batch) -> None:
+    async def take(self, batch: Batch) -> None:
         if batch.producer is None:
             for offset, (key, value) in zip(batch.offsets, batch.records, strict=True):
                 self._last.pop(key, None)
                 self._last[key] = (offset, value)
             return
-        self.finish()
+        await self.finish()
         if batch.committed is not None:
             self._machine.replay_marker(batch.producer, batch.committed)
             return
         for offset, (key, value) in zip(batch.offsets, batch.records, strict=True):
             self._replay(offset, batch.producer, key, value)
 
-    def finish(self) -> None:
-        for key, (offset, value) in self._last.items():
+    async def finish(self) -> None:
+        for number, (key, (offset, value)) in enumerate(self._last.items(), 1):
+            if number % RECORDS_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
             self._replay(offset, None, key, value)
         self._last = {}
 

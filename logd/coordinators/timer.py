@@ -17,8 +17,9 @@ from logd.coordinators.deadlines import Deadlines
 
 logger = logging.getLogger("logd.groups")
 
-AT_ONCE = 50
-"""How many deadlines that have come are seen to before others have their turn: each may write to a log."""
+AT_ONCE = 10
+"""How many deadlines that have come are seen to before others have their turn: each may write to a log, or look
+through all offsets of a shard."""
 
 
 class Timer:

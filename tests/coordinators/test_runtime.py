@@ -247,6 +247,26 @@ async def test_loading() -> None:
 
 
 @pytest.mark.trio
+async def test_loading_takes_turns() -> None:
+    """A log with many keys is replayed in portions: other connections are served meanwhile."""
+    turns, loaded = 0, False
+
+    async def other() -> None:
+        nonlocal turns
+        while not loaded:
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    keys = [(b"k%d" % number, b"") for number in range(5000)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        async with stage(MemoryJournal([Batch(range(5000), keys)])) as on:
+            loaded = True
+    assert len(on.book.notes) == 5000
+    assert turns >= 20
+
+
+@pytest.mark.trio
 async def test_loading_transactions() -> None:
     """Records of a transaction are replayed as such, and its end where it stands among them."""
     batches = [
