@@ -127,7 +127,12 @@ class Transactions:
         known: dict[int, Transaction] = {}
         for item in await self.list(producer_ids=sorted({one.producer_id for one in held})):
             known[item.producer_id] = await self.describe(item.transactional_id)
-        return [one for one in held if not _is_known(one, known.get(one.producer_id))]
+        unknown = [one for one in held if not _is_known(one, known.get(one.producer_id))]
+        if not unknown:
+            return []
+        # what ended between the two questions does not hang: it is not open any more
+        still = {_identity(one) for one in await self.open_in(dict.fromkeys(one.at for one in unknown))}
+        return [one for one in unknown if _identity(one) in still]
 
     async def abort(self, one: OpenTransaction) -> None:
         """Write the mark of an abort for a transaction that hangs. :raises Refused: the partition does not take it."""
@@ -147,6 +152,10 @@ class Transactions:
             for topic in item.topics:
                 for part in topic.partitions:
                     check(part.error_code, None, f"abort of the transaction of producer {one.producer_id} in {one.at}")
+
+
+def _identity(one: OpenTransaction) -> tuple[TopicPartition, int, int, int]:
+    return one.at, one.producer_id, one.producer_epoch, one.first_offset
 
 
 def _open(at: TopicPartition, one: describe_producers.ProducerState) -> OpenTransaction:

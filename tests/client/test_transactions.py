@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -232,3 +233,25 @@ async def test_what_is_wrong_is_said(bootstrap: str, unique: Unique) -> None:
             await anext(consumer)
             with pytest.raises(ValueError, match="auto_commit_ms=0"):
                 await txn.commit_offsets(consumer)
+
+
+@pytest.mark.trio
+async def test_what_ends_while_it_is_looked_at_does_not_hang(
+    bootstrap: str, unique: Unique, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction that a partition held open, and that was over when its coordinator was asked, is none to abort."""
+    topic = await new_topic(bootstrap, unique("busy"))
+    at = TopicPartition(topic, 0)
+    async with Admin(bootstrap) as admin, transactional(bootstrap, unique("id")) as producer, AsyncExitStack() as open_:
+        one = await open_.enter_async_context(producer.transaction())
+        await one.publish(topic, b"a")
+        ask = admin.transactions.list
+
+        async def end_first(**filters: Any) -> Any:
+            await open_.aclose()
+            while await admin.transactions.open_in([at]):
+                await trio.lowlevel.checkpoint()
+            return await ask(**filters)
+
+        monkeypatch.setattr(admin.transactions, "list", end_first)
+        assert await admin.transactions.hanging([at]) == []
