@@ -178,20 +178,21 @@ class ClassicMembers:
     # LeaveGroup
 
     def leave(self, group: ModernGroup, event: Asked, now_ms: int) -> Iterator[Effect]:
-        """Take classic members out, each with an answer of its own."""
+        """Take members out, each with an answer of its own: those of the consumer protocol too, as an administrator may
+        (``Admin.removeMembersFromConsumerGroup`` asks so of groups of both protocols)."""
         request = event.request
         assert isinstance(request, LeaveGroupRequest)
         answers: list[MemberResponse] = []
         gone: list[str] = []
         for identity in request.members:
-            code, member_id = ErrorCode.NONE, identity.member_id
+            code = ErrorCode.NONE
             try:
                 member_id = _leaver(group, identity)
                 if member_id not in gone:
                     gone.append(member_id)
             except Refused as refused:
                 code = refused.code
-            answers.append(MemberResponse(member_id, identity.group_instance_id, int(code)))
+            answers.append(MemberResponse(identity.member_id, identity.group_instance_id, int(code)))
         for member_id in gone:
             yield member_note(group, member_id, "member-left", "left")
         if gone:
@@ -285,7 +286,7 @@ def _leaver(group: ModernGroup, identity: MemberIdentity) -> str:
             )
         else:
             member_id = holder
-    _classic(group, member_id)
+    group.find(member_id)
     return member_id
 
 

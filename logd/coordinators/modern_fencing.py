@@ -119,12 +119,7 @@ def check_commit(group: ModernGroup, request: OffsetCommitRequest, version: int)
     if epoch == current.epoch:
         return
     if not 0 <= epoch < current.epoch or not _had_all(current, request, epoch):
-        if not classic:
-            raise _stale(epoch, current)
-        raise Refused(
-            ErrorCode.ILLEGAL_GENERATION,
-            f"generation {epoch} is not the member's epoch {current.epoch} in group {group.group_id!r}: join again",
-        )
+        raise _other_generation(group, epoch, current) if classic else _stale(epoch, current)
 
 
 def _had_all(current: Current, request: OffsetCommitRequest, epoch: int) -> bool:
@@ -164,14 +159,22 @@ def _since(current: Current, topic_id: bytes, index: int) -> int | None:
 def check_fetch(group: ModernGroup, request: OffsetFetchRequestGroup) -> None:
     """Whether this member may ask for offsets; without a member id and epoch anyone may.
 
-    :raises Refused: UNKNOWN_MEMBER_ID, STALE_MEMBER_EPOCH.
+    :raises Refused: UNKNOWN_MEMBER_ID, STALE_MEMBER_EPOCH, ILLEGAL_GENERATION (classic members).
     """
     if request.member_id is None and request.member_epoch < 0:
         return
-    group.find(request.member_id or "")
+    classic = group.find(request.member_id or "").classic is not None
     current = group.has(request.member_id or "")
     if request.member_epoch != current.epoch:
-        raise _stale(request.member_epoch, current)
+        epoch = request.member_epoch
+        raise _other_generation(group, epoch, current) if classic else _stale(epoch, current)
+
+
+def _other_generation(group: ModernGroup, epoch: int, current: Current) -> Refused:
+    return Refused(
+        ErrorCode.ILLEGAL_GENERATION,
+        f"generation {epoch} is not the member's epoch {current.epoch} in group {group.group_id!r}: join again",
+    )
 
 
 def _stale(epoch: int, current: Current) -> Refused:

@@ -14,6 +14,7 @@ from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.consumer_group_describe import ConsumerGroupDescribeRequest
 from logd.wire.schemas.delete_groups import DeleteGroupsRequest
 from logd.wire.schemas.describe_groups import DescribeGroupsRequest
+from logd.wire.schemas.leave_group import LeaveGroupRequest, MemberIdentity
 from logd.wire.schemas.list_groups import ListGroupsRequest
 from logd.wire.schemas.offset_commit import (
     OffsetCommitRequest,
@@ -391,3 +392,15 @@ def test_a_refused_write_changes_nothing() -> None:
     shard.failing = False
     assert group_of(shard) == before
     assert shard.code("m2", 0) is ErrorCode.NONE
+
+
+def test_an_administrator_takes_members_out() -> None:
+    """LeaveGroup takes members of this protocol out, by id or by instance, as it does those of the classic one."""
+    shard = ModernShard(t=4)
+    for member, instance in (("a", None), ("b", "i"), ("c", None)):
+        shard.beat(member, 0, instance_id=instance)
+    identities = [MemberIdentity("a"), MemberIdentity("", "i"), MemberIdentity("nobody")]
+    answer = shard.request(LeaveGroupRequest("g", members=identities), 5)
+    assert [row.error_code for row in answer.members] == [0, 0, ErrorCode.UNKNOWN_MEMBER_ID]
+    assert list(shard.machine.modern.groups["g"].members) == ["c"]
+    assert shard.code("a", 1) is ErrorCode.UNKNOWN_MEMBER_ID

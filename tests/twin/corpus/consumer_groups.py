@@ -268,3 +268,162 @@ def expressions(t: Tale) -> None:
     ready(t)
     for text in ("[", "(", "a)", "*a", "a**", "(a)\\1", "x(?=a)", "(?<!a)b", "a{1001}", "[z-a]", "[[:none:]]", "\\"):
         Member(t, "one").join(subscribed_topic_names=None, subscribed_topic_regex=text)
+
+
+@case("consumer-group-behind")
+def behind(t: Tale) -> None:
+    """A member that is still giving up for one target when the next ones come."""
+    topic = ready(t, 6)
+    one, two, three = (Member(t, f"m{number}") for number in (1, 2, 3))
+    one.join(server_assignor="range")
+    one.owns(topic, 0, 1, 2, 3, 4, 5)
+    two.join(server_assignor="range")
+    one.beat()
+    describe(t)
+    three.join(server_assignor="range")
+    one.owns(topic, 0, 1, 2)
+    describe(t)
+    one.beat()
+    two.beat()
+    one.owns(topic, 0, 1)
+    two.beat()
+    three.beat()
+    describe(t)
+    two.owns(topic, 2, 3)
+    three.owns(topic, 4, 5)
+    describe(t)
+    two.beat(-1)
+    one.owns(topic, 0, 1)
+    three.owns(topic, 4, 5)
+    three.owns(topic, 3, 4, 5)
+    one.beat(0, rebalance_timeout_ms=60000, subscribed_topic_names=[t.name("a")], topic_partitions=[])
+    describe(t)
+
+
+@case("consumer-group-odd-reports")
+def odd_reports(t: Tale) -> None:
+    """What a member says it has that nobody gave it, and wishes in every form."""
+    topic = ready(t)
+    known(t, "b")
+    one = Member(t, "one")
+    one.join()
+    stranger = uuid.UUID(int=7)
+    one.beat(topic_partitions=[{"topic_id": stranger, "partitions": [0]}])
+    one.beat(topic_partitions=[{"topic_id": topic, "partitions": [0, 0, 9, -1]}] * 2)
+    one.owns(topic, 0, 1, 2, 3)
+    one.beat(subscribed_topic_names=[t.name("a"), t.name("a"), t.name("b")])
+    one.beat(subscribed_topic_names=[])
+    describe(t)
+    one.owns(topic)
+    one.beat(topic_partitions=[], subscribed_topic_names=[t.name("b")], rebalance_timeout_ms=1000)
+    describe(t)
+    one.beat(rebalance_timeout_ms=0)
+    one.beat(server_assignor="")
+    one.beat(server_assignor="range", rack_id="r1")
+    describe(t)
+    one.join("a", rack_id="r2")
+    describe(t)
+
+
+@case("consumer-group-static-odd")
+def static_odd(t: Tale) -> None:
+    """Instances that leave for a while and come back in other ways, beside members without one."""
+    topic = ready(t)
+    one, two = Member(t, "one", instance="i"), Member(t, "two")
+    one.join(server_assignor="range")
+    two.join(server_assignor="range")
+    one.owns(topic, 0, 1)
+    two.owns(topic, 2, 3)
+    describe(t)
+    one.beat(-2)
+    two.beat()
+    one.beat(-2)
+    one.beat(one.epoch)
+    again = Member(t, "again", instance="i")
+    again.join("a", server_assignor="range")
+    again.beat(-2)
+    again.beat(-1)
+    describe(t)
+    two.beat()
+    two.owns(topic, 0, 1, 2, 3)
+    third = Member(t, "third", instance="i")
+    third.join("a")
+    third.beat(third.epoch, instance_id=None)
+    third.beat(third.epoch, instance_id="other")
+    two.beat(two.epoch, instance_id="i")
+    two.beat(-1, instance_id="i")
+    third.beat(-1, instance_id=None)
+    describe(t)
+
+
+@case("consumer-group-fetch-odd", versions=(9, 10))
+def fetch_odd(t: Tale, version: int) -> None:
+    """OffsetFetch by members and by what is none, of groups of every kind."""
+    topic = ready(t)
+    one = Member(t, "one")
+    one.join()
+
+    def fetch(group: str, member: str | None, epoch: int, *, every: bool = False) -> None:
+        named: Message = {"topic_id": topic} if version >= 10 else {"name": t.name("a")}
+        topics = None if every else [{**named, "partition_indexes": [0]}]
+        asked = {"group_id": t.name(group), "member_id": member, "member_epoch": epoch, "topics": topics}
+        t.ask("OffsetFetch", version, groups=[asked])
+
+    for member in (None, "", "one", "nobody"):
+        for epoch in (-2, -1, 0, one.epoch, one.epoch + 1):
+            fetch("g", member, epoch)
+    fetch("none", "one", 3)
+    fetch("none", "one", 3, every=True)
+    fetch("g", "nobody", 1, every=True)
+
+
+@case("consumer-group-old-commits")
+def old_commits(t: Tale) -> None:
+    """Commits of versions that know no member epochs."""
+    ready(t)
+    one = Member(t, "one")
+    one.join()
+    rows = [{"partition_index": 0, "committed_offset": 5, "committed_metadata": ""}]
+    topics = [{"name": t.name("a"), "partitions": rows}]
+    for version in (2, 5, 8, 9):
+        for member, epoch in (("one", one.epoch), ("one", 9), ("", -1), ("nobody", 1), ("one", -1)):
+            fields = {"group_id": t.name("g"), "member_id": member, "generation_id_or_member_epoch": epoch}
+            t.ask("OffsetCommit", version, topics=topics, **fields)
+
+
+@case("consumer-group-and-classic-requests")
+def classic_requests(t: Tale) -> None:
+    """What the APIs of the classic protocol say of a group of the other, and these of a classic one."""
+    ready(t)
+    one = Member(t, "one")
+    one.join()
+    for version in (0, 5, 6):
+        t.ask("DescribeGroups", version, groups=[t.name("g")])
+    group = {"group_id": t.name("g")}
+    t.ask("Heartbeat", 4, generation_id=one.epoch, member_id="one", **group)
+    t.ask("SyncGroup", 3, generation_id=one.epoch, member_id="one", assignments=[], **group)
+    t.ask("LeaveGroup", 2, member_id="one", **group)
+    t.ask("LeaveGroup", 4, members=[{"member_id": "one", "group_instance_id": None}], **group)
+    names = (("three", "i-3"), ("four", None), ("five", "i-5"), ("six", None))
+    others = [Member(t, name, instance=instance) for name, instance in names]
+    for each in others:
+        each.join()
+    rows = [("", "i-3"), ("", "i-9"), ("five", "i-3"), ("four", None), ("four", None), ("nobody", None), ("", None)]
+    asked = [{"member_id": name, "group_instance_id": instance} for name, instance in rows]
+    t.ask("LeaveGroup", 5, members=asked, **group)
+    describe(t, "g")
+    for each in others:
+        each.beat()
+    t.ask("OffsetDelete", 0, topics=[{"name": t.name("b"), "partitions": [{"partition_index": 0}]}], **group)
+    rows = [{"partition_index": 0, "committed_offset": 5, "committed_metadata": ""}]
+    simple = {"group_id": t.name("s"), "member_id": "", "generation_id_or_member_epoch": -1}
+    t.ask("OffsetCommit", 8, topics=[{"name": t.name("a"), "partitions": rows}], **simple)
+    two = Member(t, "two", group="s")
+    two.beat(3)
+    two.beat(-1)
+    describe(t, "s", "g")
+    two.join()
+    describe(t, "s")
+    t.ask("OffsetFetch", 8, groups=[{"group_id": t.name("s"), "topics": None}])
+    two.beat(-1)
+    t.ask("DescribeGroups", 6, groups=[t.name("s")])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import sleep
 from typing import Any
 
 from ..peer import Connection
 from ..specs import Message
-from ..tale import Tale, case
+from ..tale import POLL_PAUSE_S, Tale, case
 
 SUBSCRIPTION = b"\0\0" + b"\0\0\0\0" + b"\xff\xff\xff\xff"
 """A consumer's subscription to nothing. (Kafka 4.3.1 allocates what four bytes of rubbish in its place claim.)"""
@@ -96,6 +97,7 @@ class Member:
             fields = {"group_id": self.group, "generation_id": self.generation, "member_id": self.id}
             if self.t.quiet("Heartbeat", 3, on=self.on, **fields)["error_code"] == 27:
                 return
+            sleep(POLL_PAUSE_S)
         raise AssertionError("no rebalance")
 
 
@@ -606,3 +608,63 @@ def deleted_topic_offsets(t: Tale) -> None:
         if len(answer["topics"]) == 1:
             break
     t.note("left", answer)
+
+
+@case("rebalance-timeout", versions=(5, 9))
+def rebalance_timeout(t: Tale, version: int) -> None:
+    """Who does not join again in time is out, unless it is static; then who does not ask for its assignment."""
+    one, two = (member(t, version=version, rebalance_ms=700) for _ in range(2))
+    three = member(t, version=version, rebalance_ms=700, instance="i-3")
+    one.enter()
+    one.sync({one.id: b"all"})
+    two.join()
+    two.send_join()
+    one.await_rebalance()
+    one.join()
+    two.receive_join("two has joined")
+    one.sync({one.id: b"left", two.id: b"right"})
+    two.sync()
+    three.send_join()
+    one.await_rebalance()
+    one.join()
+    three.receive_join("three has joined, and two has not again")
+    two.beat()
+    three.on.send("SyncGroup", 3, **three.sync_fields(group_instance_id="i-3"))
+    one.sync({one.id: b"left", three.id: b"right"})
+    t.note("three's part", three.on.receive())
+    describe(t, one.group)
+    one.join(TWO)
+    describe(t, one.group)
+    one.sync({one.id: b"all", three.id: b"some"})
+    one.await_rebalance()
+    three.beat(group_instance_id="i-3")
+    describe(t, one.group)
+    one.join()
+    one.sync({one.id: b"all"})
+    describe(t, one.group)
+
+
+@case("static-members-parked", versions=(5, 9))
+def static_members_parked(t: Tale, version: int) -> None:
+    """An instance is taken over while the one who had it waits to join, or for its assignment."""
+    one = stable(t, version=version)
+    old, new, newest = (member(t, version=version, instance="i-1") for _ in range(3))
+    old.send_join()
+    one.await_rebalance()
+    new.send_join()
+    old.receive_join("the old one is fenced")
+    one.join()
+    new.receive_join("the new one has joined")
+    new.on.send("SyncGroup", 3, **new.sync_fields(group_instance_id="i-1"))
+    newest.send_join()
+    t.note("the new one's assignment", new.on.receive())
+    one.sync({one.id: b"x"})
+    one.beat()
+    one.join()
+    newest.receive_join("the newest has joined")
+    one.sync({one.id: b"left", newest.id: b"right"})
+    newest.sync(group_instance_id="i-1")
+    describe(t, one.group)
+    rows = [{"member_id": newest.id, "group_instance_id": None}, {"member_id": newest.id, "group_instance_id": "i-2"}]
+    one.leave(5, members=[*rows, {"member_id": one.id, "group_instance_id": "i-1"}])
+    describe(t, one.group)

@@ -10,6 +10,7 @@ from .consumer_groups import Member as Modern
 from .consumer_groups import describe, ready
 from .groups import Member as Classic
 from .groups import member
+from .transactions import NEW, OLD, Actor, committed
 
 OWN_NAMES = "a client's or an instance's name stands before the UUID here too; Kafka gives the bare UUID"
 
@@ -142,3 +143,54 @@ def static(t: Tale) -> None:
     back.join(wishes(t))
     back.sync()
     back.beat()
+
+
+@case("migrate-classic-offsets", versions=(9,), differs={"JoinGroup*.member_id": OWN_NAMES})
+def classic_offsets(t: Tale, version: int) -> None:
+    """A classic member of a modern group asks for offsets, and commits them, by its generation."""
+    ready(t)
+    one = Modern(t, "one")
+    one.join()
+    two = member(t)
+    two.enter(wishes(t))
+    two.sync()
+
+    def fetch(who: str | None, epoch: int) -> None:
+        topics = [{"name": t.name("a"), "partition_indexes": [0]}]
+        asked = {"group_id": two.group, "member_id": who, "member_epoch": epoch, "topics": topics}
+        t.ask("OffsetFetch", version, groups=[asked])
+
+    for who in (two.id, "one"):
+        for epoch in (two.generation, two.generation - 1, 99):
+            fetch(who, epoch)
+    for generation in (two.generation, two.generation - 1, 99, -1):
+        commit(t, two, generation, version)
+        commit(t, two, generation, 2)
+
+
+@case("txn-offsets-modern-members", versions=(3, 4, 5))
+def offsets_of_modern_members(t: Tale, version: int) -> None:
+    """The fences of a group of the consumer protocol."""
+    ready(t)
+    member = Modern(t, "one")
+    member.join()
+    one = Actor(t, t.name("x"), level=NEW if version >= 5 else OLD)
+    one.init()
+    if version < 5:
+        one.add_offsets(t.name("g"))
+    group, a = t.name("g"), t.name("a")
+    for who, epoch in (
+        ("one", member.epoch),
+        ("one", member.epoch + 1),
+        ("one", member.epoch - 1),
+        ("one", -1),
+        ("", -1),
+        ("", member.epoch),
+        ("nobody", member.epoch),
+    ):
+        for instance in (None, "i"):
+            fence = {"member_id": who, "generation_id": epoch, "group_instance_id": instance}
+            one.offsets(group, a, 5, version=version, **fence)
+    committed(t, group, stable=True)
+    one.end()
+    committed(t, group)
