@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from logd.errors import Corrupt
 from logd.log.admission import LogConfig
 from logd.log.disk import Disk
 from logd.log.segment import Segment
@@ -61,4 +62,8 @@ def expired(
 
 
 def _newest(segment: Segment) -> int:
-    return segment.max_timestamp if segment.max_timestamp >= 0 else segment.changed_ms
+    try:
+        newest_ms = segment.max_timestamp
+    except Corrupt:  # nobody can tell any more
+        newest_ms = -1
+    return newest_ms if newest_ms >= 0 else segment.changed_ms

@@ -83,6 +83,7 @@ class Segment:
         "changed_ms",
         "checksum",
         "created_ms",
+        "damage",
         "finished",
         "first_timestamp",
         "next_offset",
@@ -111,6 +112,7 @@ class Segment:
         self._sure: list[tuple[int, int]] = []  # where, below that, it was read and found well
         self.aborted = b""  # what its transaction index is to hold, once it is sealed
         self.checksum: int | None = None  # of the whole file, of a compacted segment until that was looked at
+        self.damage: Corrupt | None = None  # why no index can be made, so that nobody reads all of it to hear so again
         self.touched = False  # read since the last look for unused ones
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
@@ -198,9 +200,18 @@ class Segment:
 
     @property
     def index(self) -> Index:
-        """The index, read or rebuilt on first use."""
+        """The index, read or rebuilt on first use.
+
+        :raises Corrupt: it cannot be rebuilt; batches are damaged.
+        """
         if self._index is None:
-            self._index = self._load_index()
+            if self.damage is not None:
+                raise self.damage.with_traceback(None)
+            try:
+                self._index = self._load_index()
+            except Corrupt as corrupt:
+                self.damage = corrupt
+                raise
         return self._index
 
     @property
@@ -635,6 +646,7 @@ class Segment:
         self._max_is_claimed = False
         self._since_index_bytes = again._since_index_bytes
         self._index = index  # in one step: a worker thread may be here while the loop looks
+        self.damage = None
         return index
 
     def read_max_timestamp(self, time_index_bytes: int) -> None:

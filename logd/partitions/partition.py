@@ -190,7 +190,7 @@ class Partition:
                 origin=origin,
                 verified=verified,
             )
-        except StorageFailed as failure:
+        except (StorageFailed, Corrupt) as failure:
             raise self._append_failed(failure) from failure
         if not appended.duplicate:
             self._appended(appended, len(batches))
@@ -217,7 +217,7 @@ class Partition:
                 leader_epoch=self.leader_epoch,
                 now_ms=self._clock.now_ms(),
             )
-        except StorageFailed as failure:
+        except (StorageFailed, Corrupt) as failure:
             raise self._append_failed(failure) from failure
         self._appended(appended, MARKER_BYTES)
         return appended
@@ -231,7 +231,9 @@ class Partition:
             if self._flush_due(appended):
                 self.want_flush()
 
-    def _append_failed(self, failure: StorageFailed) -> Refused:
+    def _append_failed(self, failure: StorageFailed | Corrupt) -> Refused:
+        if isinstance(failure, Corrupt):  # of the segment that would be written to
+            return self.unreadable(failure)
         if self.log.failure is not None:
             return self.fail(failure)
         return Refused(ErrorCode.KAFKA_STORAGE_ERROR, f"{self!r} can't grow: {failure}: free some disk space")
@@ -455,6 +457,8 @@ class Partition:
             self.log.delete_segments(self.log.expired(now_ms, self.high_watermark, delete=False), now_ms)
         except StorageFailed as failure:
             raise self.hindered(failure) from failure
+        except Corrupt as corrupt:
+            raise self.unreadable(corrupt) from corrupt
         self.want_checkpoint()
         await self.checkpointed()
         return self.log.start_offset

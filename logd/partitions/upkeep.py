@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from logd.errors import StorageFailed
+from logd.errors import Corrupt, StorageFailed
 from logd.partitions.partition import Partition
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class Upkeep:
                     await self._look_at(partition, now_ms, retain, checkpoint)
                 except StorageFailed as failure:
                     partition.hindered(failure)
+                except Corrupt as corrupt:
+                    partition.unreadable(corrupt)
             if number % PARTITIONS_A_STEP == 0:
                 await trio.lowlevel.checkpoint()
         self.bound_recovery()

@@ -1,4 +1,4 @@
-"""What is looked at once a second: here that a start after a crash never has too much to read."""
+"""What is looked at once a second: that a start after a crash never has too much to read, and that damage ends nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from logd.cluster.image import Image
 from logd.config import Settings
+from logd.errors import ErrorCode, Refused
 from logd.jobs.retention import retain
 from logd.log.state import STATE_NAME, State, parse_state
 from logd.partitions import upkeep
@@ -17,6 +18,7 @@ from logd.partitions.partition import Partition
 from logd.partitions.table import PartitionTable
 from logd.partitions.upkeep import Upkeep
 from tests.log.batches import batch
+from tests.partitions.test_scarcity import Late
 from tests.partitions.test_table import OLD, Standing, image, table
 
 
@@ -76,3 +78,36 @@ async def test_what_a_crash_left_counts(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(upkeep, "RECOVERY_BYTES_MAX", 4000)
     await look(again)
     assert recovery_points(again) == [1]
+
+
+@pytest.mark.trio
+async def test_damage_of_the_last_segment_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One wrong bit in a batch's length, in the segment that is to be written to: it is named, and others go on.
+
+    The directory was closed clean, so nobody has read that segment at the start; upkeep is the first who asks.
+    """
+    partitions = table(tmp_path)
+    await partitions.open_all(image(OLD, 2))
+    for partition in partitions:
+        for number in range(6):
+            partition.append(batch(value=b"v" * 50, timestamp=1000 + number))
+        partition.log.close()
+    path = tmp_path / "t-0" / "00000000000000000000.log"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 + 10] ^= 0x40
+    path.write_bytes(data)
+    again = table(tmp_path)
+    await again.open_all(image(OLD, 2))
+    cluster: Any = SimpleNamespace(settings=Settings(log_retention_check_interval_ms=1), image=Image())
+    await Upkeep(again, cluster, Late(), retain).look()
+    assert "00000000000000000000.log at byte 3" in caplog.text
+    damaged, well = again
+    for _ in range(2):
+        with pytest.raises(Refused, match="is damaged") as refused:
+            damaged.append(batch())
+        assert refused.value.code == ErrorCode.KAFKA_STORAGE_ERROR
+    with pytest.raises(Refused, match="is damaged"):
+        await damaged.advance_start(-1)
+    assert (damaged.failure, damaged.log.end_offset) == (None, 6)
+    assert well.append(batch()).base_offset == 6
+    await again.close()
