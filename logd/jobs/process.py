@@ -46,7 +46,7 @@ class WorkerProcess:
     def ask(self, order: Start | Group | Finish) -> Outcome:
         """Have an order carried out and return the answer; waits, so for a worker thread.
 
-        :raises Corrupt, StorageFailed: what the worker met.
+        :raises Corrupt, StorageFailed: what the worker met, or why it cannot be started now.
         :raises WorkerLost: it ended, or has a bug.
         """
         process = self._started()
@@ -84,12 +84,15 @@ class WorkerProcess:
             if self._process is None:
                 package = str(Path(__file__).parents[2])
                 paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", MODULE],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env={**FRUGAL, **os.environ, "PYTHONPATH": paths},
-                )
+                try:
+                    self._process = subprocess.Popen(
+                        [sys.executable, "-m", MODULE],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        env={**FRUGAL, **os.environ, "PYTHONPATH": paths},
+                    )
+                except OSError as cause:  # no descriptor, process or memory to be had
+                    raise StorageFailed(sys.executable, cause) from cause
             return self._process
 
     def _lost(self, why: str) -> WorkerLost:

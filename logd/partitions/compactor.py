@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from logd.errors import Corrupt, StorageFailed, WorkerLost
+from logd.log.disk import PASSING
 from logd.partitions.partition import Partition
 
 if TYPE_CHECKING:
@@ -150,13 +151,16 @@ class Compactor:
         """Return how dirty a log is, 0 when it is not to be cleaned."""
         if partition in self._given_up or len(partition.log.segments) < SEGMENTS_MIN:
             return 0.0
-        job, _ = self._job()
         try:
+            job, _ = self._job()
             work = job.prepare(partition)
             if work is not None:
                 await partition.in_thread(work)
         except (StorageFailed, Corrupt) as failure:
-            self._give_up(partition, failure)
+            if isinstance(failure, StorageFailed) and failure.cause.errno in PASSING:
+                logger.warning("%r is not compacted now, to be tried again: %s", partition, failure)
+            else:
+                self._give_up(partition, failure)
             return 0.0
         await trio.lowlevel.checkpoint()
         return job.dirtiness(partition, self._clock.now_ms()) if partition.failure is None else 0.0
@@ -203,8 +207,12 @@ class Compactor:
             self._hired[1].end()
 
     def _job(self) -> tuple[Job, Worker]:
+        """Raises StorageFailed where not even the code of it can be read, for want of a file descriptor."""
         if self._hired is None:
-            self._hired = self._hire()
+            try:
+                self._hired = self._hire()
+            except OSError as cause:
+                raise StorageFailed(cause.filename or "the code of compaction", cause) from cause
         return self._hired
 
     async def _clean(self, partition: Partition) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +85,21 @@ def test_lost_and_started_again(log: Log, worker: WorkerProcess) -> None:
     with pytest.raises(WorkerLost):
         worker.ask(start(log))
     assert worker.ask(start(log)).surveyed is not None
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
+def test_cannot_be_started_now(worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Without descriptors, processes or memory for it, that is told as the system's refusal; later it is started."""
+
+    def refuse(*args: object, **how: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", refuse)
+        with pytest.raises(StorageFailed) as refused:
+            worker.ask(Finish())
+    assert refused.value.cause.errno == number
+    assert worker.ask(Finish()).failure is None
 
 
 def test_ended(worker: WorkerProcess) -> None:

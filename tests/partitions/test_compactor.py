@@ -35,6 +35,7 @@ class Partition:
         self.failure: Any = None
         self.log = Log()
         self.problem: Exception | None = None
+        self.unprepared: Exception | None = None
 
     def fail(self, failure: StorageFailed) -> None:
         self.failure = failure
@@ -60,6 +61,8 @@ class Work:
         self.rests = 0
 
     def prepare(self, held: Partition) -> Callable[[], None] | None:
+        if held.unprepared is not None:
+            raise held.unprepared
         return None
 
     def dirtiness(self, held: Partition, now_ms: int) -> float:
@@ -160,3 +163,43 @@ def test_an_index_that_cannot_be_read_ends_nothing(
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
     assert "0.timeindex" in caplog.text
     assert second.log.looks == 3
+
+
+@pytest.mark.trio
+async def test_a_lack_of_descriptors_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Where a log cannot even be looked at for want of a descriptor it is looked at again; another failure is final."""
+    partition = Partition(0.9)
+    work = Work()
+    looking = compactor([partition], work)
+    for number in (errno.EMFILE, errno.ENOSPC):
+        partition.unprepared = StorageFailed("p", OSError(number, "scarce"))
+        await looking.look()
+    assert work.cleaned == []
+    partition.unprepared = None
+    await looking.look()
+    assert work.cleaned == [partition]
+    partition.unprepared = StorageFailed("p", OSError(errno.EIO, "broken"))
+    await looking.look()
+    partition.unprepared = None
+    await looking.look()
+    assert work.cleaned == [partition]
+    assert "until the next start: p: broken" in caplog.text
+
+
+@pytest.mark.trio
+async def test_its_own_code_cannot_be_read_now(caplog: pytest.LogCaptureFixture) -> None:
+    """The job is loaded when it is first needed: without a descriptor to read it with, that waits, and nothing ends."""
+    partition, work = Partition(0.9), Work()
+    scarce = [OSError(errno.EMFILE, "Too many open files", "compaction.py")]
+
+    def hire() -> tuple[Work, Work]:
+        if scarce:
+            raise scarce.pop()
+        return work, work
+
+    made: Any = Compactor
+    looking = made([partition], Cluster(), Clock(), hire)
+    await looking.look()
+    assert (work.cleaned, "Too many open files" in caplog.text) == ([], True)
+    await looking.look()
+    assert work.cleaned == [partition]
