@@ -91,8 +91,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     state = msgspec.structs.replace(state, flushed_offset=max(state.flushed_offset, noted))
     snapshots = [_number(entry.name) for entry in entries if _is(entry.name, SNAPSHOT_SUFFIX)]
     unflushed = any(entry.name == UNFLUSHED_NAME for entry in entries)
-    trusted = state.clean_end_offset >= segments[-1].base_offset and state.clean_bytes == segments[-1].size
-    trusted = trusted and not unflushed
+    trusted = not unflushed and _is_as_closed(state, noted, segments[-1])
     point = state.clean_end_offset if trusted else max(state.recovery_point, segments[0].base_offset)
     aborted = restore_aborted(disk, path, entries, state, segments, point)
     recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots), aborted)
@@ -109,6 +108,14 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
         remove_segment(disk, segment)
     return empty(disk, path, topic_id, state, now_ms)
+
+
+def _is_as_closed(state: State, noted: int, last: Segment) -> bool:
+    """Say whether the log is as a clean close left it: its last segment has that size, and nothing came after it."""
+    end = state.clean_end_offset
+    if state.clean_bytes != last.size or noted > end:
+        return False
+    return end > last.base_offset or (end == last.base_offset and not last.size)
 
 
 def _write_again(disk: Disk, path: str, segments: list[Segment], state: State) -> None:
@@ -244,6 +251,9 @@ class _Recovery:
                 self._cut_or_corrupt(segments[at], segments[at].size, "the next segment does not begin where it ends")
                 self._drop_after(at)
                 break
+        if self._expected < state.flushed_offset:
+            why = f"the log ends at offset {self._expected} and was flushed up to {state.flushed_offset}"
+            raise Corrupt(segments[-1].log_path, segments[-1].size, f"{why}: what came behind is missing")
         self._epochs.truncate_end(self._expected)
         return self._found(topic_id, self._expected, trusted=False)
 
@@ -264,7 +274,7 @@ class _Recovery:
         file_bytes = segment.size
         segment.sealed, segment.finished = not last, False
         position, reached = segment.resume(start_offset, self._config.index_interval_bytes)
-        if reached < start_offset and not self._config.compacted:
+        if reached < start_offset and (last or not self._config.compacted):  # the last one is never compacted
             why = f"the data ends at offset {reached} and was flushed up to {start_offset}"
             raise Corrupt(segment.log_path, position, why)
         if position:

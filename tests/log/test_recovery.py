@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
+import msgspec
 import pytest
 
 from logd.errors import Corrupt
 from logd.log.log import Log, LogConfig
+from logd.log.segment import GROW_BYTES_MIN
 from tests.fakes.disks import FaultyDisk, MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush
 
@@ -96,6 +98,45 @@ def test_missing_flushed_segment(disk: MemoryDisk) -> None:
     del disk.names[log.segments[-1].log_path]
     with pytest.raises(Corrupt):
         reopen(disk)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("known_by", ["note", "state", "recovery point", "clean close"])
+def test_missing_last_segment(disk: MemoryDisk, known_by: str, compacted: bool) -> None:
+    """However it is known that there was more, and whether gaps are lawful or not: the log does not end there."""
+    config = msgspec.structs.replace(SMALL, compacted=compacted)
+    log = filled(disk, 23, config)
+    log.roll(0)
+    flush(log)
+    append(log, batch(producer=1, sequence=23), epoch=4)
+    log.checkpoints.wanted = known_by == "recovery point"
+    flush(log)
+    if known_by == "note":
+        log.note_flushed()
+    elif known_by == "clean close":
+        log.close()
+    else:
+        checkpoint(log)
+    del disk.names[log.segments[-1].log_path]
+    before = {name: file and bytes(file.data) for name, file in disk.names.items() if name.endswith(".log")}
+    with pytest.raises(Corrupt):
+        reopen(disk, config)
+    assert before == {name: file and bytes(file.data) for name, file in disk.names.items() if name.endswith(".log")}
+
+
+def test_a_new_segment_of_the_size_that_another_was_closed_with(disk: MemoryDisk) -> None:
+    """A segment that was begun after a clean close, and is as large as the one before was then, is read all the same."""
+    log = Log.create(PATH, TOPIC_ID, LogConfig(), now_ms=0, disk=disk)
+    head = len(batch(value=bytes(65_000))) - 65_000
+    append(log, batch(value=bytes(GROW_BYTES_MIN - head)))
+    assert log.segments[0].size == GROW_BYTES_MIN
+    log.close()
+    log = reopen(disk, LogConfig())
+    log.roll(0)
+    append(log, batch())
+    assert log.segments[1].allocated == GROW_BYTES_MIN
+    log.close(clean=False)
+    assert reopen(disk, LogConfig()).end_offset == 2
 
 
 def test_reads_only_after_the_recovery_point(disk: MemoryDisk) -> None:
