@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from logd.errors import Corrupt, StorageFailed, WorkerLost
 from logd.jobs.worker import Finish, Group, Outcome, Start
 from logd.log.cleaner import LastBatch, Piece, Rewritten, Surveyed, Task
 from logd.log.index import TIME_ENTRY_BYTES
@@ -226,16 +228,25 @@ def _usable(log: Log) -> bool:
 
 
 class _Question:
-    """An order to the worker and, once a worker thread has run it, the answer."""
+    """An order to the worker and, once a worker thread has run it, the answer; ``undo`` removes what is half done."""
 
-    def __init__(self, worker: Worker, order: Start | Group | Finish) -> None:
+    def __init__(
+        self, worker: Worker, order: Start | Group | Finish, undo: Callable[[], None] | None = None
+    ) -> None:
         self._worker = worker
         self._order = order
+        self._undo = undo
         self.outcome = Outcome()
 
     def put(self) -> None:
         """Ask and wait."""
-        self.outcome = self._worker.ask(self._order)
+        try:
+            self.outcome = self._worker.ask(self._order)
+        except (Corrupt, StorageFailed, WorkerLost):
+            if self._undo is not None:
+                with suppress(StorageFailed):  # the next open removes it
+                    self._undo()
+            raise
 
 
 def compact(
@@ -267,7 +278,7 @@ def compact(
     ):
         if stop is not None and stop():
             return
-        question = _Question(worker, Group(group))
+        question = _Question(worker, Group(group), log.discarding(group[0].base_offset))
         yield question.put
         result = question.outcome.rewritten
         assert result is not None
@@ -276,6 +287,7 @@ def compact(
         exchange = Exchange(result.base_offset, result.next_offset, result.size, result.crc)
         swap = log.begin_swap(exchange, result.dropped_markers)
         if swap is None or [one.size for one in swap.old] != [one.size for one in group]:
+            yield log.discarding(result.base_offset)  # the log has changed meanwhile
             continue
         yield swap.commit
         if _usable(log) and log.swap_segments(swap):

@@ -38,7 +38,7 @@ from logd.log.segment import (
 )
 from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
-from logd.log.swap import Exchange, Swap, after, remember_cleaned
+from logd.log.swap import Exchange, Swap, after, discard, remember_cleaned
 from logd.log.transactions import NEVER
 from logd.wire.batches import CONTROL, TRANSACTIONAL, BatchHeader, check_crc, read_headers, stamp, stamp_append_time
 
@@ -500,6 +500,10 @@ class Log:
         self._bases[at:stop] = [new.base_offset]
         self._opened = [one for one in self._opened if one not in swap.old]
         return True
+
+    def discarding(self, base_offset: int) -> Callable[[], None]:
+        """Return what removes a compacted segment that will not be put in place, for a worker thread."""
+        return partial(discard, self._disk, self.path, base_offset)
 
     def remember_cleaned(self, offset: int) -> Callable[[], None]:
         """Count the log as compacted below ``offset``; return what writes that down, for a worker thread."""

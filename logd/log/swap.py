@@ -150,8 +150,9 @@ class Swap:
         for segment in self.old:
             segment.retire()
         source = cleaned_path(self._path, self.exchange.base_offset)
-        for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, LOG_SUFFIX):
-            self._disk.rename(source + suffix, self.new.path + suffix)
+        for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX):
+            _put_in_place(self._disk, source + suffix, self.new.path + suffix)
+        self._disk.rename(source + LOG_SUFFIX, self.new.path + LOG_SUFFIX)
         self._pinned.clear()
         return self.new
 
@@ -176,9 +177,23 @@ class Swap:
     def abandon(self) -> None:
         """Decide against the new files and remove them; waits for the disk."""
         _write(self._disk, self._path, Progress(self._cleaned_offset, None, self.sums))
-        source = cleaned_path(self._path, self.exchange.base_offset)
-        for suffix in (INDEX_SUFFIX, TIME_INDEX_SUFFIX, LOG_SUFFIX):
-            self._disk.remove(source + suffix)
+        discard(self._disk, self._path, self.exchange.base_offset)
+
+
+def discard(disk: Disk, path: str, base_offset: int) -> None:
+    """Remove the files of a new segment that will not be put in place; waits for the disk."""
+    for suffix in SUFFIXES:
+        disk.remove(cleaned_path(path, base_offset) + suffix)
+
+
+def _put_in_place(disk: Disk, source: str, final: str) -> None:
+    """Rename an index of a new segment. Where a full disk had no room for it, it is made again from the data."""
+    try:
+        disk.rename(source, final)
+    except StorageFailed as failure:
+        if not isinstance(failure.cause, FileNotFoundError):
+            raise
+        disk.remove(final)
 
 
 def remember_cleaned(disk: Disk, path: str, cleaned_offset: int, sums: Sums) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from logd.config import TopicConfig
-from logd.errors import StorageFailed
+from logd.errors import Corrupt, StorageFailed
 from logd.jobs.compaction import LAG_NEVER_MS, Rules, assess, compact
 from logd.jobs.worker import Bench, Outcome
 from logd.log.disk import Disk
@@ -46,6 +46,8 @@ class Direct:
         failure = outcome.failure
         if failure is not None and failure.kind == "storage":
             raise StorageFailed(failure.path, OSError(failure.position, failure.text))
+        if failure is not None and failure.kind == "corrupt":
+            raise Corrupt(failure.path, failure.position, failure.text)
         assert failure is None, failure
         return outcome
 

@@ -252,9 +252,24 @@ def test_log_that_changes_under_the_run(log: Log, disk: MemoryDisk) -> None:
         if number == 1:
             log.delete_segments(log.segments[:2], 0)
     assert pairs_of(log) == [(2, "a", "2")]
-    after = reopened(disk)
     assert not [name for name in disk.names if ".cleaned" in name]
-    assert pairs_of(after)[-1] == (2, "a", "2")
+    assert pairs_of(reopened(disk))[-1] == (2, "a", "2")
+
+
+def test_nothing_is_left_of_a_run_that_meets_damage(log: Log, disk: MemoryDisk) -> None:
+    """What was written before a damaged batch of the clean part was met takes no room until the next start."""
+    for number in range(9):
+        put(log, (f"k{number}", "v" * 60))
+    roll(log)
+    clean(log, disk)
+    file = disk.names[log.segments[0].log_path]
+    assert file is not None
+    file.data[log.segments[0].size - 10] ^= 1
+    put(log, ("k0", "new"))
+    roll(log)
+    with pytest.raises(Corrupt):
+        clean(log, disk)
+    assert not [name for name in disk.names if ".cleaned" in name]
 
 
 def test_wrong_base_offset_in_a_compacted_segment(disk: MemoryDisk) -> None:

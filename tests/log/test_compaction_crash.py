@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable
 from typing import Any
@@ -151,14 +152,18 @@ def test_state_lost_with_a_swap_half_done() -> None:
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_failing_operations(name: str) -> None:
-    """A disk that fails once leaves the log as it was or takes it offline; it opens again with the same values."""
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EMFILE])
+def test_failing_operations(name: str, number: int) -> None:
+    """A disk that fails once leaves the log as it was or takes it offline; it opens again with the same values.
+
+    Offline for the reason that there is: one that is only full, or lacks descriptors, is opened again by itself.
+    """
     expected = seen(opened(filled()))
     for nth in range(1, 40):
         disk = filled()
         faulty = FaultyDisk(disk)
         log = opened(faulty)
-        faulty.arm(name, nth)
+        faulty.arm(name, nth, number)
         failed = False
         try:
             for work in steps(log, faulty, 50_000):
@@ -167,6 +172,8 @@ def test_failing_operations(name: str) -> None:
             failed = True
         if log.failure is None:
             assert seen(log) == expected
+        else:
+            assert log.failure.cause.errno == number
         assert seen(opened(disk)) == expected
         if not failed:
             return
