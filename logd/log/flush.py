@@ -7,7 +7,6 @@ taken its log offline: a flush is never tried again.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -23,14 +22,18 @@ DESCRIPTOR_WAIT_S: Final = 0.1
 DESCRIPTOR_WAITS_MAX: Final = 300
 
 
-def mark_unflushed(disk: Disk, path: str) -> None:
+def mark_unflushed(disk: Disk, path: str) -> bool:
     """Leave word that a flush failed: the page cache may hold, and call clean, what is on no disk.
 
-    Recovery then writes again what it finds above the flushed offset. If even this fails there is nothing to be done.
+    Recovery then writes again what it finds above the flushed offset. Say whether the word is on the disk: on a full
+    one there may be no room for it, and it is to be left before the log is opened again.
     """
-    with contextlib.suppress(StorageFailed):
+    try:
         disk.replace(f"{path}/{UNFLUSHED_NAME}", b"", sync=True)
         disk.sync_directory(path)
+    except StorageFailed:
+        return False
+    return True
 
 
 class IndexTail(msgspec.Struct, frozen=True):
@@ -63,7 +66,7 @@ class FlushJob:
         self,
         disk: Disk,
         path: str,
-        fail: Callable[[StorageFailed], None],
+        fail: Callable[[StorageFailed, bool], None],
         *,
         next_offset: int,
         files: list[File],
@@ -100,8 +103,9 @@ class FlushJob:
                 time.sleep(DESCRIPTOR_WAIT_S)
             return self._run()
         except StorageFailed as failure:
-            self._fail(failure)
-            mark_unflushed(self._disk, self._path)
+            self._fail(failure, False)
+            if not mark_unflushed(self._disk, self._path):
+                self._fail(failure, True)
             raise
 
     def _run(self) -> None:

@@ -80,6 +80,8 @@ class Log:
         self.has_gaps = found.has_gaps
         """Whether it was ever compacted, wherever."""
         self.failure: StorageFailed | None = None
+        self.unmarked = False
+        """Whether a flush failed and the word of it could not be left: see :func:`~logd.log.flush.mark_unflushed`."""
         self._active = found.segments[-1]
         self._active.written_from = self._active.size
         self._bases = [segment.base_offset for segment in found.segments]
@@ -143,8 +145,9 @@ class Log:
         if self.failure is not None:
             raise self.failure
 
-    def fail(self, failure: StorageFailed) -> None:
+    def fail(self, failure: StorageFailed, unmarked: bool = False) -> None:
         """Take the log offline for good; the first failure stays."""
+        self.unmarked = self.unmarked or unmarked
         if self.failure is None:
             self.failure = failure
 
@@ -525,8 +528,7 @@ class Log:
         try:
             self.segments = truncation.cut_back(self, self._disk, max(offset, self.start_offset))
         except StorageFailed as failure:
-            self.fail(failure)
-            mark_unflushed(self._disk, self.path)
+            self.fail(failure, not mark_unflushed(self._disk, self.path))
             raise
         self._bases = [segment.base_offset for segment in self.segments]
         self._active = self.segments[-1]
@@ -614,16 +616,18 @@ class Log:
     def close(self, *, clean: bool = True) -> None:
         """Flush all, cut the active segment to its data, and leave a directory that opens without reading data.
 
-        :param clean: False lets go of the files and nothing more.
+        :param clean: False lets go of the files and nothing more, but that a word which is owed is left
+            (:attr:`unmarked`).
         :raises StorageFailed: the directory will be recovered when it is opened.
         """
         if clean and self.failure is None:
             try:
                 self._close_clean()
             except StorageFailed as failure:
-                self.fail(failure)
-                mark_unflushed(self._disk, self.path)
+                self.fail(failure, not mark_unflushed(self._disk, self.path))
                 raise
+        if self.unmarked:
+            self.unmarked = not mark_unflushed(self._disk, self.path)
         for segment in self.segments:
             segment.close()
         self.fail(StorageFailed(self.path, OSError(errno.EBADF, "the log is closed")))

@@ -16,11 +16,12 @@ from logd.errors import Refused
 class Gate:
     """A rising offset with waiters in order of arrival."""
 
-    __slots__ = ("_parked", "failure", "offset")
+    __slots__ = ("_parked", "_turned_away", "failure", "offset")
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
         self.failure: Refused | None = None
+        self._turned_away: Refused | None = None
         self._parked: deque[tuple[int, trio.Event]] = deque()
 
     def advance(self, offset: int) -> None:
@@ -36,8 +37,14 @@ class Gate:
         while self._parked:
             self._parked.popleft()[1].set()
 
+    def turn_away(self, refused: Refused) -> None:
+        """Wake everybody who is there with an error; others may come."""
+        self._turned_away = refused
+        while self._parked:
+            self._parked.popleft()[1].set()
+
     async def wait(self, offset: int) -> None:
-        """Return when the gate has reached an offset; raise :class:`Refused` when it failed before."""
+        """Return when the gate has reached an offset; raise :class:`Refused` when it failed before, or turned away."""
         if self.offset < offset and self.failure is None:
             entry = (offset, trio.Event())
             self._park(entry)
@@ -46,8 +53,9 @@ class Gate:
             finally:
                 if not entry[1].is_set():
                     self._parked.remove(entry)
-        if self.offset < offset and self.failure is not None:
-            raise self.failure
+        refused = self.failure or self._turned_away
+        if self.offset < offset and refused is not None:
+            raise refused
 
     def _park(self, entry: tuple[int, trio.Event]) -> None:
         """Keep the queue sorted; nearly always the newest waits for the highest."""

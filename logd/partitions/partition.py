@@ -306,6 +306,7 @@ class Partition:
             if job is not None:
                 return job
             self.checkpoints.advance(self._checkpointing)
+            self._checkpointing = 0
         return None
 
     def job_done(self, job: FlushJob) -> None:
@@ -315,9 +316,13 @@ class Partition:
         if self.durable and self.committed.offset < self.log.flushed_offset:
             size_bytes, self._unread_bytes = self._unread_bytes, 0
             self._commit(self.log.flushed_offset, size_bytes)
-        if self._checkpointing:
+        if self._checkpointing and job.state is not None:
             self.checkpoints.advance(self._checkpointing)
-            self._checkpointing = 0
+        elif self._checkpointing:  # it found the disk full, say; who wants it asks again
+            self._checkpoint_target = self.checkpoints.offset
+            why = f"the bounds of {self!r} cannot be written down now: free some disk space, and try again"
+            self.checkpoints.turn_away(Refused(ErrorCode.KAFKA_STORAGE_ERROR, why))
+        self._checkpointing = 0
 
     def read(self, offset: int, *, bytes_max: int, end: int, at_least_one: bool) -> list[Slice]:
         """Whole batches from an offset on; see :meth:`logd.log.log.Log.read`.
@@ -380,10 +385,13 @@ class Partition:
     def fail(self, failure: StorageFailed) -> Refused:
         """The disk failed: take the partition offline, and tell all who wait.
 
-        For good, unless the disk was only full: then the table opens it anew once there is space.
+        For good, unless the disk was only full, or no file descriptor was left: then the table opens it anew once
+        there is space.
         """
-        full = failure.cause.errno in DISK_FULL
-        remedy = "free some space, and it is opened again" if full else "repair the disk and restart logd"
+        remedy = "repair the disk and restart logd"
+        if failure.cause.errno in PASSING:
+            full = failure.cause.errno in DISK_FULL
+            remedy = f"{'free some space' if full else 'allow more open files'}, and it is opened again"
         refused = Refused(
             ErrorCode.KAFKA_STORAGE_ERROR, f"partition {self!r} is offline since its disk failed ({failure}); {remedy}"
         )

@@ -266,7 +266,9 @@ class PartitionTable:
                 await trio.to_thread.run_sync(home.room.hold, occupy)
 
     def put_aside(self, image: Image) -> None:
-        """See which partitions went offline since a full disk let a flush fail, and now may be opened anew.
+        """See which partitions went offline since a full disk let a flush fail, or for want of file descriptors.
+
+        They may be opened anew now.
 
         The flush is not tried again: the log is closed and recovered, as at a start, and what no disk holds for sure is
         written once more. Whoever uses the partition is told that it is away first.
@@ -274,13 +276,15 @@ class PartitionTable:
         found = False
         for partition in self:
             failure = partition.log.failure
-            if partition.failure is None or failure is None or failure.cause.errno not in DISK_FULL:
+            if partition.failure is None or failure is None or failure.cause.errno not in PASSING:
                 continue
             if partition in self._missing or not partition.is_alone:
                 continue
             topic = image.topics.get(partition.topic)
             home = next((one for one in self.homes if partition.log.path == f"{one.path}/{partition!r}"), None)
-            if topic is None or topic.id != partition.topic_id or home is None or not home.room.ample():
+            if topic is None or topic.id != partition.topic_id or home is None:
+                continue
+            if failure.cause.errno in DISK_FULL and not home.room.ample():
                 continue
             self._missing[partition] = (topic, topic.partitions[partition.index])
             found = True
@@ -312,6 +316,9 @@ class PartitionTable:
 
     def _open_anew(self, offline: Partition, topic: Topic, state: PartitionState) -> Partition:
         offline.log.close(clean=False)
+        if offline.log.unmarked:  # opened without that word it would take for flushed what is not
+            self._missing[offline] = topic, state
+            return offline
         return self._open(topic, state)
 
     def _log(self, name: str, topic_id: bytes, index: int, settings: LogConfig) -> Log:

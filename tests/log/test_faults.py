@@ -193,6 +193,35 @@ def test_pages_that_a_failed_flush_left_clean(disk: MemoryDisk) -> None:
         assert after.end_offset == 4
 
 
+def test_no_room_for_the_word_of_a_failed_flush(disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk too full for a flush is too full for the word of it, too: it is left before the log is opened again."""
+    disk.make_directory("/data")
+    faulty = FaultyDisk(disk)
+    log = Log.create(PATH, TOPIC_ID, CONFIG, now_ms=0, disk=faulty)
+    disk.sync_directory("/data")
+    for _ in range(2):
+        append(log, batch())
+    flush(log)
+    append(log, batch())
+
+    def full(path: str, *rest: object, **how: object) -> None:
+        raise StorageFailed(path, OSError(errno.ENOSPC, "full"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk, "replace", full)
+        faulty.arm("sync", number=errno.ENOSPC)
+        with pytest.raises(StorageFailed):
+            flush(log)
+        log.close(clean=False)
+        assert log.unmarked
+    log.close(clean=False)
+    assert not log.unmarked
+    again = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    flush(again)
+    for after in _power_cuts(disk):
+        assert after.end_offset == 3
+
+
 def _power_cuts(disk: MemoryDisk) -> Iterator[Log]:
     """The log as it may be found after a power cut, some times."""
     for seed in range(20):

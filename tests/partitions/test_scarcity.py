@@ -14,10 +14,12 @@ from logd.clock import Clock
 from logd.config import Settings
 from logd.errors import Refused, StorageFailed
 from logd.jobs.retention import retain
+from logd.log import flush as flushing
+from logd.log import recovery
 from logd.log.disk import RealDisk
 from logd.log.log import LogConfig
 from logd.log.reserve import Room
-from logd.log.state import UNFLUSHED_NAME
+from logd.log.state import STATE_NAME, UNFLUSHED_NAME, parse_state
 from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import RETENTION, Housekeeping
 from logd.partitions.table import PartitionTable
@@ -111,8 +113,16 @@ def test_no_memory_for_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.trio
-async def test_no_room_for_a_flush_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A partition whose flush found the disk full is opened anew when there is space, and no flush is tried again."""
+@pytest.mark.parametrize("number", [errno.ENOSPC, *SCARCE])
+async def test_no_room_for_a_flush_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A partition whose flush found the disk full, or no descriptor for long, is opened anew when there is space.
+
+    No flush is tried again, and where there was no room even for the word that it failed, that comes first.
+    """
+    monkeypatch.setattr(flushing, "DESCRIPTOR_WAIT_S", 0.0)
+    written_again: list[str] = []
+    write_again = recovery._write_again
+    monkeypatch.setattr(recovery, "_write_again", lambda *args: [written_again.append(args[1]), write_again(*args)])
     flusher = Flusher(lambda: 1)
     partitions = table(tmp_path, flusher=flusher)
     there: list[bool] = []
@@ -124,16 +134,23 @@ async def test_no_room_for_a_flush_now(tmp_path: Path, monkeypatch: pytest.Monke
         old.append(batch(value=b"kept"))
         await old.committed.wait(1)
         with monkeypatch.context() as patched:
-            patched.setattr(RealDisk, "sync", refuse(errno.ENOSPC))
+            patched.setattr(RealDisk, "sync", refuse(number))
             old.append(batch(value=b"of unknown fate"))
-            with pytest.raises(Refused, match="free some space"):
+            with pytest.raises(Refused, match="free some space" if number == errno.ENOSPC else "allow more open files"):
                 await old.committed.wait(2)
-            patched.setattr(Room, "ample", lambda room: False)
+            if number == errno.ENOSPC:
+                patched.setattr(Room, "ample", lambda room: False)
             partitions.put_aside(image(NEW))
-        await partitions.open_missing()
-        assert partitions.find("t", 0) is old
+            await partitions.open_missing()
+            assert partitions.find("t", 0) is old
+            patched.setattr(Room, "ample", lambda room: True)
+            partitions.put_aside(image(NEW))
+            await partitions.open_missing()
+            assert partitions.find("t", 0) is old
+        assert not written_again
         partitions.put_aside(image(NEW))
         await partitions.open_missing()
+        assert written_again == [str(tmp_path / "t-0")]
         again = partitions.find("t", 0)
         assert there == [False, True]
         assert again.append(batch(value=b"after")).base_offset == 2
@@ -164,3 +181,26 @@ async def test_records_that_a_failed_flush_has_lost(tmp_path: Path, monkeypatch:
     partitions.put_aside(image(NEW))
     await partitions.open_missing()
     assert partitions.find("t", 0) is damaged, "it is not tried again"
+
+
+@pytest.mark.trio
+async def test_no_room_for_the_bounds_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records are told to be deleted once that is on the disk: a full one is told, and asked again it may say yes."""
+    flusher = Flusher(lambda: 1)
+    partitions = table(tmp_path, flusher=flusher)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(flusher.run)
+        await partitions.follow(image(None), image(NEW))
+        partition = partitions.find("t", 0)
+        for _ in range(3):
+            partition.append(batch())
+        await partition.committed.wait(3)
+        with monkeypatch.context() as patched:
+            patched.setattr(RealDisk, "replace", refuse(errno.ENOSPC))
+            with pytest.raises(Refused, match="free some disk space"):
+                await partition.advance_start(1)
+        assert partition.failure is None
+        assert await partition.advance_start(2) == 2
+        assert parse_state((tmp_path / "t-0" / STATE_NAME).read_bytes()).start_offset == 2
+        partition.log.close(clean=False)
+        nursery.cancel_scope.cancel()
