@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,8 @@ from logd.errors import StorageFailed
 from logd.log.disk import TEMPORARY_SUFFIX, Disk, File, RealDisk, lock_file
 from logd.log.note import pack_note, parse_note
 from logd.log.state import FORMAT_VERSION
+
+logger = logging.getLogger("logd.directory")
 
 LOCK_NAME: Final = ".lock"
 CLEAN_NAME: Final = ".clean-shutdown"
@@ -174,14 +177,27 @@ class DataDirectories:
             one.belong_to(cluster_id)
 
     def mark_dirty(self) -> None:
-        """Take the markers away; see :meth:`DataDirectory.mark_dirty`."""
-        for one in self._usable:
-            one.mark_dirty()
+        """Take the markers away; see :meth:`DataDirectory.mark_dirty`.
+
+        :raises StorageFailed: the first directory is at fault. Another one may fail: its partitions say so.
+        """
+        self._each(DataDirectory.mark_dirty)
 
     def mark_clean(self) -> None:
-        """Leave the markers; see :meth:`DataDirectory.mark_clean`."""
+        """Leave the markers; see :meth:`DataDirectory.mark_clean`.
+
+        :raises StorageFailed: the first directory is at fault.
+        """
+        self._each(DataDirectory.mark_clean)
+
+    def _each(self, mark: Callable[[DataDirectory], None]) -> None:
         for one in self._usable:
-            one.mark_clean()
+            try:
+                mark(one)
+            except StorageFailed as failure:
+                if one is self.first:
+                    raise
+                logger.error("the data directory %s fails: %s", one.path, failure)
 
     def close(self) -> None:
         """Let go of the locks."""

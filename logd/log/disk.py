@@ -123,7 +123,7 @@ class Disk(Protocol):
         """Remove a file or an empty directory; one that is not there is no failure."""
 
     def entries(self, path: str) -> list[Entry]:
-        """List a directory."""
+        """List a directory; a name behind which there is no file, or no more, is left out."""
 
     def make_directory(self, path: str) -> None:
         """Make a directory; one that is there is no failure."""
@@ -345,6 +345,8 @@ class RealDisk:
                 return PageMapping(np.memmap(stream, np.uint8, "r", shape=(size,)))
         except OSError as cause:
             raise StorageFailed(file.path, cause) from cause
+        except ValueError as cause:  # of mmap
+            raise StorageFailed(file.path, OSError(errno.EIO, "the file is shorter than it was")) from cause
 
     def load(self, path: str) -> bytes | None:
         """See :meth:`Disk.load`."""
@@ -396,7 +398,7 @@ class RealDisk:
         while True:
             try:
                 with os.scandir(path) as found:
-                    return [_entry(one) for one in found]
+                    return [entry for one in found if (entry := _entry(one)) is not None]
             except OSError as cause:
                 if cause.errno not in NO_DESCRIPTORS or not self._spare:
                     raise StorageFailed(path, cause) from cause
@@ -423,8 +425,14 @@ class RealDisk:
             raise StorageFailed(path, cause) from cause
 
 
-def _entry(found: os.DirEntry[str]) -> Entry:
-    status = found.stat()
+def _entry(found: os.DirEntry[str]) -> Entry | None:
+    """None for a link that leads nowhere, as editors leave them, and for what another thread has just removed."""
+    try:
+        status = found.stat()
+    except OSError as cause:
+        if cause.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
     return Entry(found.name, status.st_size, status.st_mtime_ns // 1_000_000, found.is_dir())
 
 

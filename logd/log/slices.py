@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from logd.errors import Corrupt, StorageFailed
 from logd.log.admission import MAGIC
-from logd.log.disk import Disk, File, Mapping
+from logd.log.disk import NO_DESCRIPTORS, Disk, File, Mapping
 from logd.log.epochs import UNKNOWN, Epochs
 from logd.log.segment import Segment
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
@@ -93,11 +93,11 @@ class Slice:
             segment.mark(self.next_offset, stop)
 
     def map(self) -> None:
-        """Map the bytes that were found; where the kernel can map no more, they are to be loaded."""
+        """Map the bytes that were found; where no more can be mapped (a map takes a descriptor), they are to be loaded."""
         try:
             self._mapping = self._segment.mapping(self._start + self.size)
         except StorageFailed as failure:
-            if failure.cause.errno != errno.ENOMEM:
+            if failure.cause.errno not in (errno.ENOMEM, *NO_DESCRIPTORS):
                 raise
 
     def resident(self) -> bool:

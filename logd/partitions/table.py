@@ -58,6 +58,9 @@ THREADS_MAX = 16
 DISCARDED_AT_ONCE = 32
 """Deleted partitions whose files one thread removes before it is another's turn."""
 
+IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+"""What says that something else has a partition's name, and nothing of the data directory."""
+
 T = TypeVar("T")
 ConfigOf = Callable[[str], "TopicConfig"]
 
@@ -335,7 +338,7 @@ class PartitionTable:
                 return self._open_log(home, f"{home.path}/{name}", topic_id, settings)
             except StorageFailed as failure:
                 home.names.discard(name)
-                if failure.cause.errno not in PASSING:
+                if failure.cause.errno not in (*PASSING, *IN_THE_WAY):
                     home.fail(str(failure))
                 if number == len(choices):
                     raise
@@ -363,13 +366,18 @@ class PartitionTable:
         await trio.to_thread.run_sync(self._remove_leftovers)
 
     def _remove_leftovers(self) -> None:
-        try:
-            for home in self.homes:
-                for entry in home.disk.entries(str(home.path)) if not home.failure else ():
-                    if entry.is_directory and DELETED_NAME.fullmatch(entry.name):
+        for home in self.homes:
+            try:
+                found = home.disk.entries(str(home.path)) if not home.failure else []
+            except StorageFailed as failure:
+                logger.error("what is left of deleted topics can't be looked for: %s", failure)
+                continue
+            for entry in found:
+                if entry.is_directory and DELETED_NAME.fullmatch(entry.name):
+                    try:
                         remove_directory(home.disk, str(home.path / entry.name))
-        except StorageFailed as failure:
-            logger.error("the files of deleted topics can't be removed: %s", failure)
+                    except StorageFailed as failure:
+                        logger.error("the files of a deleted topic can't be removed: %s", failure)
 
     def _admit(self, partition: Partition) -> None:
         self._by_name[partition.topic, partition.index] = partition

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from logd.log.directory import CLOCK_BEHIND_MAX_MS, CLOCK_NAME, FORMAT_NAME, DataDirectory, DirectoryUnusable
+from logd.errors import StorageFailed
+from logd.log.directory import (
+    CLOCK_BEHIND_MAX_MS,
+    CLOCK_NAME,
+    FORMAT_NAME,
+    DataDirectories,
+    DataDirectory,
+    DirectoryUnusable,
+)
 from logd.log.disk import RealDisk
+from tests.fakes.disks import FaultyDisk
 
 
 def test_clean_marker(tmp_path: Path) -> None:
@@ -102,3 +113,23 @@ def test_names_of_new_directories_are_flushed(tmp_path: Path) -> None:
     assert flushed == [str(tmp_path / "a"), str(tmp_path)]
     DataDirectory.open(str(tmp_path / "a" / "b"), disk=Watched()).close()
     assert len(flushed) == 2
+
+
+@pytest.mark.parametrize("mark", ["mark_dirty", "mark_clean"])
+def test_one_of_several_that_cannot_be_written_to(tmp_path: Path, mark: str) -> None:
+    """Of several directories one may fail, also at its marker; the first, which holds the metadata, must not."""
+    paths = [str(tmp_path / name) for name in ("first", "second", "third")]
+    before = DataDirectories.open(paths)
+    before.mark_clean()
+    before.close()
+    call = "remove" if mark == "mark_dirty" else "replace"
+    for at in range(3):
+        disks: list[Any] = [RealDisk(), RealDisk(), RealDisk()]
+        disks[at] = FaultyDisk(disks[at], call, 1)
+        first, *others = (DataDirectory.open(path, disk=disk) for path, disk in zip(paths, disks, strict=True))
+        both = DataDirectories(first, {one.path: one for one in others})
+        with nullcontext() if at else pytest.raises(StorageFailed):
+            getattr(both, mark)()
+        assert disks[at].fired(call)
+        both.mark_clean()
+        both.close()

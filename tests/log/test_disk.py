@@ -210,3 +210,22 @@ def _open_inodes() -> list[int]:
         with contextlib.suppress(OSError):
             found.append(os.stat(f"/proc/self/fd/{name}").st_ino)
     return found
+
+
+def test_names_without_a_file(tmp_path: Path) -> None:
+    """A link that leads nowhere, as an editor's lock is one, keeps nobody from listing a directory."""
+    (tmp_path / "file").touch()
+    (tmp_path / "inside").mkdir()
+    (tmp_path / ".#file").symlink_to("somebody@somewhere.4711:1")
+    (tmp_path / "ring").symlink_to("ring")
+    found = {one.name: one.is_directory for one in RealDisk().entries(str(tmp_path))}
+    assert found == {"file": False, "inside": True}
+
+
+def test_map_of_a_file_that_was_cut(tmp_path: Path) -> None:
+    """A file that somebody has made shorter cannot be mapped, which is the disk's failure."""
+    disk = RealDisk()
+    file = disk.open(str(tmp_path / "f"), create=True)
+    disk.write(file, b"short", 0)
+    with pytest.raises(StorageFailed, match="shorter"):
+        disk.map(file, 6)

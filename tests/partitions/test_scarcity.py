@@ -101,9 +101,10 @@ class Late(Standing):
         return self._now_ms
 
 
-def test_no_memory_for_a_map(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no more of a file can be mapped (RLIMIT_AS, vm.max_map_count), it is read instead."""
-    monkeypatch.setattr(RealDisk, "map", refuse(errno.ENOMEM))
+@pytest.mark.parametrize("number", [errno.ENOMEM, *SCARCE])
+def test_no_memory_for_a_map(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Where no more of a file can be mapped (RLIMIT_AS, vm.max_map_count, no descriptor for it), it is read instead."""
+    monkeypatch.setattr(RealDisk, "map", refuse(number))
     with Broker() as broker:
         broker.create_topic("t")
         broker.produce("t", "a", "b")

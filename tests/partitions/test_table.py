@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,9 @@ def image(topic_id: bytes | None, partitions: int = 1) -> Image:
     return Image(topics={"t": Topic("t", topic_id, states)})
 
 
-def table(directory: Path, flusher: Flusher | None = None) -> PartitionTable:
+def table(
+    directory: Path, flusher: Flusher | None = None, others: Mapping[Path, str] | None = None
+) -> PartitionTable:
     """A table in a directory; with a flusher, records are committed when they are flushed."""
     return PartitionTable(
         directory,
@@ -49,6 +52,7 @@ def table(directory: Path, flusher: Flusher | None = None) -> PartitionTable:
         producer_id_expiration_ms=1000,
         flusher=flusher or Flusher(lambda: 1),
         clock=Standing(),
+        others=others,
     )
 
 
@@ -125,3 +129,35 @@ async def test_many_topics_are_removed_side_by_side(tmp_path: Path, monkeypatch:
     await partitions.open_all(Image(topics=topics))
     await partitions.follow(Image(topics=topics), Image())
     assert not [name for name in os.listdir(tmp_path) if name.startswith("t")]
+
+
+@pytest.mark.trio
+async def test_what_cannot_be_removed_keeps_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of what a crash left of deleted topics all goes that can, also where something strange is in one of them."""
+    for number in range(5):
+        left = tmp_path / f"t-{number}.{number:032x}-delete"
+        left.mkdir()
+        (left / "00000000000000000000.log").touch()
+        if number in (1, 3):
+            (left / "strange").mkdir()
+            (left / "strange" / "file").touch()
+    await table(tmp_path).remove_leftovers()
+    assert sorted(name.split(".")[0] for name in os.listdir(tmp_path)) == ["t-1", "t-3"]
+    assert caplog.text.count("can't be removed") == 2
+
+
+@pytest.mark.trio
+async def test_a_name_that_is_taken(tmp_path: Path) -> None:
+    """Something else that has a partition's name in one data directory is no fault of it: others go there still."""
+    homes = tmp_path / "first", tmp_path / "second"
+    for home in homes:
+        home.mkdir()
+    (homes[0] / "t-0").touch()
+    partitions = table(homes[0], others={homes[1]: ""})
+    for count in range(1, 5):
+        await partitions.follow(image(NEW, count - 1), image(NEW, count))
+    assert [one.failure for one in partitions.homes] == ["", ""]
+    assert [one.append(batch()).base_offset for one in partitions] == [0, 0, 0, 0]
+    assert (homes[1] / "t-0").is_dir()
+    assert [len([one for one in home.iterdir() if one.is_dir()]) for home in homes] == [2, 2]
+    assert await partitions.close()
