@@ -15,7 +15,9 @@ import fcntl
 import mmap  # noqa: F401  (numpy imports it for its first map, when no file descriptor may be left to do so)
 import os
 import threading
+import time
 import weakref
+from queue import SimpleQueue
 from typing import Final, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -101,8 +103,11 @@ class Disk(Protocol):
     def sync(self, file: File) -> None:
         """Wait until what was written is on the disk."""
 
-    def forget(self, file: File, size: int, mapping: Mapping | None = None) -> None:
-        """Make the end of a file that is removed, or soon will be, cheap for all but this thread; promises nothing.
+    def forget(self, file: File, size: int) -> None:
+        """Let go of the cached pages of a file that is no longer needed, a few at a time; promises nothing."""
+
+    def outlive(self, file: File, mapping: Mapping | None) -> None:
+        """Let the end of a file that is removed, or soon will be, cost its last user nothing; promises nothing.
 
         :param mapping: one that somebody may still read from.
         """
@@ -175,24 +180,45 @@ def _is_tmpfs(fd: int) -> bool:
     return _FSTATFS(fd, found) == 0 and found[0] == _TMPFS_MAGIC
 
 
-def _outlive(fd: int, users: list[object]) -> None:
-    """Close a descriptor a moment after the last user has gone, in a thread: who closes a removed file last waits
-    until its blocks are free, 0.2 s for 256 MiB where the disk is told of each (mounted with ``discard``)."""
-    tokens = [None for _ in users]
+class Closer:
+    """A thread that closes removed files a moment after their last users have gone.
 
-    def gone() -> None:
-        tokens.pop()
-        if tokens:
-            return
-        timer = threading.Timer(OUTLIVE_S, os.close, (fd,))
-        timer.daemon = True
-        try:
-            timer.start()
-        except RuntimeError:  # no thread to be had, or the end of the process
-            os.close(fd)
+    Who closes such a file last waits until its blocks are free, 0.2 s for 256 MiB where the disk is told of each
+    (mounted with ``discard``). One thread for all of a process: retention may let go of thousands at once.
+    """
 
-    for user in users:
-        weakref.finalize(user, gone).atexit = False
+    def __init__(self) -> None:
+        self._owed: SimpleQueue[int] = SimpleQueue()
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def outlive(self, fd: int, users: list[object]) -> None:
+        """Close a descriptor after all of these have gone. Raises RuntimeError where no thread is to be had."""
+        with self._guard:
+            if self._thread is None:
+                thread = threading.Thread(target=self._serve, name="logd close", daemon=True)
+                thread.start()  # here, since a user may go anywhere
+                self._thread = thread
+        left = list(range(len(users)))
+
+        def gone() -> None:
+            if not left.pop():  # one of them gets the 0, in whichever threads they go
+                self._owed.put(fd)
+
+        for user in users:
+            weakref.finalize(user, gone).atexit = False
+
+    def _serve(self) -> None:
+        while True:
+            owed = [self._owed.get()]
+            while not self._owed.empty():
+                owed.append(self._owed.get())
+            time.sleep(OUTLIVE_S)
+            for fd in owed:
+                os.close(fd)
+
+
+_CLOSER: Final = Closer()
 
 
 class RealDisk:
@@ -328,15 +354,22 @@ class RealDisk:
         except OSError as cause:
             raise StorageFailed(file.path, cause) from cause
 
-    def forget(self, file: File, size: int, mapping: Mapping | None = None) -> None:
+    def forget(self, file: File, size: int) -> None:
         """See :meth:`Disk.forget`. When the last one closes the file, the kernel frees its pages in one go, and a
-        kernel that is not preemptible lets nobody else have the core for milliseconds. So they go before, a few at a
-        time; and the last one is a thread of its own."""
+        kernel that is not preemptible lets nobody else have the core for milliseconds."""
         with contextlib.suppress(OSError):
             for start in range(0, size, FORGET_BYTES):
                 os.posix_fadvise(file.fd, start, FORGET_BYTES, os.POSIX_FADV_DONTNEED)
-            users: list[object] = [file] if mapping is None else [file, mapping.view.obj]
-            _outlive(os.dup(file.fd), users)
+
+    def outlive(self, file: File, mapping: Mapping | None) -> None:
+        """See :meth:`Disk.outlive`."""
+        users: list[object] = [file] if mapping is None else [file, mapping.view.obj]
+        with contextlib.suppress(OSError):
+            fd = os.dup(file.fd)
+            try:
+                _CLOSER.outlive(fd, users)
+            except RuntimeError:
+                os.close(fd)
 
     def map(self, file: File, size: int) -> Mapping:
         """See :meth:`Disk.map`."""

@@ -528,12 +528,19 @@ class Segment:
         self._mapped_bytes = 0
 
     def forget(self) -> None:
-        """Let the files be removed without anybody having to wait but this thread; promises nothing."""
-        mapping = self._mapping
+        """Let the files be removed without anybody having to wait but this thread; promises nothing.
+
+        What nobody has open takes up no descriptor afterwards: thousands may be removed one after the other.
+        """
+        file, mapping = self._file, self._mapping
+        if file is None and self._released_file is not None:
+            file = self._released_file()
         if mapping is None and self._released_mapping is not None:
             mapping = self._released_mapping[0]()
         with contextlib.suppress(StorageFailed):
-            self._disk.forget(self.file, self.size, mapping)
+            if file is not None:
+                self._disk.outlive(file, mapping)
+            self._disk.forget(file or self._disk.open(self.log_path), self.size)
 
     def release(self) -> None:
         """Close, unmap and forget what can be read again, unless the segment is still to be written."""

@@ -113,8 +113,11 @@ class MemoryDisk:
         assert isinstance(file, MemoryFile)
         file.pending.clear()
 
-    def forget(self, file: File, size: int, mapping: Mapping | None = None) -> None:
+    def forget(self, file: File, size: int) -> None:
         """Memory forgets nothing."""
+
+    def outlive(self, file: File, mapping: Mapping | None) -> None:
+        """Nobody waits for memory."""
 
     def map(self, file: File, size: int) -> Mapping:
         assert isinstance(file, MemoryFile)
