@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("logd.compaction")
 
 LAG_NEVER_MS = 2**63 - 1
+GROUP_SEGMENTS_MAX = 64
+"""So many segments become one at once: each of them is open while that is done. The next run joins more."""
 
 
 class Held(Protocol):
@@ -187,6 +189,7 @@ def groups(segments: list[Segment], segment_bytes: int, index_bytes: int, interv
         entries = (size_bytes + segment.size) // max(interval_bytes, 1) + len(joined[-1] if joined else ()) + 2
         if (
             joined
+            and len(joined[-1]) < GROUP_SEGMENTS_MAX
             and size_bytes + segment.size <= segment_bytes
             and entries * TIME_ENTRY_BYTES <= index_bytes
             and segment.next_offset - joined[-1][0].base_offset <= RELATIVE_OFFSET_MAX
@@ -230,9 +233,7 @@ def _usable(log: Log) -> bool:
 class _Question:
     """An order to the worker and, once a worker thread has run it, the answer; ``undo`` removes what is half done."""
 
-    def __init__(
-        self, worker: Worker, order: Start | Group | Finish, undo: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, worker: Worker, order: Start | Group | Finish, undo: Callable[[], None] | None = None) -> None:
         self._worker = worker
         self._order = order
         self._undo = undo

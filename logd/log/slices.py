@@ -93,7 +93,7 @@ class Slice:
             segment.mark(self.next_offset, stop)
 
     def map(self) -> None:
-        """Map the bytes that were found; where no more can be mapped (a map takes a descriptor), they are to be loaded."""
+        """Map the bytes that were found; where no more can be mapped, for want of descriptors too, they are loaded."""
         try:
             self._mapping = self._segment.mapping(self._start + self.size)
         except StorageFailed as failure:

@@ -98,8 +98,8 @@ def test_first_dirty_follows_the_start(log: Log) -> None:
     assert assess(Held(log), RULES, 0).first_dirty == 2
 
 
-def test_groups(log: Log) -> None:
-    """Neighbours are joined as long as they fit into one segment and its indexes."""
+def test_groups(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neighbours are joined as long as they fit into one segment and its indexes, and are not too many to be open."""
     for size in (100, 100, 900, 100, 100, 100):
         segment(log, 1000, size)
     sealed = log.segments[:-1]
@@ -111,6 +111,8 @@ def test_groups(log: Log) -> None:
     assert bases(600) == [[0, 1], [2], [3, 4, 5]]
     assert bases(100) == [[0], [1], [2], [3], [4], [5]]
     assert len(bases(10**6, 60)) > 2
+    monkeypatch.setattr("logd.jobs.compaction.GROUP_SEGMENTS_MAX", 4)
+    assert bases(10**6) == [[0, 1, 2, 3], [4, 5]]
 
 
 def test_the_job_of_a_node(log: Log, disk: MemoryDisk) -> None:

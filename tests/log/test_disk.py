@@ -198,8 +198,12 @@ def test_closing_a_removed_file_is_left_to_another_thread(tmp_path: Path, monkey
     assert _open_inodes().count(number) == 0
 
 
-def test_two_last_users_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where two let go in two threads at the same moment one of them is the last: no descriptor is closed twice."""
+@pytest.mark.parametrize("moment", [1, 2, 3])
+def test_two_last_users_at_once(monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """Where two let go in two threads at the same moment one of them is the last: no descriptor is closed twice.
+
+    The other goes before the so manieth line of what happens when the first one does.
+    """
     closer, _ = own_closer(monkeypatch)
     put: list[int] = []
     monkeypatch.setattr(closer, "_owed", SimpleNamespace(put=put.append))
@@ -208,24 +212,22 @@ def test_two_last_users_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class User:
         pass
 
-    for moment in range(1, 4):  # the other goes before the so manieth line of what happens when the first one does
-        put.clear()
-        first, others, lines = User(), [User()], [0]
-        closer.outlive(7, [first, *others])
+    first, others, lines = User(), [User()], [0]
+    closer.outlive(7, [first, *others])
 
-        def trace(frame: FrameType, event: str, arg: object) -> Any:
-            if frame.f_code.co_name != "gone":
-                return None
-            lines[0] += event == "line"
-            if lines[0] == moment:
-                others.clear()
-            return trace
+    def trace(frame: FrameType, event: str, arg: object) -> Any:
+        if frame.f_code.co_name != "gone":
+            return None
+        lines[0] += event == "line"
+        if lines[0] == moment:
+            others.clear()
+        return trace
 
-        sys.settrace(trace)
-        del first
-        sys.settrace(None)
-        others.clear()
-        assert put == [7]
+    sys.settrace(trace)
+    del first
+    sys.settrace(None)
+    others.clear()
+    assert put == [7]
 
 
 def own_closer(monkeypatch: pytest.MonkeyPatch) -> tuple[Closer, SimpleQueue[threading.Thread]]:

@@ -125,7 +125,7 @@ def test_missing_last_segment(disk: MemoryDisk, known_by: str, compacted: bool) 
 
 
 def test_a_new_segment_of_the_size_that_another_was_closed_with(disk: MemoryDisk) -> None:
-    """A segment that was begun after a clean close, and is as large as the one before was then, is read all the same."""
+    """A segment that was begun after a clean close, and is as large as the one before was then, is read."""
     log = Log.create(PATH, TOPIC_ID, LogConfig(), now_ms=0, disk=disk)
     head = len(batch(value=bytes(65_000))) - 65_000
     append(log, batch(value=bytes(GROW_BYTES_MIN - head)))

@@ -39,9 +39,7 @@ def image(topic_id: bytes | None, partitions: int = 1) -> Image:
     return Image(topics={"t": Topic("t", topic_id, states)})
 
 
-def table(
-    directory: Path, flusher: Flusher | None = None, others: Mapping[Path, str] | None = None
-) -> PartitionTable:
+def table(directory: Path, flusher: Flusher | None = None, others: Mapping[Path, str] | None = None) -> PartitionTable:
     """A table in a directory; with a flusher, records are committed when they are flushed."""
     return PartitionTable(
         directory,

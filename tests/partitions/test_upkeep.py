@@ -1,4 +1,4 @@
-"""What is looked at once a second: that a start after a crash never has too much to read, and that damage ends nothing."""
+"""What is looked at once a second: a start after a crash never has too much to read, and damage ends nothing."""
 
 from __future__ import annotations
 

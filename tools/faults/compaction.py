@@ -265,6 +265,8 @@ def one_fault(
                 report.wrong("crashed", f"{where}: {error}")
         else:
             live(server, topics, chance, where, report)
+            if "error" in effect and not server.running:
+                report.wrong("crashed", f"{where}: {server.log_end()}")
             with contextlib.suppress(Exception):
                 server.stop(5.0)
         server.kill()

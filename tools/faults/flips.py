@@ -1,8 +1,9 @@
 """Bit flips: a server is stopped or killed, one bit in a file of each partition is turned over, and all is read again.
 
 Each partition takes one flip a start, in a file whose kind comes from the seed, so that a start tries dozens. What is
-served must be, batch for batch, what was served before; what is not served must be refused with an error. The fields
-of a batch header that the checksum does not cover (base offset, length, epoch) are aimed at as a kind of their own.
+served must be, batch for batch, what was served before; what is not served must be refused with an error. Housekeeping
+looks at it, and something is appended to each partition. The fields of a batch header that the checksum does not cover
+(base offset, length, epoch) are aimed at as a kind of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import shutil
 import time
 from pathlib import Path
 
-from tools.faults.conversation import OK, Gone, Told
+from tools.faults.conversation import OK, STORAGE, Gone, Told
 from tools.faults.load import Load
 from tools.faults.peer import Peer, Stream, now_ms
 from tools.faults.report import Report, late
@@ -42,6 +43,9 @@ NODE_FILES = (
     "partitions.known",
 )
 NOTED_S = 2.5
+UPKEEP_S = 1.5
+"""In it everything is looked at by housekeeping once, which must not end by what it meets."""
+
 SETTINGS = {
     "log.flush.mode": "group",
     "log.roll.ms": "15",
@@ -196,15 +200,24 @@ def flip(path: Path, at: int, chance: random.Random) -> int:
 
 def compare(data: Path, seen: Seen, flipped: dict[tuple[str, int], str], report: Report) -> None:
     """Serve a damaged directory and look at every batch that comes."""
-    with Server(data, settings={**SETTINGS, "log.cleaner.enable": "false"}) as server:
+    calm = {"log.cleaner.enable": "false", "log.retention.check.interval.ms": "100"}
+    with Server(data, settings={**SETTINGS, **calm}) as server:
         try:
             server.start()
         except NotReady as error:
             report.wrong("no-start", f"{error}; {flipped}")
             return
-        with Peer(server.bootstrap) as peer:
-            for place, before in seen.items():
-                look(peer, place, before, flipped.get(place, ""), report)
+        try:
+            with Peer(server.bootstrap) as peer:
+                for place, before in seen.items():
+                    look(peer, place, before, flipped.get(place, ""), report)
+                time.sleep(UPKEEP_S)
+                producer_id = peer.producer_id()
+                for place in seen:
+                    write(peer, place, producer_id, flipped.get(place, ""), report)
+        except Gone as gone:
+            report.wrong("crashed", f"{gone}; {flipped}: {server.log_end()}")
+            return
         if server.stop() or "Traceback" in server.log_end(1 << 20):
             report.wrong("crashed", server.log_end())
         server.log.unlink()
@@ -233,6 +246,14 @@ def look(peer: Peer, place: tuple[str, int], before: dict[int, bytes], what: str
     report.count("unharmed")
     if missing := sorted(set(before) - set(came)):
         report.wrong("lost", f"{name}: batches at {missing[:5]} are left out in silence")
+
+
+def write(peer: Peer, place: tuple[str, int], producer_id: int, what: str, report: Report) -> None:
+    """Append to a partition: it is taken, or refused for what is wrong with it."""
+    code, _ = peer.produce(*place, Stream("after", *place, producer_id, 60).batch(["after:0"], now_ms()))
+    report.count("appended", code == OK)
+    if code not in (OK, *((STORAGE,) if what else ())):
+        report.wrong("refused", f"{place[0]}-{place[1]} ({what or 'which nobody touched'}) answers {code} to an append")
 
 
 def node_flip(source: Path, seen: Seen, data: Path, chance: random.Random, report: Report) -> None:

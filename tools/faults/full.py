@@ -108,8 +108,6 @@ def cycle(place: Path, server: Server, load: Load, report: Report) -> None:
                 report.wrong("answer", f"a full disk is answered with {wrong}")
             if codes.count(STORAGE) == len(codes) and refused > 2 * len(codes):
                 break
-        if not refused:
-            report.count("never_full")
         if load.chance.random() < 0.3:
             load.commit(peer)
         for topic, partition in load.places[:3] + load.places[-KEYED:]:
@@ -125,8 +123,11 @@ def cycle(place: Path, server: Server, load: Load, report: Report) -> None:
     resume(server, load, freed, report)
     if load.chance.random() < CLEANED:
         clean(server, load, freed, report)
-    report.faults += 1
-    report.count("refused", refused)
+    if refused:
+        report.faults += 1
+        report.count("refused", refused)
+    else:  # it proves nothing
+        report.count("never_full")
 
 
 def restart_full(server: Server, report: Report) -> None:

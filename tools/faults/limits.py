@@ -1,9 +1,9 @@
 """Too little of something: file descriptors taken by a flood of connections, memory wanted by readers that never read.
 
 ``on`` is ``descriptors``: the server may open 64 to 256 files, and hundreds connect. Who was there before goes on:
-appends, rolls, new topics, commits; when the crowd leaves, newcomers are served. Or ``memory``: the server lives in a
-control group of 512 MiB while a thousand readers ask for 160 MB each and take nothing of it; writers go on. Sometimes
-it is killed in the middle and has to start under the same limit. At the end all is read.
+appends, rolls, new topics, commits, compaction; when the crowd leaves, newcomers are served. Or ``memory``: the server
+lives in a control group of 512 MiB while a thousand readers ask for 160 MB each and take nothing of it; writers go on.
+Sometimes it is killed in the middle and has to start under the same limit. At the end all is read.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from pathlib import Path
 from logd.wire.frames import request_bytes
 from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
 from tools.faults.conversation import OK, Gone, Told
+from tools.faults.full import GIVEN_UP
 from tools.faults.load import Load
 from tools.faults.peer import Peer, Stream, now_ms
 from tools.faults.report import Report, Skipped, late
@@ -41,6 +42,8 @@ SETTINGS = {
     "log.segment.bytes": "8388608",
     "log.retention.check.interval.ms": "300",
     "log.segment.delete.delay.ms": "0",
+    "log.cleaner.backoff.ms": "300",
+    "log.cleaner.min.cleanable.ratio": "0.01",
     "offsets.topic.num.partitions": "1",
 }
 
@@ -85,7 +88,10 @@ def run(seed: int, rounds: int, directory: Path, on: str = "descriptors") -> Rep
         server.start()
         with Peer(server.bootstrap) as peer:
             load.begin(peer, "limits", 3)
-            if on == "memory":
+            if on == "descriptors":  # housekeeping needs some, too
+                load.begin(peer, "keyed", 1, cleanup_policy="compact")
+                load.places.pop()  # what was replaced need not be there
+            else:
                 fill(peer)
         if on == "memory":  # what a server did not write itself it looks at before it sends it
             server.stop()
@@ -199,5 +205,7 @@ def finish(server: Server, load: Load, report: Report) -> None:
         report.wrong("unreadable", f"{error!r} {server.log_end()}")
     report.add(load.anomalies())
     report.figures["acknowledged"] = load.acknowledged
+    if GIVEN_UP in server.log_end(1 << 20):
+        report.wrong("given-up", server.log_end())
     if (server.running and server.stop()) or "Traceback" in server.log_end(1 << 20):
         report.wrong("crashed", server.log_end())

@@ -47,7 +47,7 @@ SETTINGS = {
 }
 TURNS = 260
 UNMOUNTABLE_MIN = 3
-"""So many cuts, or one of twenty, may leave a file system that cannot be mounted."""
+"""So many cuts, or one of twenty, may leave a file system that cannot be mounted, or is wrong by its own checker."""
 
 KEYED, FORGETFUL, PLAIN, RUSHED = "keyed", "forgetful", "plain", "rushed"
 PLAIN_PARTITIONS = 2
@@ -133,6 +133,8 @@ def run(seed: int, rounds: int, directory: Path, on: str = "ext4") -> Report:
             if found.found and is_broken(directory, image, on):
                 report.count("broken_file_system")
                 report.notes.append(f"cut {number} at {moment}: {on} is not consistent: {found.found[0]}"[:300])
+                if report.figures["broken_file_system"] > max(UNMOUNTABLE_MIN, report.faults // 20):
+                    report.wrong("broken", f"{on} is not consistent after too many cuts: the kit is at fault")
                 continue
         except Skipped:  # xfs cannot repair a block of its own that is torn, and says so: there is nothing to serve
             report.count("unmountable")
