@@ -324,6 +324,7 @@ class Log:
 
     def _roll(self, now_ms: int) -> Segment:
         sealed = self._active
+        sealed.index  # what is damaged is found before a file is made  # noqa: B018
         segment = Segment(self._disk, self.path, self.end_offset, now_ms)
         segment.file  # made now: its name says where the log ends  # noqa: B018
         self._seal(sealed)

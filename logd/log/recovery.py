@@ -69,7 +69,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     """
     entries = disk.entries(path)
     for entry in entries:
-        if entry.name.endswith(TEMPORARY_SUFFIX):
+        if entry.name.endswith(TEMPORARY_SUFFIX) and not entry.is_directory:
             disk.remove(f"{path}/{entry.name}")
     topic_id = _topic_id(disk, path)
     settled = settle(disk, path, entries)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from logd.errors import Corrupt, StorageFailed
+from logd.log.disk import PASSING
 from logd.log.segment import Segment
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ class Scrubber:
                 offset = piece.next_offset
                 await trio.sleep(piece.size / self._cluster.settings.log_scrub_bytes_per_second)
         except (Corrupt, StorageFailed) as why:
-            if segment in log.segments and partition.failure is None and path not in self._damaged:
+            if isinstance(why, StorageFailed) and why.cause.errno in PASSING:  # no descriptor, say
+                del self._looked_ms[path]
+            elif segment in log.segments and partition.failure is None and path not in self._damaged:
                 self._damaged.add(path)
                 logger.error("partition %r: stored data is damaged: %s", partition, why)
         else:

@@ -362,3 +362,12 @@ def test_all_segments_missing(disk: MemoryDisk) -> None:
         other.remove(log.segments[0].log_path)
         with pytest.raises(Corrupt, match="all segments from offset 0 on are missing"):
             reopen(other)
+
+
+def test_strange_directory(disk: MemoryDisk) -> None:
+    """A directory in a log's directory, which is none of its own, keeps nobody from opening it, whatever its name."""
+    log = filled(disk, 3)
+    disk.make_directory(f"{PATH}/mine.tmp")
+    disk.open(f"{PATH}/mine.tmp/file", create=True)
+    assert reopen(disk).end_offset == log.end_offset
+    assert f"{PATH}/mine.tmp" in disk.names

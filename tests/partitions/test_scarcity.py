@@ -22,10 +22,11 @@ from logd.log.reserve import Room
 from logd.log.state import STATE_NAME, UNFLUSHED_NAME, parse_state
 from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import RETENTION, Housekeeping
+from logd.partitions.scrubber import Scrubber
 from logd.partitions.table import PartitionTable
 from logd.partitions.upkeep import Upkeep
 from logd.testing import Broker
-from tests.log.batches import batch
+from tests.log.batches import batch, flush
 from tests.partitions.test_table import NEW, OLD, Standing, image, table
 
 SCARCE = [errno.EMFILE, errno.ENFILE]
@@ -205,3 +206,28 @@ async def test_no_room_for_the_bounds_now(tmp_path: Path, monkeypatch: pytest.Mo
         assert parse_state((tmp_path / "t-0" / STATE_NAME).read_bytes()).start_offset == 2
         partition.log.close(clean=False)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("number", SCARCE)
+async def test_what_cannot_be_scrubbed_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, number: int
+) -> None:
+    """A segment that no descriptor is left for is not called damaged, and is looked at the next time."""
+    partitions = table(tmp_path)
+    await partitions.open_all(image(NEW))
+    log = partitions.find("t", 0).log
+    partitions.find("t", 0).append(batch())
+    log.roll(0)
+    flush(log)
+    log.segments[0].release()
+    settings = Settings(log_scrub_interval_ms=0, log_scrub_bytes_per_second=2**40)
+    cluster: Any = SimpleNamespace(settings=settings)
+    scrubber = Scrubber(partitions, cluster, Late())
+    with monkeypatch.context() as patched:
+        patched.setattr(RealDisk, "open", refuse(number))
+        await scrubber.look()
+    assert (scrubber.found, scrubber.checked_bytes, "damaged" in caplog.text) == (0, 0, False)
+    await scrubber.look()
+    assert scrubber.checked_bytes == log.segments[0].size
+    log.close(clean=False)

@@ -109,5 +109,6 @@ async def test_damage_of_the_last_segment_ends_nothing(tmp_path: Path, caplog: p
     with pytest.raises(Refused, match="is damaged"):
         await damaged.advance_start(-1)
     assert (damaged.failure, damaged.log.end_offset) == (None, 6)
+    assert len(list((tmp_path / "t-0").glob("*.log"))) == 1
     assert well.append(batch()).base_offset == 6
     await again.close()
