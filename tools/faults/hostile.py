@@ -1,15 +1,17 @@
 """Hostile frames: every API and version, cut, with lengths at their edges, with flipped, random and too many bytes.
 
 ``on`` says where they go. ``live``: some processes send them to a server over TCP, dozens in flight on each connection,
-while a client that does nothing wrong appends and measures; a frame counts when it was answered, or was the one that
-ended its connection. ``memory``: straight into the frame handling of a node in memory (:mod:`tools.faults.simulation`),
-which is what tries millions of them: the frame buffer, the header, the decoder, the handler. ``sweep`` is the same with
-each frame that the systematic sweep makes. A round is 1,000 frames.
+while a client that does nothing wrong appends and measures, and the longest turn of the server's loop is noted by its
+CPU seconds (:mod:`tools.faults.turns`); a frame counts when it was answered, or was the one that ended its connection.
+``memory``: straight into the frame handling of a node in memory (:mod:`tools.faults.simulation`), which is what tries
+millions of them: the frame buffer, the header, the decoder, the handler. ``sweep`` is the same with each frame that the
+systematic sweep makes. A round is 1,000 frames.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import multiprocessing
 import random
@@ -35,6 +37,7 @@ from logd.wire.schemas.delete_groups import DeleteGroupsRequest
 from logd.wire.schemas.delete_topics import DeleteTopicsRequest
 from logd.wire.schemas.list_groups import ListGroupsRequest
 from logd.wire.schemas.metadata import MetadataRequest
+from tools.faults import turns
 from tools.faults.frames import Pool, numbered
 from tools.faults.report import Report, late
 from tools.faults.server import Server
@@ -180,7 +183,9 @@ def send_all(address: tuple[str, int], seed: int, frames: int, told: Any) -> Non
 
 def live(seed: int, rounds: int, directory: Path, report: Report) -> None:
     """Processes send, a good client measures, and what the frames made is swept away."""
-    with Server(directory / "data", settings=SETTINGS) as server:
+    noted = directory / "turns.json"
+    environment = {turns.NAMED_BY: str(noted)}
+    with Server(directory / "data", settings=SETTINGS, environment=environment, main=turns.COMMAND) as server:
         server.start()
         host, _, port = server.bootstrap.rpartition(":")
         address, pid = (host, int(port)), server.process.pid if server.process else 0
@@ -197,6 +202,10 @@ def live(seed: int, rounds: int, directory: Path, report: Report) -> None:
         good.done.set()
         good.join(60)
         judge(good, counts, memory, report)
+        longest = json.loads(noted.read_text())
+        report.figures |= longest
+        if longest["turn_cpu_s"] > STALL_S_MAX:
+            report.wrong("stall", f"the loop computed for {longest['turn_cpu_s']} s in one turn: {longest}")
         if not server.running or server.stop():
             report.wrong("crashed", server.log_end())
         said = server.log.read_text(errors="replace")

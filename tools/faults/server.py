@@ -37,8 +37,10 @@ class Server:
         settings: dict[str, str] | None = None,
         before: Sequence[str] = (),
         environment: dict[str, str] | None = None,
+        main: str = MAIN,
     ) -> None:
         self.data_dir = data_dir
+        self.main = main
         self.log = data_dir.with_name(data_dir.name + ".log")
         self.bootstrap = "127.0.0.1:0"
         self.options = [*options]
@@ -64,7 +66,7 @@ class Server:
         """
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("LOGD_")}
         environment = {**inherited, "PYTHONPATH": str(ROOT), **self.environment}
-        command = [*self.before, sys.executable, "-c", MAIN, "serve", "--data-dir", str(self.data_dir)]
+        command = [*self.before, sys.executable, "-c", self.main, "serve", "--data-dir", str(self.data_dir)]
         begun = time.monotonic()
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
