@@ -36,6 +36,13 @@ COALESCED_BYTES_MAX = 64 * 1024
 TURN_REQUESTS_MAX = 32
 """Requests that one connection may start before others get their turn."""
 
+TURN_S_MAX = 0.005
+"""How long one connection may compute before others get their turn. A frame of 64 KiB can take 25 ms: a peer that sends
+dozens of them in one go, over many connections, would have the loop for seconds."""
+
+TURN_LOOKS = 4
+"""After so many requests it is looked whether that time has passed."""
+
 TURN_RECEIVES_MAX = 4
 """Times that a connection may find bytes waiting before others get their turn."""
 
@@ -193,6 +200,7 @@ class Peer:
         """
         out: Parts = []
         size_bytes = turn = 0
+        begun_s = trio.current_time()
         try:
             while (frame := self._next_frame()) is not None:
                 result = start(frame, self.connection, self.services)
@@ -210,10 +218,12 @@ class Peer:
                 elif result is not None:
                     out += result
                     size_bytes += sum(map(len, result))
-                if size_bytes > COALESCED_BYTES_MAX or turn % TURN_REQUESTS_MAX == 0:
+                long = turn % TURN_LOOKS == 0 and trio.current_time() - begun_s > TURN_S_MAX
+                if size_bytes > COALESCED_BYTES_MAX or long or turn % TURN_REQUESTS_MAX == 0:
                     await self._send(out)
                     out, size_bytes = [], 0
                     await trio.lowlevel.checkpoint()
+                    begun_s = trio.current_time()
         except (Hangup, DecodeError) as error:
             if not self.pending:
                 await self._send(out)  # what came right before a frame that cannot be
