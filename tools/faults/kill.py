@@ -88,6 +88,8 @@ class Consumer:
         from confluent_kafka import TopicPartition
 
         self.events = events
+        self.failures: list[str] = []
+        """Offsets that were read up to and are beyond the end."""
         self._stop = threading.Event()
         options = {"group.id": "readers", "enable.auto.commit": False, "auto.offset.reset": "error"}
         self._consumer: Any = Reader({"bootstrap.servers": bootstrap, **QUICK, **options})
@@ -97,12 +99,17 @@ class Consumer:
         self._thread.start()
 
     def _run(self) -> None:
-        from confluent_kafka import KafkaException
+        from confluent_kafka import KafkaError, KafkaException
 
+        gone = (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
         seen = 0
         while not self._stop.is_set():
             message = self._consumer.poll(0.02)
-            if message is None or message.error() is not None:
+            if message is None:
+                continue
+            if (error := message.error()) is not None:
+                if error.code() in gone:
+                    self.failures.append(str(error))
                 continue
             where = f"{TOPIC}-{message.partition()}"
             self.events.append(Polled("c", where, message.offset(), message.value().decode()))
@@ -152,6 +159,8 @@ def run(seed: int, rounds: int, directory: Path, on: str = "os") -> Report:
         report.wrong("never-answered", f"{left} in flight, {producer.failures[:3]}")
     report.figures["acknowledged"] = producer.acknowledged
     report.figures["polled"] = sum(isinstance(one, Polled) for one in events)
+    if consumer.failures or not report.figures["polled"]:
+        report.wrong("not-read", f"the consumer read {report.figures['polled']} records: {consumer.failures[:3]}")
     report.add(history.check(events))
     return report
 

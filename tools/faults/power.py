@@ -195,6 +195,8 @@ def record(mounted: Path, disk: Recorder, life: Life, directory: Path, report: R
                     peer.delete("passing")
                 time.sleep(0.005)
         report.figures |= {"acknowledged": load.acknowledged, "polled": len(life.polled), "rushed": len(life.rushed)}
+        if not life.polled:
+            report.wrong("not-read", f"the consumer was given nothing: {server.log_end()}")
         server.stop()
     life.note(disk.moment)
     return began
