@@ -37,6 +37,9 @@ ANSWER_S_MAX = 60.0
 GROWTH_MIB_MAX = 160.0
 """A connection may cost 64 KiB; the rest is for what is under way."""
 
+HOUSEKEEPING_S = 2.5
+"""So long every other crowd stays: retention and compaction come to their turn in it."""
+
 SETTINGS = {
     "log.roll.ms": "400",
     "log.segment.bytes": "8388608",
@@ -135,6 +138,8 @@ def crowd(server: Server, load: Load, on: str, where: str, report: Report) -> No
                 sock.settimeout(ANSWER_S_MAX)
                 sock.recv(1, socket.MSG_PEEK)
             grown_mib = max(grown_mib, anonymous_mib(server) - before_mib)
+        if on == "descriptors" and load.chance.random() < 0.5:
+            time.sleep(HOUSEKEEPING_S)
         work(server, peer, load, where, report)
         grown_mib = max(grown_mib, anonymous_mib(server) - before_mib)
         report.longest("grown_mib_max", grown_mib)

@@ -3,7 +3,7 @@
 ``main`` is the server's, with an instrument of trio's that notes the longest turn of the loop (what runs between two
 looks for news, which is what a client that asks for something small may have to wait for) and the task that took the
 most of it. CPU seconds of the loop's thread, so that a busy machine does not count. Each new maximum is written to the
-file named by ``LOGD_FAULTS_TURNS``, so that a kill leaves what was known.
+file named by ``FAULTS_TURNS``, so that a kill leaves what was known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-NAMED_BY = "LOGD_FAULTS_TURNS"
+NAMED_BY = "FAULTS_TURNS"
 COMMAND = "from tools.faults.turns import main; main()"
 
 
