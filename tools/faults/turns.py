@@ -25,7 +25,8 @@ class Turns(trio.abc.Instrument):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._began = self._step_began = time.thread_time()
+        self._began = float("inf")  # what comes before the first look is the start
+        self._step_began = 0.0
         self._longest_s = self._step_s = 0.0
         self._name = ""
 
