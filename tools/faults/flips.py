@@ -149,7 +149,7 @@ def flip_partitions(
         kind = chance.choice(kinds)
         log = data / f"{topic}-{partition}"
         found = sorted(path for path in log.iterdir() if belongs(path, kind) and has_data(path))
-        if kind == "recent":
+        if kind == "recent" or (kind == "uncovered" and chance.random() < 0.5):  # the one that is written to
             found = found[-1:]
         if not found:
             kind, found = ".log", sorted(path for path in log.glob("*.log") if has_data(path))
