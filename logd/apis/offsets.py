@@ -146,6 +146,8 @@ async def _scanned(
                 row.timestamp, row.offset, row.leader_epoch = found
         except (Corrupt, StorageFailed) as why:
             row.error_code = partition.unreadable(why).code
+        finally:
+            partition.log.let_go(scan.segments)
     return answer
 
 

@@ -86,7 +86,7 @@ class Disk(Protocol):
         """Fill ``room`` from ``position`` on; return how many bytes there were, fewer only at the end of the file."""
 
     def read_cached(self, file: File, size: int, position: int) -> bytes | None:
-        """Read like :meth:`read` what the page cache holds, or return None where the disk would be waited for."""
+        """Read ``size`` bytes that the page cache holds all; None where the disk would be waited for, or tells more."""
 
     def allocate(self, file: File, start: int, size: int) -> None:
         """Grow the file from ``start`` by ``size`` bytes of zeros that exist on disk; cut back when that fails.
@@ -314,7 +314,7 @@ class RealDisk:
                 self._tells_cached = False
                 return self.read(file, size, position)
             raise StorageFailed(file.path, cause) from cause
-        return bytes(data) if count == size else bytes(data[:count])
+        return bytes(data) if count == size else None  # the next page is not there, or the file has been cut
 
     def allocate(self, file: File, start: int, size: int) -> None:
         """See :meth:`Disk.allocate`."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
@@ -376,6 +376,10 @@ class Log:
             at += 1
         return []
 
+    def lie_apart(self, offset: int, end: int) -> bool:
+        """Say whether a later segment than that of ``offset`` holds ``end``."""
+        return bisect_right(self._bases, offset) < bisect_right(self._bases, end)
+
     def _touch(self, segment: Segment) -> None:
         """Keep few sealed segments open: those that were read last."""
         if segment is self._active:
@@ -393,12 +397,16 @@ class Log:
 
     def release_unused(self) -> None:
         """Close and unmap sealed segments that nobody has read since the last call; called now and then."""
-        for segment in self._opened:
-            if not segment.touched:
-                segment.release()
         self._opened = [segment for segment in self._opened if segment.touched]
         for segment in self._opened:
             segment.touched = False
+        self.let_go(self.segments[:-1])
+
+    def let_go(self, segments: Iterable[Segment]) -> None:
+        """Close segments that a look at their times has opened, but for the few whose batches were read last."""
+        for segment in segments:
+            if segment not in self._opened:
+                segment.release()
 
     def end_offset_for(self, epoch: int) -> EpochEnd:
         """Say where a leader epoch ends (OffsetForLeaderEpoch)."""
@@ -454,6 +462,8 @@ class Log:
         assert segments == self.segments[: len(segments)]
         del self.segments[: len(segments)], self._bases[: len(segments)]
         self.advance_start(self._bases[0])
+        for segment in segments:
+            segment.forgotten = True
         due_ms = now_ms + self.config.file_delete_delay_ms
         self._doomed.extend(Doomed(segment, due_ms) for segment in segments)
 

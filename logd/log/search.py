@@ -16,11 +16,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from logd.errors import Corrupt, DecodeError
+from logd.errors import Corrupt, DecodeError, StorageFailed
 from logd.log.disk import Disk, File
 from logd.log.epochs import Epochs
 from logd.log.index import Index, parse
-from logd.log.segment import INDEX_SUFFIX, TIME_INDEX_SUFFIX, Segment
+from logd.log.segment import INDEX_SUFFIX, LOG_SUFFIX, NO_TIMESTAMP, TIME_INDEX_SUFFIX, Segment
 from logd.log.slices import what_is_wrong
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header, read_records
 
@@ -53,11 +53,14 @@ class Hint(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A segment to look in, as it was when asked. ``newest`` and ``hint`` are None until the disk has been asked."""
+    """A segment to look in, as it was when asked. ``newest`` and ``hint`` are None until the disk has been asked.
+
+    So is ``file``, of a segment that was not open: a thousand of them must not be open at once.
+    """
 
     segment: Segment
     path: str
-    file: File
+    file: File | None
     stop: int
     dense: bool
     newest: int | None
@@ -78,7 +81,7 @@ def search(log: Log, disk: Disk, timestamp: int | None, end: int) -> Scan | None
     for one in live:
         newest = one.max_timestamp if one is active else None
         hint = _hint(one.index, one.base_offset, timestamp or newest or 0) if one is active else None
-        pieces.append(Piece(one, one.path, one.file, one.size, log.is_dense(one), newest, hint))
+        pieces.append(Piece(one, one.path, one.open_file, one.size, log.is_dense(one), newest, hint))
     return Scan(disk, pieces, timestamp, log.start_offset, end, log.epochs) if pieces else None
 
 
@@ -110,6 +113,11 @@ class Scan:
         self._end_offset = end_offset
         self._epochs = epochs
 
+    @property
+    def segments(self) -> list[Segment]:
+        """The segments that it looks into, which are open from now on: see :meth:`~logd.log.log.Log.let_go`."""
+        return [piece.segment for piece in self._pieces]
+
     def run(self) -> Found | None:
         """Search; waits for the disk, so for a worker thread.
 
@@ -129,12 +137,24 @@ class Scan:
         return None
 
     def _search(self, piece: Piece) -> Found | None:
-        piece.segment.check_whole()
+        try:
+            piece.segment.check_whole()
+            file = self._file(piece)
+        except StorageFailed:
+            if not piece.segment.forgotten:
+                raise
+            return None
         hint = piece.hint or self._indexed(piece)
         try:
-            return self._walk(piece, hint)
+            return self._walk(piece, file, hint)
         except (_IndexLies, Corrupt):  # a position that is wrong looks like a damaged batch
-            return self._walk(piece, Hint())
+            return self._walk(piece, file, Hint())
+
+    def _file(self, piece: Piece) -> File:
+        if piece.file is not None:
+            return piece.file
+        file = self._disk.open(piece.path + LOG_SUFFIX)
+        return file if piece.segment.path == piece.path else piece.segment.file  # retired: another may have its name
 
     def _indexed(self, piece: Piece) -> Hint:
         offsets = self._disk.load(piece.path + INDEX_SUFFIX)
@@ -142,18 +162,18 @@ class Scan:
         index = parse(offsets, times, piece.stop) if offsets is not None and times is not None else None
         return _hint(index, piece.segment.base_offset, self._timestamp) if index is not None else Hint()
 
-    def _walk(self, piece: Piece, hint: Hint) -> Found | None:
+    def _walk(self, piece: Piece, file: File, hint: Hint) -> Found | None:
         expected = piece.segment.base_offset
         met = hint.claimed_offset < 0
         last = hint.last
-        for header, batch, position in self._batches(piece, hint.position):
+        for header, batch, position in self._batches(piece, file, hint.position):
             if last >= 0:
                 if header.last_offset != last:
                     raise _IndexLies
                 last, expected = -1, header.base_offset
             why = what_is_wrong(header, expected, self._epochs, dense=piece.dense)
             if why or not check_crc(batch, 0, header):
-                raise Corrupt(piece.file.path, position, f"a batch with {why or 'a wrong checksum'}")
+                raise Corrupt(file.path, position, f"a batch with {why or 'a wrong checksum'}")
             expected = header.next_offset
             late = header.max_timestamp >= self._timestamp
             if not met and (late or header.last_offset >= hint.claimed_offset):
@@ -164,41 +184,41 @@ class Scan:
                 if met:
                     return None
             elif late and header.last_offset >= self._start_offset:
-                found = self._record(piece, header, batch, position)
+                found = self._record(file, header, batch, position)
                 if found is not None:
                     return found
         if not met:
             raise _IndexLies
         return None
 
-    def _batches(self, piece: Piece, position: int) -> Iterator[tuple[BatchHeader, bytes, int]]:
+    def _batches(self, piece: Piece, file: File, position: int) -> Iterator[tuple[BatchHeader, bytes, int]]:
         """Yield whole batches, as far as their lengths can be believed, and where they begin."""
         size = WALK_BYTES
         while position < piece.stop:
-            data = self._disk.read(piece.file, min(size, piece.stop - position), position)
+            data = self._disk.read(file, min(size, piece.stop - position), position)
             at = 0
             while at + HEADER_BYTES <= len(data):
                 header = read_header(data, at)
                 size = header.size
                 if size < HEADER_BYTES:
-                    raise Corrupt(piece.file.path, position + at, f"a batch length of {header.length} cannot be")
+                    raise Corrupt(file.path, position + at, f"a batch length of {header.length} cannot be")
                 if size > len(data) - at:
                     break
                 yield header, data[at : at + size], position + at
                 at += size
             if at == 0 and (len(data) < HEADER_BYTES or size > piece.stop - position):
-                raise Corrupt(piece.file.path, position, "the segment ends inside a batch")
+                raise Corrupt(file.path, position, "the segment ends inside a batch")
             size = max(size, WALK_BYTES)
             position += at
 
-    def _record(self, piece: Piece, header: BatchHeader, batch: bytes, position: int) -> Found | None:
+    def _record(self, file: File, header: BatchHeader, batch: bytes, position: int) -> Found | None:
         if header.log_append_time:
             offset = max(header.base_offset, self._start_offset)
             return Found(header.max_timestamp, offset, header.leader_epoch)
         try:
             records = read_records(batch, 0, bytes_max=RECORDS_BYTES_MAX)
         except DecodeError as cause:
-            raise Corrupt(piece.file.path, position, str(cause)) from cause
+            raise Corrupt(file.path, position, str(cause)) from cause
         for record in records:
             if record.timestamp >= self._timestamp and record.offset >= self._start_offset:
                 return Found(record.timestamp, record.offset, header.leader_epoch)
@@ -208,5 +228,10 @@ class Scan:
 def _newest(piece: Piece) -> int:
     if piece.newest is not None:
         return piece.newest
-    piece.segment.make_max_sure()
+    try:
+        piece.segment.make_max_sure()
+    except StorageFailed:
+        if not piece.segment.forgotten:
+            raise
+        return NO_TIMESTAMP
     return piece.segment.max_timestamp

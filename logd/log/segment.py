@@ -67,8 +67,7 @@ class Segment:
         "_index",
         "_last_base",
         "_last_position",
-        "_mapped_bytes",
-        "_mapping",
+        "_mapped",
         "_marks",
         "_max_is_claimed",
         "_max_timestamp",
@@ -86,6 +85,7 @@ class Segment:
         "damage",
         "finished",
         "first_timestamp",
+        "forgotten",
         "next_offset",
         "path",
         "preallocated",
@@ -113,6 +113,7 @@ class Segment:
         self.aborted = b""  # what its transaction index is to hold, once it is sealed
         self.checksum: int | None = None  # of the whole file, of a compacted segment until that was looked at
         self.damage: Corrupt | None = None  # why no index can be made, so that nobody reads all of it to hear so again
+        self.forgotten = False  # no part of the log any more, and its file may be gone
         self.touched = False  # read since the last look for unused ones
         self._max_timestamp: int | None = NO_TIMESTAMP
         self._max_timestamp_offset = base_offset
@@ -123,8 +124,7 @@ class Segment:
         self._marks: dict[int, int] = {}  # offsets at which a batch begins, and where; a few that are asked for again
         self._file: File | None = None
         self._index: Index | None = Index()
-        self._mapping: Mapping | None = None
-        self._mapped_bytes = 0
+        self._mapped: tuple[Mapping, int] | None = None  # and how many bytes
         # What was let go and is still in use by readers is used again, or a thousand of them would pin a thousand maps.
         self._released_file: ref[File] | None = None
         self._released_mapping: tuple[ref[Mapping], int] | None = None
@@ -189,11 +189,17 @@ class Segment:
         return self.path + LOG_SUFFIX
 
     @property
-    def file(self) -> File:
-        """The open file, opened (and made, when it is the first to be written) on first use."""
+    def open_file(self) -> File | None:
+        """The file, when it is open, or still is for others that read it."""
         file = self._file
         if file is None and self._released_file is not None:
             file = self._file = self._released_file()
+        return file
+
+    @property
+    def file(self) -> File:
+        """The open file, opened (and made, when it is the first to be written) on first use."""
+        file = self.open_file
         if file is None:
             file = self._file = self._disk.open(self.log_path, create=not self.sealed)
         return file
@@ -204,15 +210,16 @@ class Segment:
 
         :raises Corrupt: it cannot be rebuilt; batches are damaged.
         """
-        if self._index is None:
+        index = self._index
+        if index is None:  # looked at once: it may be let go on the loop while a worker thread is here
             if self.damage is not None:
                 raise self.damage.with_traceback(None)
             try:
-                self._index = self._load_index()
+                index = self._index = self._load_index()
             except Corrupt as corrupt:
                 self.damage = corrupt
                 raise
-        return self._index
+        return index
 
     @property
     def max_timestamp(self) -> int:
@@ -339,15 +346,15 @@ class Segment:
 
     def mapping(self, size: int) -> Mapping:
         """Return a map of at least the first ``size`` bytes."""
-        mapping = self._mapping
-        if mapping is None and self._released_mapping is not None:
-            mapping, self._mapped_bytes = self._released_mapping[0](), self._released_mapping[1]
-        if mapping is None or self._mapped_bytes < size:
+        mapped = self._mapped
+        if mapped is None and self._released_mapping is not None:
+            mapping, mapped_bytes = self._released_mapping[0](), self._released_mapping[1]
+            mapped = (mapping, mapped_bytes) if mapping is not None else None
+        if mapped is None or mapped[1] < size:
             mapped_bytes = self.size if self.sealed else max(self.allocated, size)
-            mapping = self._disk.map(self.file, mapped_bytes)
-            self._mapped_bytes = mapped_bytes
-        self._mapping = mapping
-        return mapping
+            mapped = self._disk.map(self.file, mapped_bytes), mapped_bytes
+        self._mapped = mapped  # in one step: a worker thread may be here while the loop is
+        return mapped[0]
 
     def mark(self, offset: int, position: int) -> None:
         """Remember that the batch at ``offset`` begins at ``position``: a reader will ask for it soon."""
@@ -388,6 +395,8 @@ class Segment:
                 if last_offset >= offset:
                     return position + at
                 at += self._checked(length, position + at)
+            if at == 0:
+                raise self._ends_early(position)
             position += at
         return self.size
 
@@ -413,16 +422,24 @@ class Segment:
                     first = end + at == start
                     return start + size if first and at_least_one else end + at
                 at += size
+            if at == 0:
+                raise self._ends_early(end)
             end += at
         return min(end, stop)
 
     def _read(self, size: int, position: int, wait: bool) -> bytes:
         if wait:
-            return self._disk.read(self.file, size, position)
+            data = self._disk.read(self.file, size, position)
+            if len(data) < size:
+                raise self._ends_early(position + len(data))
+            return data
         found = self._disk.read_cached(self.file, size, position)
-        if found is None:
+        if found is None or len(found) < size:
             raise Cold
         return found
+
+    def _ends_early(self, position: int) -> Corrupt:
+        return Corrupt(self.log_path, position, "the segment ends inside a batch")
 
     def base_offset_at(self, position: int, *, wait: bool = True) -> int:
         """Return the base offset of the batch at ``position``, or the next offset at the end.
@@ -452,7 +469,7 @@ class Segment:
                 yield BatchPlace(position + at, size, base, last, _TIMES.unpack_from(chunk, at + 27)[1])
                 at += size
             if at == 0:
-                raise Corrupt(self.log_path, position, "the segment ends inside a batch")
+                raise self._ends_early(position)
             position += at
 
     def _checked(self, length: int, position: int) -> int:
@@ -521,20 +538,20 @@ class Segment:
         """Close and unmap, as far as nobody else uses them; the next who needs them opens again."""
         if self._file is not None:
             self._released_file = ref(self._file)
-        if self._mapping is not None:
-            self._released_mapping = ref(self._mapping), self._mapped_bytes
+        if self._mapped is not None:
+            self._released_mapping = ref(self._mapped[0]), self._mapped[1]
         self._file = None
-        self._mapping = None
-        self._mapped_bytes = 0
+        self._mapped = None
 
     def forget(self) -> None:
         """Let the files be removed without anybody having to wait but this thread; promises nothing.
 
         What nobody has open takes up no descriptor afterwards: thousands may be removed one after the other.
         """
-        file, mapping = self._file, self._mapping
+        file, mapped = self._file, self._mapped
         if file is None and self._released_file is not None:
             file = self._released_file()
+        mapping = mapped[0] if mapped is not None else None
         if mapping is None and self._released_mapping is not None:
             mapping = self._released_mapping[0]()
         with contextlib.suppress(StorageFailed):

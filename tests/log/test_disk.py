@@ -118,6 +118,19 @@ def test_residency_of_many_pages(tmp_path: Path) -> None:
     assert disk.read(file, 10, size // 2) == bytes(10)
 
 
+def test_what_is_cached_in_part(tmp_path: Path) -> None:
+    """A page that is in the cache and the next one that is not: the disk would be waited for, so nothing is given."""
+    disk = RealDisk()
+    file = disk.open(f"{tmp_path}/a", create=True)
+    disk.write(file, b"x" * 4096 * 64, 0)
+    disk.sync(file)
+    os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.posix_fadvise(file.fd, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
+    disk.read(file, 4096, 7 * 4096)
+    assert disk.read_cached(file, 12, 8 * 4096 - 10) in (None, b"x" * 12)
+    assert disk.read_cached(file, 10, 8 * 4096 - 10) in (None, b"x" * 10)
+
+
 def test_failed_growth_is_cut_back(tmp_path: Path) -> None:
     """A file that cannot grow is as long as before."""
     disk = RealDisk()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 
-from logd.errors import ErrorCode, Refused
+from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
+from logd.log.disk import File
 from logd.log.log import Log, LogConfig
 from logd.wire.batches import Record, build_batch, read_headers
 from tests.fakes.disks import FaultyDisk, MemoryDisk
@@ -82,6 +87,106 @@ def test_cold_data_is_found_in_a_thread(disk: MemoryDisk) -> None:
     assert piece.view() == b""
     headers = read_headers(piece.load())
     assert (piece.base_offset, headers[0][1].base_offset, headers[-1][1].next_offset) == (6, 6, piece.next_offset)
+
+
+class Sparse(FaultyDisk):
+    """A disk whose page cache holds the first bytes of what is asked for, as when the next page is not there."""
+
+    asked = 0
+    cached_bytes = 10
+
+    def read_cached(self, file: File, size: int, position: int) -> bytes:
+        self.asked += 1
+        assert self.asked < 1000, "the event loop asks for the same bytes for ever"
+        return self._disk.read(file, min(size, self.cached_bytes), position)
+
+
+@pytest.mark.parametrize("offset", [6, 7])
+def test_what_is_cached_in_part_is_found_in_a_thread(disk: MemoryDisk, offset: int) -> None:
+    """The event loop neither asks again and again until the disk has brought the rest, nor takes it for the end."""
+    log = filled(disk, 20)
+    log.close()
+    log = Log.open(PATH, SMALL, clean=True, now_ms=0, disk=Sparse(disk))
+    assert log.segments[0].index is not None
+    (piece,) = log.read(offset, bytes_max=300, end=40)
+    assert not piece.resident()
+    headers = read_headers(piece.load())
+    assert (headers[0][1].base_offset, headers[-1][1].next_offset) == (6, piece.next_offset)
+
+
+@pytest.mark.parametrize(("ahead", "left_out"), [(3, 700), (0, 10)])
+def test_a_length_that_leads_to_the_end_of_a_segment_is_no_way_on(disk: MemoryDisk, ahead: int, left_out: int) -> None:
+    """A batch whose length was changed on disk, so that too little for another one follows: it is told, in the end."""
+    config = LogConfig(segment_bytes=1000, index_interval_bytes=1 << 20)
+    log = filled(disk, 20, config)
+    sealed = log.segments[-2]
+    assert sealed.index is not None
+    file = disk.names[sealed.log_path]
+    assert file is not None
+    file.data[8:12] = (sealed.size - 30 - 12).to_bytes(4, "big")
+    log._disk = sealed._disk = whole = Sparse(disk)
+    whole.cached_bytes = 1 << 20
+    with pytest.raises(Corrupt, match="ends inside a batch"):
+        log.read(sealed.base_offset + ahead, bytes_max=sealed.size - left_out, end=40)
+
+
+def open_logs(directory: Path) -> list[str]:
+    """The segment files below a directory that this process has open."""
+    links = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{number}"))
+    return [link for link in links if link.startswith(f"{directory}/") and link.endswith(".log")]
+
+
+@pytest.mark.parametrize("timestamp", [None, 0, 1010])
+def test_a_search_by_time_leaves_no_file_open(tmp_path: Path, timestamp: int | None) -> None:
+    """However many segments it has to look at: descriptors are few, and nobody reads these files."""
+    path = f"{tmp_path}/t-0"
+    log = Log.create(path, TOPIC_ID, SMALL, now_ms=0)
+    for at in range(60):
+        append(log, batch(2, value=b"%03d" % at * 10, timestamp=1000 + at))
+    log.close()
+    for sure in (False, True):
+        if not sure:
+            log = Log.open(path, SMALL, clean=True, now_ms=0)
+        before = len(open_logs(tmp_path))
+        scan = log.max_timestamp(120) if timestamp is None else log.find_timestamp(timestamp, 120)
+        assert scan is not None
+        assert len(scan.segments) > 4
+        assert len(open_logs(tmp_path)) <= before + 1
+        assert scan.run() is not None
+        log.let_go(scan.segments)
+        assert len(open_logs(tmp_path)) <= before + 1
+    for segment in log.segments:
+        segment.make_max_sure()
+        _ = segment.file
+    log.release_unused()
+    assert len(open_logs(tmp_path)) <= 1
+    log.close(clean=False)
+
+
+def test_a_search_by_time_beside_retention(tmp_path: Path) -> None:
+    """A segment whose file has gone meanwhile holds nothing any more; one that vanished otherwise is an error."""
+    path = f"{tmp_path}/t-0"
+    log = Log.create(path, TOPIC_ID, SMALL, now_ms=0)
+    for at in range(20):
+        append(log, batch(2, value=b"%03d" % at * 10, timestamp=1000 + at))
+    log.close()
+    log = Log.open(path, SMALL, clean=True, now_ms=0)
+    scan, other = log.find_timestamp(1000, 40), log.find_timestamp(1000, 40)
+    assert scan is not None
+    assert other is not None
+    first = log.segments[:1]
+    log.delete_segments(first, 0)
+    os.unlink(first[0].log_path)
+    found = scan.run()
+    assert found is not None
+    assert found.offset == log.segments[0].base_offset
+    os.unlink(log.segments[0].log_path)
+    with pytest.raises(StorageFailed):
+        other.run()
+    log.close(clean=False)
 
 
 def test_slice_outlives_its_segment(disk: MemoryDisk) -> None:
