@@ -3,7 +3,8 @@
 One task serves a connection, and a second one while answers are parked. A request starts only when all before it on
 its connection have been answered; Produce alone may start while earlier Produce requests wait for the disk, so that
 appends keep their order and flushes are shared. While an answer waits or a peer does not read, at most one more
-request is taken in, so a slow peer costs bounded memory. The door knows nothing of topics and never decodes a body.
+request is taken in, so a slow peer costs bounded memory. What a peer asked before it left, or closed its own side
+only, is carried out and answered. The door knows nothing of topics and never decodes a body.
 """
 
 from __future__ import annotations
@@ -67,6 +68,7 @@ class Peer:
         "connection",
         "drained",
         "frames",
+        "gone",
         "held",
         "idle_sweeps",
         "left",
@@ -91,6 +93,7 @@ class Peer:
         self.pending: deque[Pending | Large | Ready] = deque()
         self.held: memoryview | None = None
         self.closing = False
+        self.gone = False  # the peer sends no more
         self.drained = False  # the last receive took all that there was
         self.luck = 0  # of looking for more right after that; below 0 it is waited for first
         self.unbroken = 0
@@ -115,6 +118,11 @@ class Peer:
     def busy(self) -> bool:
         """Whether an answer is still owed."""
         return bool(self.pending) or self.sending
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is our turn: an answer is not there yet. One that the peer does not take is not waited for."""
+        return bool(self.pending) and not self.sending and not self.gone
 
     def drain(self) -> None:
         """Finish what is in flight, start nothing more."""
@@ -149,7 +157,10 @@ class Peer:
                 self.writing = True
                 nursery.start_soon(self._guarded, self._answers, nursery)
             if not goes_on:
-                await trio.sleep_forever()  # until what waits has been answered
+                break
+        self.closing = True
+        if self.pending:
+            await trio.sleep_forever()  # until what waits has been answered
 
     async def _receive(self) -> bool:
         """Take in some bytes or, with a request at hand that must wait, see answers leave; False at the peer's end."""
@@ -182,11 +193,18 @@ class Peer:
                     self.luck = max(self.luck - LUCK_LOST, -LUCK_MAX)
                 await self._readable()
                 continue
+            except ConnectionError:
+                if not self.pending:
+                    raise
+                space.release()
+                self.gone = True
+                return False
             if looks and self.luck < LUCK_MAX:
                 self.luck += 1
             self.drained = count < len(space)
             space.release()
             self.frames.received(count)
+            self.gone = count == 0
             return count > 0
 
     async def _readable(self) -> None:
@@ -220,8 +238,9 @@ class Peer:
                     size_bytes += sum(map(len, result))
                 long = turn % TURN_LOOKS == 0 and trio.current_time() - begun_s > TURN_S_MAX
                 if size_bytes > COALESCED_BYTES_MAX or long or turn % TURN_REQUESTS_MAX == 0:
-                    await self._send(out)
-                    out, size_bytes = [], 0
+                    if out:  # else somebody else may be sending
+                        await self._send(out)
+                        out, size_bytes = [], 0
                     await trio.lowlevel.checkpoint()
                     begun_s = trio.current_time()
         except (Hangup, DecodeError) as error:
@@ -300,6 +319,7 @@ class Peer:
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(sock)
                 continue
+            self.idle_sweeps = 0
             while position < len(parts) and sent >= len(parts[position]):
                 sent -= len(parts[position])
                 position += 1

@@ -45,8 +45,8 @@ class Guest(Protocol):
     connection: Connection
 
     @property
-    def busy(self) -> bool:
-        """Whether an answer is still owed."""
+    def waits(self) -> bool:
+        """Whether it is silent because an answer is not there yet; not where the peer does not take it, or has left."""
         ...
 
     async def serve(self) -> None:
@@ -111,7 +111,7 @@ class Guests:
                 guest.idle_sweeps += 1
                 if guest.idle_sweeps == 1:
                     guest.rest()
-                if guest.idle_sweeps > IDLE_SWEEPS and not guest.busy:
+                if guest.idle_sweeps > IDLE_SWEEPS and not guest.waits:
                     guest.scope.cancel()
 
     async def drain(self, grace_s: float) -> None:
