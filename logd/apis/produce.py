@@ -23,6 +23,7 @@ from logd.log.admission import MAGIC, MAGIC_AT, record_rules
 from logd.log.log import Appended
 from logd.log.producers import Verification
 from logd.partitions.partition import ANY_AGE, Partition
+from logd.partitions.table import PartitionTable
 from logd.wire.batches import (
     HEADER_BYTES,
     check_crc,
@@ -122,7 +123,7 @@ async def _append_verified(
     answer, waiting = _append_asked(call, request, question)
     if request.acks == 0:
         return _unanswered(call, answer)
-    return await _settle(request, answer, waiting)
+    return await _settle(request, answer, waiting, _until_s(request))
 
 
 def _append_asked(call: Call, request: ProduceRequest, question: Question) -> tuple[ProduceResponse, Waiting]:
@@ -153,7 +154,7 @@ def _append_all(call: Call, request: ProduceRequest, question: Question | None) 
             partition = table.get_by_id(topic.topic_id, data.index) if by_id else table.get(topic.name, data.index)
             try:
                 if partition is None:
-                    raise _unknown(topic, data.index, by_id and not table.knows_id(topic.topic_id))
+                    raise _unknown(table, topic, data.index, by_id)
                 if data.records is not None and len(data.records) > ATTRIBUTES_AT:
                     _check_attributes(call, request, one_buffer(data.records))
                 verified = None if question is None else question.answer_for(data)
@@ -210,14 +211,12 @@ def one_buffer(records: Records) -> Buffer:
     return records
 
 
-def _unknown(topic: TopicProduceData, index: int, unknown_id: bool) -> Refused:
-    if unknown_id:
+def _unknown(table: PartitionTable, topic: TopicProduceData, index: int, by_id: bool) -> Refused:
+    if by_id and not table.knows_id(topic.topic_id):
         if topic.topic_id == ZERO_UUID:
             return Refused(ErrorCode.UNKNOWN_TOPIC_ID, "the topic id is zero: ask for Metadata first")
         return Refused(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has the id {topic.topic_id.hex()}, partition {index}")
-    return Refused(
-        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {topic.name}-{index}: create the topic first"
-    )
+    return table.absent(topic.topic_id if by_id else topic.name, index)
 
 
 def refused_row(index: int, refused: Refused) -> PartitionProduceResponse:
@@ -243,13 +242,11 @@ def _all_refused(request: ProduceRequest, code: ErrorCode) -> ProduceResponse:
 def _bad_acks(call: Call, request: ProduceRequest) -> ProduceResponse:
     """Acks that are none. What is not there is told first, as in Kafka."""
     answer = _all_refused(request, ErrorCode.INVALID_REQUIRED_ACKS)
-    found = _partitions(call, request)
+    found, table = _partitions(call, request), call.services.partitions
     for topic, told in zip(request.topic_data, answer.responses, strict=True):
         for row in told.partition_responses:
             if next(found)[0] is None:
-                by_id = call.version >= TOPIC_IDS_FROM
-                unknown_id = by_id and not call.services.partitions.knows_id(topic.topic_id)
-                row.error_code = _unknown(topic, row.index, unknown_id).code
+                row.error_code = _unknown(table, topic, row.index, call.version >= TOPIC_IDS_FROM).code
     answer.responses = [told for told in answer.responses if told.partition_responses]
     return answer
 
@@ -271,18 +268,26 @@ def _unanswered(call: Call, answer: ProduceResponse) -> object | None:
 
 
 def _parked(request: ProduceRequest, answer: ProduceResponse, waiting: Waiting) -> Parked:
-    return Parked(partial(_settle, request, answer, waiting), partial(_is_settled, request.acks, waiting))
+    settle = partial(_settle, request, answer, waiting, _until_s(request))
+    return Parked(settle, partial(_is_settled, request.acks, waiting))
+
+
+def _until_s(request: ProduceRequest) -> float:
+    """When a request that has just been appended times out, though answers before it may be waited for until then."""
+    return trio.current_time() + max(request.timeout_ms, 0) / 1000
 
 
 def _is_settled(acks: int, waiting: Waiting) -> bool:
     return not any(partition.must_wait_for(appended, acks) for partition, appended, _ in waiting)
 
 
-async def _settle(request: ProduceRequest, answer: ProduceResponse, waiting: Waiting) -> ProduceResponse:
+async def _settle(
+    request: ProduceRequest, answer: ProduceResponse, waiting: Waiting, until_s: float
+) -> ProduceResponse:
     """Wait until every append is as safe as was asked, or the producer's timeout has passed."""
     if _is_settled(request.acks, waiting):
         return answer
-    with trio.move_on_after(max(request.timeout_ms, 0) / 1000):
+    with trio.move_on_at(until_s):
         while waiting:
             partition, appended, row = waiting[-1]
             try:
@@ -403,7 +408,7 @@ async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | 
     _tell_refusals(request, answer, refusals)
     if request.acks == 0:
         return _unanswered(call, answer)
-    return await _settle(request, answer, waiting)
+    return await _settle(request, answer, waiting, _until_s(request))
 
 
 async def _prepare(call: Call, request: ProduceRequest, question: Question) -> Refusals:

@@ -128,6 +128,8 @@ class PartitionTable:
         self._by_name: dict[tuple[str, int], Partition] = {}
         self._by_id: dict[tuple[bytes, int], Partition] = {}
         self._ids: set[bytes] = set()
+        self._coming: dict[str | bytes, Topic] = {}
+        """Topics that clients know of already, some of whose logs are being opened; by name and by id."""
         self._missing: dict[Partition, tuple[Topic, PartitionState]] = {}
         self.opened: list[Callable[[], None]] = []
         """Called when a partition is there that could not be opened before."""
@@ -147,15 +149,31 @@ class PartitionTable:
         return self._by_id.get((topic_id, index))
 
     def knows_id(self, topic_id: bytes) -> bool:
-        """Whether a topic with this id has any partition here."""
-        return topic_id in self._ids
+        """Whether a topic with this id has any partition here, or is about to."""
+        return topic_id in self._ids or topic_id in self._coming
 
     def find(self, topic: str, index: int) -> Partition:
-        """The partition; raises :class:`Refused` with UNKNOWN_TOPIC_OR_PARTITION when it is not here."""
+        """The partition; raises what :meth:`absent` says when it is not here."""
         partition = self._by_name.get((topic, index))
         if partition is None:
-            raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {topic}-{index}")
+            raise self.absent(topic, index)
         return partition
+
+    def absent(self, topic: str | bytes, index: int) -> Refused:
+        """Why a partition, given by the name or the id of its topic, is not here: UNKNOWN_TOPIC_OR_PARTITION.
+
+        NOT_LEADER_OR_FOLLOWER while its log is being opened: Metadata tells of it, and who hears that it is unknown may
+        give up.
+        """
+        coming = self._coming.get(topic)
+        if coming is not None and 0 <= index < len(coming.partitions):
+            return Refused(
+                ErrorCode.NOT_LEADER_OR_FOLLOWER, f"partition {coming.name}-{index} is being opened: try again"
+            )
+        name = topic if isinstance(topic, str) else topic.hex()
+        return Refused(
+            ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {name}-{index}: create the topic first"
+        )
 
     async def open_all(self, image: Image) -> None:
         """Open the logs of all partitions at start, before anybody is served; several wait for the disk side by side.
@@ -182,6 +200,8 @@ class PartitionTable:
     async def follow(self, old: Image, new: Image) -> None:
         """Bring the table from one image to the next; listener of the cluster."""
         if old.topics is not new.topics:
+            changed = [topic for name, topic in new.topics.items() if topic is not old.topics.get(name)]
+            self._coming = {key: topic for topic in changed for key in (topic.name, topic.id)}
             gone: list[Partition] = []
             for name, topic in old.topics.items():
                 current = new.topics.get(name)
@@ -190,10 +210,10 @@ class PartitionTable:
             for partition in gone:
                 await partition.left_alone()
             await in_threads([partial(self._discard, some) for some in batched(gone, DISCARDED_AT_ONCE)])
-            changed = [topic for name, topic in new.topics.items() if topic is not old.topics.get(name)]
             added = [missing for topic in changed for missing in self._update(topic)]
             for partition in await in_threads(added):
                 self._admit(partition)
+            self._coming = {}
         if (
             old.topics is not new.topics
             or old.broker_configs is not new.broker_configs

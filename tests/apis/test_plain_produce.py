@@ -66,6 +66,9 @@ class Table:
     def knows_id(self, topic_id: bytes) -> bool:
         return topic_id in (IDS["one"], IDS["two"])
 
+    def absent(self, topic: str | bytes, index: int) -> Refused:
+        return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"no {topic!r}-{index}")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def closed_batches() -> Iterator[None]:

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -83,6 +84,33 @@ async def test_a_topic_made_again_waits_for_threads_of_the_old(tmp_path: Path) -
     assert not (tmp_path / "t-0" / "partition.state").exists()
     with pytest.raises(Refused):
         old.append(batch())
+
+
+@pytest.mark.trio
+async def test_a_partition_that_is_being_opened_is_not_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata names a topic before its logs are open: who asks then is to come again, and may not give up."""
+    partitions = table(tmp_path)
+    busy, go_on, make = trio.Event(), threading.Event(), Log.create
+
+    def slow(*args: Any, **how: Any) -> Log:
+        trio.from_thread.run_sync(busy.set)
+        assert go_on.wait(30)
+        return make(*args, **how)
+
+    monkeypatch.setattr(Log, "create", slow)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(partitions.follow, image(None), image(NEW))
+        await busy.wait()
+        assert partitions.knows_id(NEW)
+        for key in ("t", NEW):
+            assert partitions.absent(key, 0).code == ErrorCode.NOT_LEADER_OR_FOLLOWER
+            assert partitions.absent(key, 1).code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        with pytest.raises(Refused, match="being opened"):
+            partitions.find("t", 0)
+        go_on.set()
+    assert partitions.find("t", 0).topic_id == NEW
+    assert partitions.absent("t", 1).code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+    partitions.find("t", 0).log.close(clean=False)
 
 
 @pytest.mark.trio
