@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from logd.apis import register_all
+from logd.apis.fetch_sessions import ID_MAX
 from logd.apis.registry import Connection, Services
 from logd.chronicle import Chronicle
 from logd.cluster.cluster import Cluster, open_cluster
@@ -286,6 +287,7 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
         markers=markers,
         advertised=node.advertised,
         connections=lambda: [guest.connection for guest in node.guests.present],
+        last_session_id=int.from_bytes(new_uuid()[:4], "big") & ID_MAX,
     )
     node.partitions.opened.append(node.groups.look_again)
     node.partitions.opened.append(node.transactions.look_again)

@@ -24,12 +24,17 @@ from logd.wire.schemas.fetch import (
     FetchableTopicResponse,
     FetchRequest,
     FetchResponse,
+    LeaderIdAndEpoch,
+    NodeEndpoint,
     PartitionData,
 )
 
 TOPIC_IDS_FROM = 13
 READ_UNCOMMITTED, READ_COMMITTED = 0, 1
 REPLICA_STATE_FROM = 15
+LEADERS_FROM = 16
+STORAGE_ERRORS_FROM = 6
+MOVED = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
 UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 CONSUMER = -1
 DEBUG_CONSUMER = -2
@@ -39,15 +44,18 @@ DEBUG_CONSUMER = -2
 class Gathered:
     """What one pass over the partitions found."""
 
-    __slots__ = ("cold", "partitions", "rows", "settled", "size_bytes")
+    __slots__ = ("cold", "counted_bytes", "endpoints", "partitions", "rows", "settled", "size_bytes")
 
     def __init__(self) -> None:
         self.rows: list[tuple[Followed, PartitionData]] = []
         self.partitions: list[Partition] = []
         self.cold: list[tuple[Partition, PartitionData, list[Slice]]] = []
+        self.endpoints: list[NodeEndpoint] = []
         self.size_bytes = 0
+        self.counted_bytes = 0
+        """What counts towards min_bytes."""
         self.settled = False
-        """Some partition has an error or diverges: answer at once."""
+        """Some partition has an error, diverges, or is read far from its end: answer at once."""
 
 
 def _refuse(request: FetchRequest, version: int, refused: Refused) -> FetchResponse:
@@ -61,9 +69,9 @@ def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchR
         return _nonsense(request, call.version)
     session, wanted = _session(call, request)
     found = _gather(call, request, wanted)
-    enough = min(request.min_bytes, call.services.settings.fetch_max_bytes)
+    enough = min(request.min_bytes, request.max_bytes, call.services.settings.fetch_max_bytes)
     nobody = not found.rows and not found.partitions
-    if request.max_wait_ms <= 0 or found.settled or nobody or found.size_bytes >= enough:
+    if request.max_wait_ms <= 0 or found.settled or nobody or found.counted_bytes >= enough:
         if not found.cold:
             return _answer(request, session, found)
         return _answer_cold(call, request, session, found)
@@ -109,12 +117,13 @@ def _gather(call: Call, request: FetchRequest, wanted: Iterable[Followed]) -> Ga
     """Read what there is, within the limits; the first partition with data gives one batch at least."""
     table = call.services.partitions
     by_id = call.version >= TOPIC_IDS_FROM
-    left = min(request.max_bytes, call.services.settings.fetch_max_bytes)
+    bytes_max = min(request.max_bytes, call.services.settings.fetch_max_bytes)
     read_committed = request.isolation_level == READ_COMMITTED
     replica_id = request.replica_id if call.version < REPLICA_STATE_FROM else request.replica_state.replica_id
     found = Gathered()
     goes_on = request.session_epoch not in (FINAL_EPOCH, FIRST_EPOCH) and replica_id < 0 <= request.max_bytes
     for followed in wanted:
+        partition: Partition | None = None
         try:
             partition = _partition(table, followed, by_id)
             if goes_on and _nothing_new(partition, followed, read_committed):
@@ -124,21 +133,35 @@ def _gather(call: Call, request: FetchRequest, wanted: Iterable[Followed]) -> Ga
                 raise Refused(ErrorCode.NOT_LEADER_OR_FOLLOWER, f"broker {replica_id} has no replica of {partition!r}")
             if request.max_bytes < 0 or followed.bytes_max < 0:
                 raise Refused(ErrorCode.INVALID_REQUEST, "a limit of less than 0 bytes: give 0 or more")
-            row = _read(partition, followed, left, read_committed, found)
+            row = _read(partition, followed, bytes_max - found.size_bytes, read_committed, found)
             found.partitions.append(partition)
         except Refused as refused:
             call.refused(refused, topic=followed.topic)
-            aborted: list[AbortedTransaction] | None = [] if refused.code in UNKNOWN else None
-            row = PartitionData(followed.index, refused.code, -1, aborted_transactions=aborted, records=b"")
-            found.settled = True
+            row = _refused_row(call, followed.index, partition, refused, found)
         found.rows.append((followed, row))
-        left = left - row_size(row)
     return found
 
 
-def row_size(row: PartitionData) -> int:
-    """Bytes of records in one row."""
-    return sum(map(len, row.records)) if type(row.records) is list else 0
+def _refused_row(
+    call: Call, index: int, partition: Partition | None, refused: Refused, found: Gathered
+) -> PartitionData:
+    """From version 16 on it says who leads instead, so that nobody has to ask for Metadata first (KIP-951)."""
+    found.settled = True
+    aborted: list[AbortedTransaction] | None = [] if refused.code in UNKNOWN else None
+    row = PartitionData(index, _code(call, refused), -1, aborted_transactions=aborted, records=b"")
+    if refused.code in MOVED and partition is not None and call.version >= LEADERS_FROM:
+        leader = call.services.settings.node_id
+        row.current_leader = LeaderIdAndEpoch(leader, partition.leader_epoch)
+        if refused.code == ErrorCode.FENCED_LEADER_EPOCH and not found.endpoints:  # replicas know the address
+            found.endpoints.append(NodeEndpoint(leader, *call.advertised(leader), call.services.settings.broker_rack))
+    return row
+
+
+def _code(call: Call, refused: Refused) -> ErrorCode:
+    """Before version 6 clients need not know KAFKA_STORAGE_ERROR (KIP-112), and would give up."""
+    if refused.code == ErrorCode.KAFKA_STORAGE_ERROR and call.version < STORAGE_ERRORS_FROM:
+        return ErrorCode.NOT_LEADER_OR_FOLLOWER
+    return refused.code
 
 
 def _partition(table: PartitionTable, followed: Followed, by_id: bool) -> Partition:
@@ -150,7 +173,7 @@ def _partition(table: PartitionTable, followed: Followed, by_id: bool) -> Partit
         raise _missing_by_id(table, followed)
     partition = table.get(followed.topic, followed.index)
     if partition is None:
-        raise Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {followed.topic}-{followed.index}")
+        raise table.absent(followed.topic, followed.index)
     return partition
 
 
@@ -158,7 +181,7 @@ def _missing_by_id(table: PartitionTable, followed: Followed) -> Refused:
     """Why there is nothing under an id. A session, or a Fetch that waits, may have seen it under a name before."""
     name, index = followed.known_as, followed.index
     if table.knows_id(followed.topic_id):
-        return Refused(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"the topic has no partition {index}")
+        return table.absent(followed.topic_id, index)
     if not name:
         return Refused(ErrorCode.UNKNOWN_TOPIC_ID, f"no topic has the id {followed.topic_id.hex()}")
     if table.get(name, index) is None:
@@ -181,15 +204,19 @@ def _read(partition: Partition, followed: Followed, left: int, read_committed: b
         row.diverging_epoch = diverging
         found.settled = True
         return row
-    slices = partition.read(
-        followed.offset,
-        bytes_max=max(min(followed.bytes_max, left), 0),
-        end=partition.readable_end(read_committed),
-        at_least_one=found.size_bytes == 0,
-    )
+    end = partition.readable_end(read_committed)
+    bytes_max = max(min(followed.bytes_max, left), 0)
+    slices = partition.read(followed.offset, bytes_max=bytes_max, end=end, at_least_one=found.size_bytes == 0)
+    size_bytes = sum(piece.size for piece in slices)
+    found.size_bytes += size_bytes
+    if (slices[-1].next_offset if slices else followed.offset) < end:
+        # a batch that no longer fits counts, or a reader of whole batches would wait for bytes that can't come; and
+        # who reads an older segment is answered at once, as in Kafka
+        size_bytes = max(size_bytes, followed.bytes_max)
+        found.settled = found.settled or partition.log.lie_apart(followed.offset, end)
+    found.counted_bytes += size_bytes
     if slices:
         row.records = [piece.view() for piece in slices]
-        found.size_bytes += sum(piece.size for piece in slices)
         if read_committed and partition.log.aborted:
             found_aborted = partition.log.aborted.find(followed.offset, slices[-1].next_offset)
             row.aborted_transactions = [AbortedTransaction(one.producer_id, one.first_offset) for one in found_aborted]
@@ -234,7 +261,8 @@ def _answer(request: FetchRequest, session: Session | None, found: Gathered) -> 
         if topic is None:
             topic = topics[key] = FetchableTopicResponse(followed.topic, followed.topic_id, [])
         topic.partitions.append(row)
-    return FetchResponse(session_id=session.id if session is not None else SESSIONLESS, responses=list(topics.values()))
+    session_id = session.id if session is not None else SESSIONLESS
+    return FetchResponse(session_id=session_id, responses=list(topics.values()), node_endpoints=found.endpoints)
 
 
 def _changed(session: Session, request: FetchRequest, found: Gathered) -> list[tuple[Followed, PartitionData]]:
@@ -266,12 +294,12 @@ async def _answer_cold(call: Call, request: FetchRequest, session: Session | Non
                 records.append(piece.view() if piece.resident() else await call.services.read_cold(piece))
             row.records = records
         except (Corrupt, StorageFailed) as why:
-            _spoil(row, partition.unreadable(why))
+            _spoil(row, _code(call, partition.unreadable(why)))
     return _answer(request, session, found)
 
 
-def _spoil(row: PartitionData, refused: Refused) -> None:
-    row.error_code, row.records = refused.code, b""
+def _spoil(row: PartitionData, code: ErrorCode) -> None:
+    row.error_code, row.records = code, b""
     row.high_watermark = row.last_stable_offset = row.log_start_offset = -1
 
 
@@ -283,10 +311,10 @@ async def _wait(
     with trio.move_on_after(request.max_wait_ms / 1000):
         while True:
             found = _gather(call, request, wanted)
-            if found.settled or found.size_bytes >= enough:
+            if found.settled or found.counted_bytes >= enough:
                 break
             read_committed = request.isolation_level == READ_COMMITTED
-            watcher = Watcher(enough - found.size_bytes, read_committed=read_committed)
+            watcher = Watcher(enough - found.counted_bytes, read_committed=read_committed)
             partitions = found.partitions
             found = None  # what was read pins maps
             for partition in partitions:

@@ -16,7 +16,7 @@ from logd.wire.schemas.fetch import FetchPartition, FetchRequest
 SESSIONLESS = 0
 FINAL_EPOCH = -1
 FIRST_EPOCH = 0
-EPOCH_MAX = (1 << 31) - 1
+EPOCH_MAX = ID_MAX = (1 << 31) - 1
 
 EVICTION_MS = 120_000
 """A session that nobody used for this long may make room for a new one."""
@@ -71,10 +71,7 @@ class Session:
         self.used_ms = now_ms
 
     def update(self, request: FetchRequest) -> None:
-        """Apply an incremental request: forget, change, add."""
-        for gone in request.forgotten_topics_data:
-            for index in gone.partitions:
-                self.followed.pop((gone.topic, gone.topic_id, index), None)
+        """Apply an incremental request: change, add, then forget, so that what is in both is forgotten, as in Kafka."""
         for topic in request.topics:
             for asked in topic.partitions:
                 key = (topic.topic, topic.topic_id, asked.partition)
@@ -83,6 +80,9 @@ class Session:
                     self.followed[key] = Followed(topic.topic, topic.topic_id, asked)
                 else:
                     known.ask(asked)
+        for gone in request.forgotten_topics_data:
+            for index in gone.partitions:
+                self.followed.pop((gone.topic, gone.topic_id, index), None)
 
     def rotate(self, served: Iterable[Followed]) -> None:
         """What got data goes to the end, so that the others come first next time."""
@@ -103,12 +103,16 @@ def followed_by(request: FetchRequest) -> list[Followed]:
 
 
 class Sessions:
-    """All fetch sessions of a node."""
+    """All fetch sessions of a node.
 
-    def __init__(self, slots: int) -> None:
+    :param last_id: the id before the first one, 0 to 2^31-1. At random, or a consumer that comes back after a restart
+        would close the new session of another by its own old id.
+    """
+
+    def __init__(self, slots: int, last_id: int = 0) -> None:
         self.slots = slots
         self._sessions: dict[int, Session] = {}
-        self._last_id = 0
+        self._last_id = last_id
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -147,9 +151,9 @@ class Sessions:
         """A new session for a full request, or None when there is no room."""
         if not self._make_room(now_ms):
             return None
-        self._last_id = self._last_id % EPOCH_MAX + 1
+        self._last_id = self._last_id % ID_MAX + 1
         while self._last_id in self._sessions:
-            self._last_id = self._last_id % EPOCH_MAX + 1
+            self._last_id = self._last_id % ID_MAX + 1
         session = Session(self._last_id, by_id, now_ms)
         session.update(request)
         self._sessions[session.id] = session

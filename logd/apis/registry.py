@@ -100,7 +100,9 @@ class Services:
         markers: MarkerWriter,
         advertised: Callable[[Connection, int], tuple[str, int]],
         connections: Callable[[], Iterable[Connection]] = tuple,
+        last_session_id: int = 0,
     ) -> None:
+        """``last_session_id``: see :class:`~logd.apis.fetch_sessions.Sessions`."""
         self.clock = clock
         self.cluster = cluster
         self.partitions = partitions
@@ -112,7 +114,7 @@ class Services:
         self.connections = connections
         self.chronicle = groups.chronicle
         self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
-        self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots)
+        self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots, last_session_id)
         self.client_metrics = ClientMetrics()
         self.record_times = RecordTimes(partial(trio.to_thread.run_sync, limiter=self._cold_reads))
 

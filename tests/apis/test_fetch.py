@@ -118,6 +118,27 @@ def test_an_old_leader_epoch_is_fenced() -> None:
             assert row.error_code == ErrorCode.FENCED_LEADER_EPOCH
 
 
+def test_who_is_fenced_is_told_who_leads() -> None:
+    """From version 16 on the answer names the leader, its epoch and where it is (KIP-951): nobody asks for Metadata."""
+    with Broker() as own:
+        with Peer(own.bootstrap) as before:
+            fill(before, "fenced", b"a")
+        own.restart()
+        with Peer(own.bootstrap) as after:
+            (known,) = after.ask(MetadataRequest([MetadataRequestTopic(name="fenced")]), 12).topics
+            wanted = request("", 0, epoch=0)
+            wanted.topics[0].topic_id = known.topic_id
+            for version in (15, 16, 18):
+                answer = after.ask(wanted, version)
+                (row,) = rows(answer)
+                assert row.error_code == ErrorCode.FENCED_LEADER_EPOCH
+                told = [(row.current_leader.leader_id, row.current_leader.leader_epoch)]
+                led = (known.partitions[0].leader_id, known.partitions[0].leader_epoch)
+                assert told == ([led] if version >= 16 else [(-1, -1)])
+                where = [f"{one.host}:{one.port}" for one in answer.node_endpoints]
+                assert where == ([own.bootstrap] if version >= 16 else [])
+
+
 def test_long_poll_wakes_for_enough_bytes(broker: Broker, peer: Peer) -> None:
     """A fetch for many bytes sleeps through small appends and wakes when they add up."""
     fill(peer, "poll")

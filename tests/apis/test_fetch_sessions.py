@@ -6,7 +6,9 @@ import pytest
 
 from logd.apis.fetch_sessions import EPOCH_MAX, EVICTION_MS, Sessions
 from logd.errors import ErrorCode, Refused
-from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
+from logd.testing import Broker
+from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic, ForgottenTopic
+from tests.raw import Peer
 
 
 def asking(*indexes: int, session: int = 0, epoch: int = 0) -> FetchRequest:
@@ -56,3 +58,34 @@ def test_rotation_puts_the_served_last() -> None:
     assert session is not None
     session.rotate([session.followed["t", bytes(16), 0]])
     assert [followed.index for followed in session.followed.values()] == [1, 2, 0]
+
+
+def test_what_is_asked_for_and_forgotten_is_forgotten() -> None:
+    """In one request, as in Kafka."""
+    sessions = Sessions(10)
+    session = sessions.begin(asking(0, 1), False, 0)
+    assert session is not None
+    both = asking(0, session=session.id, epoch=1)
+    both.forgotten_topics_data = [ForgottenTopic("t", partitions=[0])]
+    assert [one.index for one in sessions.resume(both, False, 0).followed.values()] == [1]
+
+
+def test_a_session_of_before_a_restart_is_nobody_elses() -> None:
+    """A consumer that comes back closes the session that it had; the new one of another has another id."""
+    with Broker() as own:
+        with Peer(own.bootstrap) as before:
+            before.make_topic("t")
+            old = [before.ask(fetch_of("t"), 11).session_id for _ in range(3)]
+        own.restart()
+        with Peer(own.bootstrap) as first, Peer(own.bootstrap) as second:
+            session = first.ask(fetch_of("t"), 11).session_id
+            for number in old:
+                assert second.ask(fetch_of("t", number), 11).session_id not in old
+            again = FetchRequest(max_wait_ms=0, min_bytes=1, session_id=session, session_epoch=1)
+            assert first.ask(again, 11).error_code == 0
+
+
+def fetch_of(topic: str, session: int = 0) -> FetchRequest:
+    """A full request, which begins a session."""
+    topics = [FetchTopic(topic, partitions=[FetchPartition(0, partition_max_bytes=1000)])]
+    return FetchRequest(max_wait_ms=0, min_bytes=1, session_id=session, session_epoch=0, topics=topics)
