@@ -119,7 +119,9 @@ class Node:
     async def bind(self) -> None:
         """Open the listening sockets; what arrives before :meth:`run` accepts waits in the backlog."""
         for wanted in listeners(self.settings):
-            listener = await Listener.bind(wanted.name, wanted.host, wanted.port, self.guests, self._welcome)
+            listener = await Listener.bind(
+                wanted.name, wanted.host, wanted.port, self.settings, self.guests, self._welcome
+            )
             self.listeners.append(listener)
             host = wanted.host or socket.gethostname()
             self.bootstrap.append(f"[{host}]:{listener.port}" if ":" in host else f"{host}:{listener.port}")

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+from logd.config.foreign import REASONS  # noqa: E402
 from logd.config.settings import ALIASES, DEFAULTS, DEFINITIONS, FIXED, shown  # noqa: E402
 from logd.config.topics import SYNONYMS, TOPIC_DEFINITIONS, topic_defaults, topic_shown  # noqa: E402
 from logd.config.values import Definition  # noqa: E402
@@ -27,8 +28,9 @@ Written by `tools/settings_reference.py`: do not edit.
 
 Names are Kafka's where Kafka has the setting. Give them in a TOML file (`logd serve --config FILE`, keys quoted:
 `"log.retention.ms" = 60000`), as environment variables (`LOGD_LOG_RETENTION_MS=60000`) or as flags
-(`--set log.retention.ms=60000`); a flag wins over the environment, the environment over the file. What is unknown or
-wrong ends the start with one sentence.
+(`--set log.retention.ms=60000`); a flag wins over the environment, the environment over the file. A file whose name
+ends with `.properties` is read in Kafka's own form. What is wrong ends the start with one sentence; what is unknown is
+told all at once, and what Kafka has with the reason why logd does not.
 """
 
 TOPICS = """
@@ -42,6 +44,16 @@ BROKER = """
 ## Broker
 
 "while running" tells whether IncrementalAlterConfigs may change it, for one broker or for all.
+"""
+
+
+ABSENT = """
+## Settings that only Kafka has
+
+Each of them ends the start; take it out. A name that ends with a dot stands for all that begin so.
+
+| name | why logd does not have it |
+|---|---|
 """
 
 
@@ -88,6 +100,7 @@ def page() -> str:
         f"Other names:\n\n{aliases}\n",
         TOPICS,
         _table("broker setting", _topic_rows()),
+        ABSENT + "\n".join(f"| {', '.join(f'`{name}`' for name in names)} | {why} |" for why, names in REASONS.items()),
     )
     return "\n".join(part.strip("\n") + "\n" for part in parts)
 

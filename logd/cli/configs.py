@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from logd.client.configs import ConfigEntry, Resource
 
 KINDS = ("topic", "broker", "group", "client-metrics")
+BROKER = re.compile(r"[0-9]{1,10}")
 ALL_BROKERS = "default"
 """In place of a broker's number: what holds for all brokers that have no value of their own."""
 
@@ -36,7 +38,7 @@ def config() -> None:
 def _resource(kind: str, name: str) -> Resource:
     from logd.client.configs import Resource
 
-    if kind == "broker" and name != ALL_BROKERS and not name.isdigit():
+    if kind == "broker" and name != ALL_BROKERS and BROKER.fullmatch(name) is None:
         why = f"{name!r} is neither a number nor {ALL_BROKERS!r}"
         raise Failure("the broker is wrong", why, "logd-cli cluster info", USAGE)
     return Resource(kind, "" if kind == "broker" and name == ALL_BROKERS else name)
@@ -85,12 +87,15 @@ def _no_setting(resource: Resource, key: str, known: Iterable[str]) -> Failure:
 
 
 async def unknown_setting(admin: Admin, resource: Resource, keys: Sequence[str], error: Refused) -> Failure:
-    """The failure for a refused change: names that the server does not know get the nearest ones."""
+    """The failure for a refused change: names that the server does not know get the nearest ones, but for those that
+    are right elsewhere: of them the server says why it has none."""
+    from logd.config.foreign import why_absent
+
     what = f"cannot change the settings of {resource}"
     remedy = f"logd-cli config get {resource.kind} {resource.name or ALL_BROKERS}"
     if error.code in (ErrorCode.INVALID_CONFIG, ErrorCode.INVALID_REQUEST):
         known = await _known(admin, resource)
-        hints = [did_you_mean(key, known) for key in keys if known and key not in known]
+        hints = [did_you_mean(key, known) for key in keys if known and key not in known and why_absent(key) is None]
         if any(hints):
             failure = from_refused(error, what, remedy)
             return Failure(what, f"{failure.why}; {' '.join(filter(None, hints))}", remedy, failure.code)
@@ -197,7 +202,7 @@ def list_configs(settings: Settings, kinds: tuple[str, ...]) -> None:
     In a pipe: one line for each, with kind, name, setting and value.
     """
     rows = with_admin(settings, lambda admin: _changed(admin, kinds or KINDS))
-    show_rows(settings.output, ("kind", "name", "setting", "value"), rows, name=1)
+    show_rows(settings.output, ("kind", "name", "setting", "value"), rows, name=1, nothing="nothing was changed")
 
 
 async def _changed(admin: Admin, kinds: Sequence[str]) -> list[tuple[str, str, str, str | None]]:

@@ -14,6 +14,7 @@ import msgspec
 from logd.cluster.controller import check_topic_name
 from logd.cluster.image import Changes, Image
 from logd.config import Settings
+from logd.config.foreign import why_absent
 from logd.config.groups import (
     GROUP_DEFINITIONS,
     METRICS_DEFAULTS,
@@ -260,7 +261,8 @@ def _check_threads(name: str, value: Value, now: int) -> None:
 def _check_dynamic(name: str, broker_id: int | None) -> None:
     definition = DEFINITIONS.get(name)
     if definition is None:
-        raise _bad(f"logd has no broker setting {name}; see docs/settings.md for what it has.")
+        why = why_absent(name) or "see docs/settings.md for what it has"
+        raise _bad(f"logd has no broker setting {name}: {why}.")
     if definition.scope == FIXED:
         raise _bad(f"Cannot update these configs dynamically: [{name}]; set it when the broker starts.")
     if definition.scope == PER_BROKER and broker_id is None:

@@ -130,6 +130,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections_max_idle_ms: Annotated[int, _long("A connection without traffic is closed after this time.", "ms")] = (
         600_000
     )
+    socket_listen_backlog_size: Annotated[
+        int, _int("Connections that may wait to be accepted. Kafka: 50.", "", at_least(1))
+    ] = 1024
+    socket_receive_buffer_bytes: Annotated[
+        int, _int("What the system holds for us of a connection; -1: as much as it likes. Kafka: 102400.", "bytes")
+    ] = -1
+    socket_send_buffer_bytes: Annotated[
+        int, _int("What the system takes from us for a connection; -1: as much as it likes. Kafka: 102400.", "bytes")
+    ] = -1
     socket_request_max_bytes: Annotated[int, _int("The largest request that is read.", "bytes", at_least(1))] = (
         104_857_600
     )

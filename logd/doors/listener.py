@@ -13,11 +13,14 @@ import resource
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from logd.apis.registry import Connection
+
+if TYPE_CHECKING:
+    from logd.config import Settings
 
 logger = logging.getLogger("logd.door")
 
@@ -126,6 +129,16 @@ class Guests:
             guest.scope.cancel()
 
 
+def _set_sizes(sock: socket.socket, settings: Settings) -> None:
+    """What is accepted has the buffers of the socket that listens; without sizes the system chooses, and goes on to."""
+    for option, size in (
+        (socket.SO_RCVBUF, settings.socket_receive_buffer_bytes),
+        (socket.SO_SNDBUF, settings.socket_send_buffer_bytes),
+    ):
+        if size >= 0:
+            sock.setsockopt(socket.SOL_SOCKET, option, size)
+
+
 class Listener:
     """One listening socket and the connections that came in by it."""
 
@@ -141,7 +154,13 @@ class Listener:
 
     @classmethod
     async def bind(
-        cls, name: str, host: str, port: int, guests: Guests, make: Callable[[socket.socket, Connection], Guest]
+        cls,
+        name: str,
+        host: str,
+        port: int,
+        settings: Settings,
+        guests: Guests,
+        make: Callable[[socket.socket, Connection], Guest],
     ) -> Listener:
         """Bind and listen. Raises OSError, with HOST:PORT as its file name, when the address is taken or not ours."""
         where = f"{host}:{port}"
@@ -155,9 +174,10 @@ class Listener:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6 and not host:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            _set_sizes(sock, settings)
             sock.setblocking(False)
             sock.bind(address)
-            sock.listen(1024)
+            sock.listen(settings.socket_listen_backlog_size)
         except OSError as error:
             sock.close()
             raise OSError(error.errno, error.strerror, where) from error

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
-from tests.cli.conftest import Cli, eventually
+from logd.config.foreign import why_absent
+from logd.config.settings import ALIASES, DEFINITIONS
+from tests.cli.conftest import Cli, eventually, run
+from tests.kafka_node import kafka_bootstrap
 
 
 def test_the_settings_of_a_topic(cli: Cli, topic: str) -> None:
@@ -55,6 +58,24 @@ def test_group_settings(cli: Cli, topic: str) -> None:
     assert ran.code == 0, ran.err
     assert eventually(lambda: ["group", group, setting, "50000"] in cli("config", "list", "group").rows)
     assert cli("config", "unset", "group", group, setting).code == 0
+
+
+def test_every_broker_setting_of_kafka_is_known_or_explained() -> None:
+    """No setting of a real broker is called unknown: logd has it, or says why it does not."""
+    kafka = kafka_bootstrap()
+    (node, *_) = run(kafka, "cluster", "info").rows[0]
+    names = run(kafka, "config", "get", "broker", node, "-o", "name").out.split()
+    assert len(names) > 300
+    assert [name for name in names if name not in {*DEFINITIONS, *ALIASES} and why_absent(name) is None] == []
+
+
+@pytest.mark.parametrize("bootstrap", ["logd"], indirect=True)
+def test_a_setting_that_only_kafka_has_is_explained(cli: Cli) -> None:
+    """The reason is the server's, and no name that happens to be near stands beside it."""
+    ran = cli("config", "set", "broker", "default", "num.io.threads=16")
+    assert ran.code == 1
+    assert "one event loop" in ran.err
+    assert "did you mean" not in ran.err
 
 
 def test_names_that_are_nearly_right(cli: Cli, topic: str) -> None:

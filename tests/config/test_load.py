@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from logd.config import BadSetting, Settings, load
+from logd.config.foreign import why_absent
 from logd.config.settings import DEFINITIONS, shown
 from logd.config.values import parse
 from tools import settings_reference
@@ -90,7 +91,14 @@ def test_the_finest_of_the_retention_settings_counts() -> None:
         (["advertised.listeners=OTHER://h:1"], ["OTHER", "not a name in listeners"]),
         (["advertised.listeners=PLAINTEXT://0.0.0.0:1"], ["0.0.0.0", "host that clients use"]),
         (["log.cleaner.min.cleanable.ratio=nan"], ["nan", "log.cleaner.min.cleanable.ratio"]),
-        (["transaction.two.phase.commit.enable=true"], ["Unknown setting transaction.two.phase.commit.enable"]),
+        (["retention.ms=5"], ["retention.ms", "a topic's", "log.retention.ms"]),
+        (["transaction.two.phase.commit.enable=true"], ["Kafka's setting transaction.two", "two-phase", "remove it"]),
+        (["transaction.abort.timed.out.transaction.cleanup.interval.ms=5"], ["aborted at once", "remove it"]),
+        (["producer.id.expiration.check.interval.ms=5"], ["log.retention.check.interval.ms", "remove it"]),
+        (["ssl.keystore.location=/x"], ["TLS is not built yet"]),
+        (["controller.quota.window.num=11"], ["quotas are not built yet"]),
+        (["group.coordinator.threads=4"], ["event loop"]),
+        (["zookeeper.connect=h:2181"], ["there is no ZooKeeper"]),
     ],
 )
 def test_a_bad_setting_is_one_sentence_of_what_where_and_what_to_do(sets: list[str], parts: list[str]) -> None:
@@ -99,6 +107,32 @@ def test_a_bad_setting_is_one_sentence_of_what_where_and_what_to_do(sets: list[s
         load(sets=sets)
     assert "\n" not in str(caught.value)
     assert [part for part in parts if part not in str(caught.value)] == []
+
+
+def test_all_that_is_unknown_is_told_at_once() -> None:
+    """Who starts logd with a file of Kafka's does not take out one setting after the other."""
+    with pytest.raises(BadSetting) as caught:
+        load(sets=["num.io.threads=8", "num.partitons=1"], env={"LOGD_SSL_PROTOCOL": "TLSv1.3"})
+    told = str(caught.value).splitlines()
+    assert [line.split(" in ")[0].split()[-1] for line in told] == ["ssl.protocol", "num.io.threads", "num.partitons"]
+    assert "did you mean num.partitions?" in told[2]
+
+
+def test_what_logd_has_is_not_explained_away() -> None:
+    """A setting is obeyed, or there is a reason why there is none; never both."""
+    assert [name for name in DEFINITIONS if why_absent(name) is not None] == []
+
+
+def test_a_file_in_kafkas_own_form(tmp_path: Path) -> None:
+    """What ends with .properties is read as Java does: comments, colons, spaces, escapes, lines that go on."""
+    file = tmp_path / "server.properties"
+    file.write_text(
+        "# a comment\n! another\n\nnode.id=3\n  num.partitions : 4\r\nlog.dirs /a\\\n   b,/c\n"
+        "listeners=PLAINTEXT\\://h\\u006fst\\:9092\nbroker.rack=\n"
+    )
+    settings = load(file)
+    assert (settings.node_id, settings.num_partitions, settings.log_dirs) == (3, 4, ("/ab", "/c"))
+    assert (settings.listeners, settings.broker_rack) == (("PLAINTEXT://host:9092",), None)
 
 
 def test_an_unknown_variable_is_refused_but_not_those_of_the_command_line_tool() -> None:

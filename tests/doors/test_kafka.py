@@ -8,7 +8,10 @@ import struct
 from collections.abc import Iterator
 
 import pytest
+import trio
 
+from logd.config import load
+from logd.doors.listener import Guests, Listener
 from logd.testing import Broker
 from logd.wire.schemas.api_versions import ApiVersionsRequest
 from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
@@ -235,3 +238,19 @@ def test_a_bad_frame_behind_a_request_that_waits(broker: Broker, last: bytes) ->
         peer.sock.sendall(peer.frame(produce_request("behind", batch(b"x")), 9) + last)
         assert peer.receive().responses[0].partition_responses[0].error_code == 0
         assert peer.closed()
+
+
+@pytest.mark.trio
+async def test_sockets_have_the_sizes_that_are_set() -> None:
+    """The system doubles what it is told, for its own needs (socket(7)), and gives it to what is accepted."""
+    sets = ["socket.receive.buffer.bytes=60000", "socket.send.buffer.bytes=70000"]
+    guests = Guests(lambda: (9, 9))
+    listener = await Listener.bind("PLAINTEXT", "127.0.0.1", 0, load(sets=sets), guests, lambda sock, connection: None)
+    with socket.create_connection(("127.0.0.1", listener.port)):
+        await trio.lowlevel.wait_readable(listener.sock)
+        accepted, _ = listener.sock.accept()
+    with accepted:
+        options = (socket.SO_RCVBUF, socket.SO_SNDBUF)
+        sizes = [accepted.getsockopt(socket.SOL_SOCKET, option) for option in options]
+    listener.close()
+    assert sizes == [120_000, 140_000]
