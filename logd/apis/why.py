@@ -7,14 +7,22 @@ whom a group waits for, and which partition stands still, on which offset, in wh
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from logd.apis.own_groups import measured
 from logd.apis.registry import Call, Connection, api
 from logd.chronicle import Event, Subject
 from logd.coordinators.findings import REPEATS, finding
 from logd.errors import ErrorCode, Refused
+from logd.log.producers import NO_OFFSET
 from logd.wire.schemas.group_lag import LaggingGroup, LaggingPartition
+from logd.wire.schemas.list_transactions import ListTransactionsRequest, ListTransactionsResponse
 from logd.wire.schemas.why import EventFact, Finding, WhyEvent, WhyRequest, WhyResponse
+
+if TYPE_CHECKING:
+    from logd.coordinators.front import Waiter
+    from logd.log.producers import Producer
+    from logd.partitions.partition import Partition
 
 WHY = 30002
 
@@ -23,6 +31,8 @@ CONNECTIONS_MAX = 1_000
 """Open connections in one answer; the newest."""
 CLIENT_TEXT_MAX = 200
 """Of what a client says of itself, in a sentence."""
+LISTED_VERSION = 2
+"""Of ListTransactions, which the coordinators are asked for."""
 STILL_MS = 30_000
 """A partition with records to read whose committed offset did not move for so long stands still."""
 
@@ -45,7 +55,7 @@ async def why(call: Call, request: WhyRequest) -> WhyResponse:
     if request.subject and subject is Subject.GROUP:
         answer.findings = [each async for each in _of_group(call, request.subject)]
     elif request.subject and subject is Subject.TOPIC:
-        answer.findings = list(_of_topic(call, request.subject))
+        answer.findings = [each async for each in _of_topic(call, request.subject)]
     count = min(request.events_max, EVENTS_MAX)
     events = chronicle.find(subject, request.subject, request.since_ms, count)
     if subject is Subject.CONNECTION:
@@ -154,12 +164,52 @@ def _of_partition(name: str, row: LaggingPartition, has_members: bool, now_ms: i
         yield finding("unassigned", f"{name}: {row.lag} records remain and no member has it", **facts, lag=row.lag)
 
 
-def _of_topic(call: Call, name: str) -> Iterator[Finding]:
+async def _of_topic(call: Call, name: str) -> AsyncIterator[Finding]:
     topic = call.services.cluster.image.topics.get(name)
     if topic is None:
         yield finding("unknown", f"there is no topic {name!r} on this server")
         return
+    held: list[tuple[Partition, Producer]] = []
     for state in topic.partitions:
         partition = call.services.partitions.get(name, state.index)
-        if partition is not None and partition.failure is not None:
+        if partition is None:
+            continue
+        if partition.failure is not None:
             yield finding("offline", f"{name}-{state.index}: {partition.failure.message}", partition=state.index)
+        elif partition.last_stable_offset < partition.high_watermark:
+            open_ones = [one for one in partition.log.producers if one.txn_first_offset != NO_OFFSET]
+            held += [(partition, one) for one in sorted(open_ones, key=lambda one: one.txn_first_offset)[:1]]
+    owners = await _owners(call, {one.producer_id for _, one in held}) if held else {}
+    for partition, one in held:
+        owner = None if owners is None else owners.get(one.producer_id, "")
+        yield _of_holder(partition, one, owner, call.services.clock.now_ms())
+
+
+async def _owners(call: Call, producer_ids: set[int]) -> Mapping[int, str] | None:
+    """The transactional ids of those producers whose transactions are known; None where that can't be said now."""
+    request = ListTransactionsRequest(producer_id_filters=sorted(producer_ids))
+    found: dict[int, str] = {}
+    try:
+        waiters: list[Waiter] = call.services.transactions.ask_all(request, LISTED_VERSION)
+    except Refused:
+        return None
+    for waiter in waiters:
+        answer = await waiter.wait()
+        assert isinstance(answer, ListTransactionsResponse)
+        found |= {item.producer_id: item.transactional_id for item in answer.transaction_states}
+    return found
+
+
+def _of_holder(partition: Partition, one: Producer, owner: str | None, now_ms: int) -> Finding:
+    """Whose open transaction hides the end of a partition from readers of committed records (KIP-98)."""
+    behind = partition.high_watermark - partition.last_stable_offset
+    silent_s = max(now_ms - one.last_timestamp, 0) // 1000
+    who = f"the open transaction of producer {one.producer_id}"
+    if owner:
+        who = f"the open transaction of {owner!r} (producer {one.producer_id})"
+    elif owner is not None:
+        who += ", of which no coordinator knows (logd-cli transaction abort-hanging ends it)"
+    text = f"{partition!r}: readers of committed records wait at offset {partition.last_stable_offset} for {who}"
+    text += f", which has written nothing for {silent_s} s; {behind} records are hidden"
+    facts: dict[str, object] = {"partition": repr(partition), "offset": partition.last_stable_offset, "hidden": behind}
+    return finding("held", text, **facts, producer=one.producer_id, transaction=owner or "", silent_s=silent_s)

@@ -31,7 +31,7 @@ from logd.cli.archive import (
 from logd.cli.completion import topic_names
 from logd.cli.failures import EXISTS, FAILED, USAGE, Failure
 from logd.cli.options import Settings, common_options
-from logd.cli.output import note, show_rows
+from logd.cli.output import nobody_reads, note, show_rows
 from logd.cli.places import Offsets, bounds_of, chosen_partitions, now_ms
 from logd.cli.progress import Progress, amount
 from logd.cli.session import existing_topic, with_admin
@@ -77,7 +77,12 @@ def _opened(file: str, replace: bool) -> Iterator[BinaryIO]:
     if file == "-":
         if sys.stdout.isatty():
             raise Failure("a backup can't go to a terminal", "it is not text", "logd-cli backup create FILE", USAGE)
-        yield sys.stdout.buffer
+        try:
+            yield sys.stdout.buffer
+        except BrokenPipeError:
+            nobody_reads()
+            why = "whoever read it has left before its end"
+            raise Failure("the backup is not whole", why, "do not restore from what there is of it", FAILED) from None
         return
     path = Path(file)
     if path.exists() and not (replace and path.is_file()):

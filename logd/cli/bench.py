@@ -6,11 +6,11 @@ server: compare servers with it, do not take it for what a server can do.
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 import time
 from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +35,40 @@ READ_COLUMNS = ("records", "seconds", "records_s", "mb_s", "first_ms")
 RUN_BYTES = 8
 STAMP = struct.Struct(f">{RUN_BYTES}sq")
 """What a value of `bench e2e` begins with: the run, and when it was sent (nanoseconds of this process's clock)."""
+SHORTEST_MS = 0.001
+STEPS = 100
+"""Of times, while they grow by a factor of e."""
 VALUES = 64
 """Different values, so that nothing compresses to nothing; half of each is text."""
+
+
+class Times:
+    """Times in milliseconds, in no more memory for a billion than for thousands: right to half a percent."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._longest = 0.0
+        self._steps: dict[int, int] = {}
+
+    def add(self, time_ms: float) -> None:
+        """One more."""
+        self.count += 1
+        self._longest = max(self._longest, time_ms)
+        step = int(math.log(max(time_ms, SHORTEST_MS) / SHORTEST_MS) * STEPS)
+        self._steps[step] = self._steps.get(step, 0) + 1
+
+    def percentile(self, part: float) -> float:
+        """The time below which this part of them lies; 0 when there are none."""
+        left = min(int(self.count * part), self.count - 1)
+        for step in sorted(self._steps):
+            left -= self._steps[step]
+            if left < 0:
+                return min(SHORTEST_MS * math.exp((step + 0.5) / STEPS), self._longest)
+        return 0.0
+
+    def spread(self) -> list[float]:
+        """Median, 95th and 99th percentile, and the longest."""
+        return [*(round(self.percentile(part), 2) for part in (0.5, 0.95, 0.99)), round(self._longest, 2)]
 
 
 @click.group()
@@ -77,7 +109,7 @@ class _Sender:
         self._values = [values_of(size, number) for number in range(VALUES)]
         self._size = size
         self._waiting: deque[tuple[float, Delivery]] = deque()
-        self._times_ms: list[float] = []
+        self._times = Times()
         self._progress = Progress("sending", records)
 
     async def run(self, codec: str, acks: int, create: bool) -> tuple[Any, ...]:
@@ -97,9 +129,8 @@ class _Sender:
                     await producer.flush()
                 elapsed_s = time.perf_counter() - started
         megabytes = self._records * self._size / 1e6
-        spread = _spread(self._times_ms)
         rates = (round(self._records / elapsed_s), round(megabytes / elapsed_s, 2))
-        return (self._records, round(elapsed_s, 3), *rates, *spread)
+        return (self._records, round(elapsed_s, 3), *rates, *self._times.spread())
 
     async def _send(self, producer: Any, started: float) -> None:
         import trio
@@ -122,17 +153,17 @@ class _Sender:
         """Note the time of each as soon as it is acknowledged. Raises what went wrong with the first that was not."""
         import trio
 
-        while len(self._times_ms) < self._records:
+        while self._times.count < self._records:
             if not self._waiting:
                 await trio.sleep(0.001)
                 continue
             await self._waiting[0][1].wait()
-            now, done = time.perf_counter(), len(self._times_ms)
+            now, done = time.perf_counter(), self._times.count
             while self._waiting and self._waiting[0][1].done:
                 begun, delivery = self._waiting.popleft()
                 delivery.outcome()
-                self._times_ms.append((now - begun) * 1000)
-            self._progress.advance(len(self._times_ms) - done)
+                self._times.add((now - begun) * 1000)
+            self._progress.advance(self._times.count - done)
 
 
 @bench.command("consume")
@@ -216,7 +247,7 @@ class _Way:
         self._rate = rate
         self._run = os.urandom(RUN_BYTES)
         self._rest = values_of(size - STAMP.size, 0)
-        self._times_ms: list[float] = []
+        self._times = Times()
         self._progress = Progress("sending and reading", records)
 
     async def run(self, acks: int, create: bool) -> tuple[Any, ...]:
@@ -240,7 +271,7 @@ class _Way:
                     nursery.start_soon(self._read, consumer, arrived)
                     await self._send(producer, wake, started)
                 elapsed_s = time.perf_counter() - started
-        return (self._records, round(elapsed_s, 3), *_spread(self._times_ms))
+        return (self._records, round(elapsed_s, 3), *self._times.spread())
 
     async def _send(self, producer: Any, wake: Any, started: float) -> None:
         """Send them all, and wait until the last has arrived, but no longer than a record may take."""
@@ -261,24 +292,24 @@ class _Way:
         with trio.move_on_after(self._settings.timeout_s):
             await delivery.wait()
             delivery.outcome()
-            while len(self._times_ms) < count:
+            while self._times.count < count:
                 await wake.receive()
-        if len(self._times_ms) < count:
-            what = f"{count - len(self._times_ms)} of {count} records did not arrive"
+        if self._times.count < count:
+            what = f"{count - self._times.count} of {count} records did not arrive"
             why = f"they were not read back within {self._settings.timeout_s:g} s"
             raise Failure(what, why, f"logd-cli doctor --topic {self._topic}", TIMED_OUT)
 
     async def _read(self, consumer: Any, arrived: Any) -> None:
         import trio
 
-        while len(self._times_ms) < self._records:
+        while self._times.count < self._records:
             batch = await consumer.read()
-            now_ns, before = time.perf_counter_ns(), len(self._times_ms)
+            now_ns, before = time.perf_counter_ns(), self._times.count
             for record in batch:
                 stamp = (record.value or b"")[: STAMP.size]
                 if stamp.startswith(self._run) and len(stamp) == STAMP.size:
-                    self._times_ms.append((now_ns - STAMP.unpack(stamp)[1]) / 1e6)
-            self._progress.advance(len(self._times_ms) - before)
+                    self._times.add((now_ns - STAMP.unpack(stamp)[1]) / 1e6)
+            self._progress.advance(self._times.count - before)
             with suppress(trio.WouldBlock):
                 arrived.send_nowait(None)
 
@@ -293,17 +324,7 @@ async def _be_there(admin: Admin, topic: str, create: bool) -> TopicInfo:
     return await existing_topic(admin, topic)
 
 
-def _spread(times_ms: Sequence[float]) -> list[float]:
-    return [round(percentile(times_ms, part), 2) for part in (0.5, 0.95, 0.99, 1.0)]
-
-
 def values_of(size: int, number: int) -> bytes:
     """A value of so many bytes: half text that repeats, half noise."""
     text = f"record {number} of a benchmark, ".encode() * (size // 50 + 1)
     return text[: size // 2] + os.urandom(size - size // 2)
-
-
-def percentile(times_ms: Sequence[float], part: float) -> float:
-    """The value below which this part of them lies."""
-    ordered = sorted(times_ms)
-    return ordered[min(int(len(ordered) * part), len(ordered) - 1)] if ordered else 0.0

@@ -52,13 +52,14 @@ def completion(context: click.Context, shell: str) -> None:
 
 
 def _asked(context: click.Context, ask: Callable[[str], list[str]]) -> list[str]:
+    from logd.cli.failures import Failure
     from logd.cli.options import Settings
     from logd.cli.quick import NoAnswer
 
     settings: Settings = context.ensure_object(Settings)
     try:
         return ask(settings.bootstrap)
-    except NoAnswer:
+    except (NoAnswer, Failure, OSError):  # no server, no such context, or its file can't be read
         return []
 
 

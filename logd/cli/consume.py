@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import stat
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -22,7 +24,7 @@ from logd.cli.session import client_settings, existing_topic, run_async
 from logd.cli.where import FORMS, START, Where
 
 if TYPE_CHECKING:
-    from logd.client import Admin, Received, TopicPartition
+    from logd.client import Admin, Consumer, Received, TopicPartition
 
 Write = Callable[["Received"], bytes]
 
@@ -65,8 +67,7 @@ def consume(settings: Settings, /, **options: Any) -> None:
     partition; 100:200 is what is there of that range, without 200; @ is a time, @-2h:@-1h what is between two.
     """
     plan = plan_of(settings, **options)
-    if plan.count != 0:
-        run_async(settings, lambda: Run(settings, plan).run())
+    run_async(settings, lambda: Run(settings, plan).run())
 
 
 def plan_of(
@@ -109,6 +110,8 @@ class Run:
         self._written = 0
 
     async def run(self) -> None:
+        import trio
+
         from logd.client import Admin, Consumer, ConsumerSettings, Router
 
         settings = ConsumerSettings(committed_only=self._plan.committed_only)
@@ -118,13 +121,19 @@ class Run:
             async with Consumer(router, positions=positions, ends=ends, settings=settings) as consumer:
                 self._begin()
                 try:
-                    with self._progress(positions, ends) as progress:
-                        while records := await consumer.read():
-                            progress.advance(self._passed(records))
-                            if self._write(records):
-                                break
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(_until_nobody_reads)
+                        with self._progress(positions, ends) as progress:
+                            await self._read(consumer, progress)
+                        nursery.cancel_scope.cancel()
                 finally:
                     self._finish()
+
+    async def _read(self, consumer: Consumer, progress: Progress) -> None:
+        while self._plan.count != 0 and (records := await consumer.read()):
+            progress.advance(self._passed(records))
+            if self._write(records):
+                return
 
     def _progress(self, positions: Offsets, ends: Offsets) -> Progress:
         """Of what lies before us, where records go into a file: in a pipe the next program has the terminal."""
@@ -183,6 +192,28 @@ class Run:
         if ends is not None:
             return positions, ends
         return positions, last if self._plan.stop_at_end else {}
+
+
+async def _until_nobody_reads() -> None:
+    """Ends the command when the program behind the pipe ends, as in `| head -1`, though no record comes any more.
+
+    :raises BrokenPipeError: it has.
+    """
+    import select
+
+    import trio
+
+    try:
+        pipe = sys.stdout.fileno()
+        if not stat.S_ISFIFO(os.fstat(pipe).st_mode):
+            return
+    except (OSError, ValueError):
+        return
+    await trio.lowlevel.wait_readable(pipe)  # an end to write to becomes so by an error alone
+    look = select.poll()
+    look.register(pipe, 0)
+    if any(events & select.POLLERR for _, events in look.poll(0)):
+        raise BrokenPipeError
 
 
 def _place(record: Received) -> TopicPartition:

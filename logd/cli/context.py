@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from logd.cli.contexts import NAME, Context, context_names, find, load, location, save
+from logd.cli.contexts import NAME, Context, Form, context_names, find, load, location, save
 from logd.cli.failures import EXISTS, USAGE, Failure
 from logd.cli.options import FORMATS, Amount, Settings, common_options
 from logd.cli.output import note, show_rows
@@ -50,11 +50,17 @@ def show(settings: Settings) -> None:
 @context.command("add")
 @click.argument("name")
 @click.argument("bootstrap", metavar="HOST:PORT")
-@click.option("--timeout", "timeout_s", type=Amount(min=0, min_open=True), metavar="SECONDS")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=Amount(min=0, min_open=True),
+    metavar="SECONDS",
+    help="How long to wait for the server, where no flag says it.",
+)
 @click.option("-o", "--output", type=click.Choice(FORMATS), help="Form of the output, where no flag says it.")
 @click.option("--use", "current", is_flag=True, help="Make it the current one; the first one always is.")
 @click.option("--replace", is_flag=True, help="A context of that name is replaced.")
-def add(name: str, bootstrap: str, timeout_s: float | None, output: str | None, current: bool, replace: bool) -> None:
+def add(name: str, bootstrap: str, timeout_s: float | None, output: Form | None, current: bool, replace: bool) -> None:
     """Add a context: a name for a server, or for several with commas between."""
     from logd.client.address import parse_addresses
 

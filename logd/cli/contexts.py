@@ -10,21 +10,26 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import Annotated, Literal
 
 import click
 import msgspec
 
 from logd.cli.failures import NOT_FOUND, Failure, did_you_mean
+from logd.cli.options import AMOUNT_MAX
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+Form = Literal["table", "json", "jsonl", "tsv", "name"]
 
 
 class Context(msgspec.Struct, forbid_unknown_fields=True):
     """One named connection; None leaves a value to its default."""
 
     bootstrap: str
-    timeout_s: float | None = None
-    output: str | None = None
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=AMOUNT_MAX)] | None = None
+    output: Form | None = None
 
 
 class Contexts(msgspec.Struct, forbid_unknown_fields=True):
@@ -107,5 +112,5 @@ def context_names(context: click.Context, parameter: click.Parameter, incomplete
     """Completes the name of a context."""
     try:
         return [name for name in sorted(load().contexts) if name.startswith(incomplete)]
-    except Failure:
+    except (Failure, OSError):
         return []

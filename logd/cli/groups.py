@@ -46,7 +46,7 @@ def describe(settings: Settings, names: tuple[str, ...], members: bool) -> None:
     """
 
     async def run(admin: Admin) -> list[dict[str, Any]]:
-        return [await _described(admin, name) for name in names]
+        return [await _described(admin, name) for name in dict.fromkeys(names)]
 
     show_things(settings.output, [_shown(fields, members) for fields in with_admin(settings, run)])
 

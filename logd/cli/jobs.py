@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from logd.cli.completion import topic_names
 from logd.cli.failures import PARTLY_FAILED, Failure, from_refused
 from logd.cli.options import Settings, common_options
 from logd.cli.output import note, show_rows
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 RETENTION, COMPACTION = "retention", "compaction"
 UNITS = {RETENTION: "partitions", COMPACTION: "B"}
 STEPS = {RETENTION: "partition", COMPACTION: "segment"}
-RETENTION_COLUMNS = ("partition", "first_offset", "next_offset", "segments", "bytes", "oldest", "newest")
-COMPACTION_COLUMNS = ("partition", "first_offset", "next_offset", "segments", "bytes", "bytes_after")
+RETENTION_COLUMNS = ("topic", "partition", "first_offset", "next_offset", "segments", "bytes", "oldest", "newest")
+COMPACTION_COLUMNS = ("topic", "partition", "first_offset", "next_offset", "segments", "bytes", "bytes_after")
 
 
 @click.group()
@@ -43,7 +44,15 @@ def compaction() -> None:
 def _options(function: Any) -> Any:
     """The options of both commands."""
     choices: list[Callable[[Any], Any]] = [
-        click.option("--topic", "topics", multiple=True, metavar="TOPIC", help="Only this one; may be given again."),
+        click.option(
+            "-t",
+            "--topic",
+            "topics",
+            multiple=True,
+            metavar="TOPIC",
+            shell_complete=topic_names,
+            help="Only this; may be repeated.",
+        ),
         click.option("--dry-run", is_flag=True, help="Change nothing, print what would go."),
         click.option(
             "--data-dir",
@@ -71,16 +80,20 @@ def _options(function: Any) -> Any:
 def run_retention(
     settings: Settings, topics: tuple[str, ...], dry_run: bool, data_dir: Path | None, config_file: Path | None
 ) -> int:
-    """Delete old segments now, by retention.ms, retention.bytes and the log start offset, as the server does."""
+    """Delete old segments now, by retention.ms, retention.bytes and the log start offset, as the server does.
+
+    In a pipe: one line for each partition, with topic, partition, first offset, offset after the last, segments and
+    bytes of what goes, and the times of its oldest and newest record.
+    """
     done = _run(settings, RETENTION, topics, dry_run, data_dir, config_file)
     rows = [
         (*_place(one), one.segments, one.size_bytes, _time(one.oldest_ms), _time(one.newest_ms))
         for one in done
         if one.refused is None
     ]
-    show_rows(settings.output, RETENTION_COLUMNS, rows)
+    show_rows(settings.output, RETENTION_COLUMNS, rows, nothing="")
     size = sum(one.size_bytes for one in done)
-    note(f"{'would go' if dry_run else 'gone'}: {size} bytes of {len(rows)} partitions")
+    note(f"{'would go' if dry_run else 'gone'}: {size:,} bytes of {_partitions(len(rows))}")
     return _failures(done)
 
 
@@ -89,19 +102,21 @@ def run_retention(
 def run_compaction(
     settings: Settings, topics: tuple[str, ...], dry_run: bool, data_dir: Path | None, config_file: Path | None
 ) -> int:
-    """Compact sealed segments now, however dirty. The segment that is written to is left alone, as in the server."""
+    """Compact sealed segments now, however dirty. The segment that is written to is left alone, as in the server.
+
+    In a pipe: one line for each partition, with topic, partition, first offset, offset after the last, segments, and
+    bytes before and after.
+    """
     done = _run(settings, COMPACTION, topics, dry_run, data_dir, config_file)
     rows = [
         (*_place(one), one.segments, one.size_bytes, None if dry_run else one.bytes_after)
         for one in done
         if one.refused is None
     ]
-    show_rows(settings.output, COMPACTION_COLUMNS, rows)
+    show_rows(settings.output, COMPACTION_COLUMNS, rows, nothing="")
     before, after = sum(one.size_bytes for one in done), sum(one.bytes_after for one in done)
-    told = (
-        f"dirty: {len(rows)} partitions" if dry_run else f"{len(rows)} partitions compacted, {before} to {after} bytes"
-    )
-    note(told)
+    done_to = f"{_partitions(len(rows))} compacted, {before:,} to {after:,} bytes"
+    note(f"dirty: {_partitions(len(rows))}, {before:,} bytes" if dry_run else done_to)
     return _failures(done)
 
 
@@ -144,6 +159,10 @@ def _run(
             raise
 
 
+def _partitions(count: int) -> str:
+    return f"{count} partition{'' if count == 1 else 's'}"
+
+
 class _Told:
     """What the server has said of the job so far."""
 
@@ -156,8 +175,9 @@ class _Told:
         self._progress.reached(news.passed, news.total)
 
 
-def _place(one: JobResult) -> tuple[str, int, int]:
-    return one.partition, one.first_offset, one.next_offset
+def _place(one: JobResult) -> tuple[str, int, int, int]:
+    topic, _, index = one.partition.rpartition("-")
+    return topic, int(index), one.first_offset, one.next_offset
 
 
 def _failures(done: list[JobResult]) -> int:

@@ -54,7 +54,8 @@ def lag(
         show_rows(settings.output, TOTAL_COLUMNS, rows)
     else:
         parts = [(item.group, *partition_fields(part).values()) for item in found for part in item.partitions]
-        show_rows(settings.output, PARTITION_COLUMNS, parts)
+        nothing = "no groups" if not found else "nothing is committed, and no member has a partition"
+        show_rows(settings.output, PARTITION_COLUMNS, parts, nothing=nothing)
     _judge(found, max_lag, max_seconds)
 
 

@@ -5,6 +5,8 @@ May run beside a server: it only reads. Of the segment that is being written the
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,8 @@ import click
 
 from logd.cli.failures import FAILED, NOT_FOUND, Failure
 from logd.cli.options import Settings, common_options
-from logd.cli.output import note, show_rows
-from logd.cli.progress import Progress
+from logd.cli.output import chosen, note, show_rows
+from logd.cli.progress import Progress, file_bytes
 from logd.cli.records import as_text
 
 if TYPE_CHECKING:
@@ -75,19 +77,36 @@ def dump(settings: Settings, paths: tuple[Path, ...], records: bool) -> None:
 
     The kind of a batch is data, transaction, commit or abort: the last two are the markers that end a transaction.
     """
+    faults: list[Fault] = []
+    files = _files(paths)
+    columns = RECORD_COLUMNS if records else BATCH_COLUMNS
+    whole = chosen(settings.output) in ("table", "json")
+    wanted = whole or file_bytes(sys.stdout) is not None  # else the rows themselves show that it goes on
+    with Progress("reading", sum(path.stat().st_size for path in files), "B", wanted=wanted) as progress:
+        rows = _dumped(files, records, faults, progress)
+        if whole:
+            rows = iter(list(rows))
+        else:
+            show_rows(settings.output, columns, rows)
+    if whole:
+        show_rows(settings.output, columns, rows, nothing="no batches")
+    if faults:
+        raise _failure(faults[0], len(faults))
+
+
+def _dumped(
+    files: list[Path], with_records: bool, faults: list[Fault], progress: Progress
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of all files; what is wrong with one is put down, and the next one is read."""
     from logd.cli.segments import Fault, read_batches
 
-    rows: list[tuple[Any, ...]] = []
-    fault: Fault | None = None
-    for path in _files(paths):
+    for path in files:
         try:
             for found in read_batches(path):
-                rows += _record_rows(path, found) if records else [_batch_row(path, found)]
+                yield from _record_rows(path, found) if with_records else [_batch_row(path, found)]
+                progress.advance(len(found.data))
         except Fault as error:
-            fault = fault or error
-    show_rows(settings.output, RECORD_COLUMNS if records else BATCH_COLUMNS, rows)
-    if fault is not None:
-        raise _failure(fault)
+            faults.append(error)
 
 
 def _batch_row(path: Path, found: Found) -> tuple[Any, ...]:

@@ -21,6 +21,7 @@ from logd import __version__
 from logd.cli.failures import DONE, INTERRUPTED, SIGNALLED, USAGE, Failure, explain, show
 from logd.cli.lazy import LazyGroup
 from logd.cli.options import Settings, common_options
+from logd.cli.output import nobody_reads
 from logd.cli.usage import wrong_usage
 
 TRACEBACK = "LOGD_TRACEBACK"
@@ -52,7 +53,8 @@ class Root(LazyGroup):
             sys.stdout.flush()
             return result
         except BrokenPipeError:
-            return _reader_left()
+            nobody_reads()  # it has seen enough, as `head` does: that is no failure
+            return DONE
 
 
 @contextmanager
@@ -114,18 +116,6 @@ def guarded(run: Callable[[], Any]) -> int:
             failure = Failure(what, why, f"{TRACEBACK}=1 logd-cli ... shows where; please report that")
         show(failure)
         return failure.code
-
-
-def _reader_left() -> int:
-    """Whoever read our output has seen enough, as `head` does: that is no failure."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, sys.stdout.fileno())
-    except (OSError, ValueError):
-        pass
-    finally:
-        os.close(nowhere)
-    return DONE
 
 
 @click.command(

@@ -5,10 +5,12 @@ Data goes to stdout, notes to stderr. rich is imported only when a table is draw
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal, NamedTuple
 
 import click
@@ -24,6 +26,10 @@ FOLDED_WIDTH = 16
 """Characters of a line that a text is folded to at the least."""
 GAP = 3
 """Characters between two columns."""
+LINES_AT_ONCE = 1000
+"""So many lines are put together before they are written."""
+
+RATES = {"records_s": "records/s", "bytes_s": "bytes/s", "mb_s": "MB/s"}
 
 Cell = Any
 Row = Sequence[Cell]
@@ -74,24 +80,36 @@ def to_json(value: Any, *, pretty: bool = False) -> str:
 
 
 def show_rows(
-    output: str | None, columns: Sequence[str], rows: Iterable[Row], *, title: str = "", name: int = 0
+    output: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Row],
+    *,
+    title: str = "",
+    name: int = 0,
+    nothing: str | None = None,
 ) -> None:
-    """Rows of one kind.
+    """Rows of one kind; what is not a table nor JSON in one piece is written while they come.
 
     In JSON each is an object whose keys are the columns; as names, each cell of column `name` once.
+
+    :param nothing: what is said in place of a table without rows; "": nothing, None: that there are none of the first
+        column.
     """
     form = chosen(output)
-    listed = list(rows)
     if form == "table":
-        _draw(columns, listed, title)
+        listed = list(rows)
+        if listed:
+            _draw(columns, listed, title)
+        elif nothing != "":
+            note(f"no {label(columns[0])}s" if nothing is None else nothing)
     elif form == "tsv":
-        show_lines("\t".join(escaped(text_of(cell)) for cell in row) for row in listed)
+        show_lines("\t".join(escaped(text_of(cell)) for cell in row) for row in rows)
     elif form == "name":
-        show_lines(dict.fromkeys(escaped(text_of(row[name])) for row in listed))
+        show_lines(dict.fromkeys(escaped(text_of(row[name])) for row in rows))
     else:
-        objects = [dict(zip(columns, row, strict=True)) for row in listed]
+        objects = (dict(zip(columns, row, strict=True)) for row in rows)
         if form == "json":
-            show_lines([to_json(objects, pretty=True)])
+            show_lines([to_json(list(objects), pretty=True)])
         else:
             show_lines(map(to_json, objects))
 
@@ -130,22 +148,33 @@ def _draw_thing(thing: Thing) -> None:
 
 
 def show_lines(lines: Iterable[str]) -> None:
-    """These lines, as they stand."""
-    text = "".join(f"{line}\n" for line in lines)
+    """These lines, as they stand, while they come."""
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # names of files are any bytes
-    sys.stdout.buffer.flush()
+    rest = iter(lines)
+    while some := list(islice(rest, LINES_AT_ONCE)):
+        text = "".join(f"{line}\n" for line in some)
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))  # names of files are any bytes
+        sys.stdout.buffer.flush()
+
+
+def nobody_reads() -> None:
+    """Whoever read our output has left: what is still to be written goes nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass
+    finally:
+        os.close(nowhere)
 
 
 def label(column: str) -> str:
     """What stands over a column: rates get their stroke."""
-    return f"{column[:-2]}/s" if column in ("records_s", "bytes_s") else column.replace("_", " ")
+    return RATES.get(column) or column.replace("_", " ")
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Row], title: str) -> None:
     """A table; where it does not fit into the terminal, one block of lines for each row."""
-    if not rows:
-        return note(f"no {label(columns[0])}s")
     cells = [[printable(text_of(cell)) for cell in row] for row in rows]
     numeric = [all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
     width = shutil.get_terminal_size((80, 24)).columns if is_terminal() else PIPE_WIDTH

@@ -5,6 +5,7 @@ Used by every command that takes `--offset` (consume, tail, trim, seek); the lan
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from logd.client.metadata import TopicInfo
 
 Offsets = dict["TopicPartition", int]
+
+NUMBER = re.compile(r"[0-9]{1,18}")
+"""A partition or an offset; what is longer fits into no request."""
 
 
 def now_ms() -> int:
@@ -43,6 +47,17 @@ def chosen_partitions(info: TopicInfo, wanted: Sequence[int]) -> list[TopicParti
             what = f"topic {info.name!r} has no partition {index}"
             raise Failure(what, why, f"logd-cli topic describe {info.name}", NOT_FOUND)
     return [TopicPartition(info.name, index) for index in dict.fromkeys(wanted or info.partitions)]
+
+
+def topic_or_partition(text: str) -> tuple[str, int | None]:
+    """What TOPIC or TOPIC/PARTITION names. :raises Failure: what stands behind the stroke is no number."""
+    topic, slash, index = text.rpartition("/")
+    if not slash:
+        return text, None
+    if NUMBER.fullmatch(index) is None:
+        why = "what stands behind the / is no number"
+        raise Failure(f"{text!r} names no partition", why, f"write TOPIC/PARTITION, as in {topic}/0", USAGE)
+    return topic, int(index)
 
 
 async def bounds_of(

@@ -16,7 +16,7 @@ import msgspec
 from logd.cli.completion import topic_names
 from logd.cli.failures import FAILED, PARTLY_FAILED, USAGE, Failure, explain
 from logd.cli.options import Settings, common_options
-from logd.cli.output import is_terminal, note, show_lines, show_rows
+from logd.cli.output import is_terminal, nobody_reads, note, show_lines, show_rows
 from logd.cli.places import chosen_partitions
 from logd.cli.progress import Progress, file_bytes
 from logd.cli.records import Draft, draft_from_json, draft_from_line
@@ -206,6 +206,8 @@ class Run:
         if plan.value is not None or plan.tombstone:
             await self._send(producer, Draft(plan.value))
             return
+        if sys.stdin.isatty():
+            note("a line is a record; Ctrl-D on a line of its own ends the input")
         size = file_bytes(sys.stdin)
         with self._progress(size) as progress:
             await self._send_lines(producer, progress, of_bytes=size is not None)
@@ -300,10 +302,14 @@ class Run:
             self._show()
 
     def _show(self) -> None:
-        if self._settings.given_output == "name":  # as consume names records
-            show_lines(f"{at.topic}/{at.partition}:{at.offset}" for at in self._rows)
-        else:
-            show_rows(self._settings.given_output, ("topic", "partition", "offset", "timestamp"), self._rows)
+        """The rows; that nobody wants to read them any more is no reason not to send what is left."""
+        try:
+            if self._settings.given_output == "name":  # as consume names records
+                show_lines(f"{at.topic}/{at.partition}:{at.offset}" for at in self._rows)
+            else:
+                show_rows(self._settings.given_output, ("topic", "partition", "offset", "timestamp"), self._rows)
+        except BrokenPipeError:
+            nobody_reads()
         self._rows.clear()
 
     def _can_go_on(self) -> bool:

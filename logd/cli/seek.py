@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 import msgspec
 
-from logd.cli.completion import group_names
+from logd.cli.completion import group_names, topic_names
 from logd.cli.failures import FAILED, NOT_FOUND, PARTLY_FAILED, USAGE, Failure, from_refused
 from logd.cli.groups import existing_group
 from logd.cli.lag import there
 from logd.cli.options import Settings, common_options, confirm
 from logd.cli.output import note, show_rows
-from logd.cli.places import bounds_of, chosen_partitions, resolve, where_option
+from logd.cli.places import NUMBER, bounds_of, chosen_partitions, resolve, topic_or_partition, where_option
 from logd.cli.session import existing_topic, with_admin
 from logd.cli.where import PLACES, Where
 from logd.errors import Refused
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from logd.client.groups import Group
 
 COLUMNS = ("group", "topic", "partition", "committed", "new", "moved_by")
-SHIFT = re.compile(r"[+-]?\d+")
+SHIFT = re.compile(r"[+-]?[0-9]{1,18}")
+LINE_SHOWN = 80
 
 
 class Order(msgspec.Struct):
@@ -80,7 +81,7 @@ def _order(
 
 _shared = [
     click.argument("group", shell_complete=group_names),
-    click.argument("topics", metavar="[TOPIC[/PARTITION]]...", nargs=-1),
+    click.argument("topics", metavar="[TOPIC[/PARTITION]]...", nargs=-1, shell_complete=topic_names),
     click.option("--offset", "where", metavar="WHERE", help=f"Where to go: {PLACES}."),
     click.option("--shift", metavar="RECORDS", help="Go on (100) or back (-100) from the committed offset."),
     click.option("--from", "file", metavar="FILE", help="Lines of topic, partition, offset; - is stdin."),
@@ -173,7 +174,7 @@ class Run:
             )
             for move in moves
         ]
-        show_rows(self._settings.output, COLUMNS, rows)
+        show_rows(self._settings.output, COLUMNS, rows, nothing="nothing to move")
 
     # -- what is to be moved
 
@@ -240,16 +241,12 @@ class Run:
 
     async def _named(self, admin: Admin, name: str, committed: dict[TopicPartition, int]) -> list[TopicPartition]:
         """A topic, or one partition of it; offsets of a topic that is gone can still be forgotten."""
-        topic, slash, index = name.rpartition("/")
-        if slash and not index.isdigit():
-            why = "what stands behind the / is no number"
-            raise Failure(f"{name!r} names no partition", why, f"write TOPIC/PARTITION, as in {topic}/0", USAGE)
-        topic = topic if slash else name
+        topic, index = topic_or_partition(name)
         if self._order.forget:
-            gone = [at for at in committed if at.topic == topic and (not slash or at.partition == int(index))]
+            gone = [at for at in committed if at.topic == topic and index in (None, at.partition)]
             if gone:
                 return sorted(gone)
-        return chosen_partitions(await existing_topic(admin, topic), [int(index)] if slash else [])
+        return chosen_partitions(await existing_topic(admin, topic), [] if index is None else [index])
 
     def _shifted(
         self,
@@ -309,19 +306,28 @@ def _offsets(count: int) -> str:
     return "1 offset" if count == 1 else f"{count} offsets"
 
 
+def _fields(line: str) -> list[str]:
+    if "\t" in line:
+        return line.split("\t")
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
+
+
 def _listed(file: str) -> dict[tuple[str, int], int]:
     """The offsets that a file holds: topic, partition, offset with commas or tabs between, as other tools write them.
 
     :raises Failure: a line is not of that form; nothing was done.
     """
-    text = sys.stdin.read() if file == "-" else Path(file).read_text()
+    data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
     found: dict[tuple[str, int], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(data.decode(errors="backslashreplace").split("\n"), 1):
         if not line.strip():
             continue
-        fields = line.split("\t") if "\t" in line else next(csv.reader([line]))
-        if len(fields) != 3 or not fields[1].strip().isdigit() or not fields[2].strip().isdigit():
-            why = f"{line!r} is not topic, partition, offset"
+        fields = _fields(line)
+        if len(fields) != 3 or not all(NUMBER.fullmatch(field.strip()) for field in fields[1:]):
+            why = f"{line[:LINE_SHOWN]!r} is not topic, partition, offset"
             raise Failure(f"line {number} of {file} is wrong", why, "orders,0,42", USAGE)
         found[fields[0].strip(), int(fields[1])] = int(fields[2])
     if not found:

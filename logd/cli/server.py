@@ -12,7 +12,7 @@ import resource
 import signal
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -33,7 +33,27 @@ GC_ALLOCATIONS = 20_000
 """New objects before the youngest are looked at; Python's own figure is 700."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Program(click.Group):
+    """The program; a command line that can't be used is told in three lines, as by logd-cli."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        kwargs["standalone_mode"] = False
+        kwargs.setdefault("prog_name", "logd")
+        try:
+            code = super().main(*args, **kwargs)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.ctx.get_help(), err=True)
+            code = USAGE
+        except click.UsageError as error:
+            from logd.cli.failures import show
+            from logd.cli.usage import wrong_usage
+
+            show(wrong_usage(error))
+            code = USAGE
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="logd %(version)s")
 def main() -> None:
     """logd: a Kafka-style, append-only log server."""
@@ -110,8 +130,9 @@ def calm_collector() -> None:
 
 
 def fail(code: int, message: str) -> None:
-    """End with one sentence on stderr."""
-    click.echo(f"logd: {message}", err=True)
+    """End with a sentence on stderr, or a line for each of several."""
+    for line in message.splitlines():
+        click.echo(f"logd: {line}", err=True)
     sys.exit(code)
 
 

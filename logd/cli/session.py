@@ -77,9 +77,12 @@ def _named(error: BaseException) -> BaseException:
 
 
 def only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error in a group, or the group when there are several; Ctrl-C goes before all others."""
+    """The one error in a group, or the group when there are several; Ctrl-C goes before all others, and several who
+    find that nobody reads the output have found one thing."""
     if group.subgroup(KeyboardInterrupt) is not None:
         return KeyboardInterrupt()
+    if group.split(BrokenPipeError)[1] is None:
+        return BrokenPipeError()
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
         error = error.exceptions[0]

@@ -135,7 +135,8 @@ def describe(settings: Settings, names: tuple[str, ...], all_configs: bool) -> N
     """
 
     async def run(admin: Admin) -> list[dict[str, Any]]:
-        return [await _described(admin, await existing_topic(admin, name), all_configs) for name in names]
+        found = [await existing_topic(admin, name) for name in dict.fromkeys(names)]
+        return [await _described(admin, info, all_configs) for info in found]
 
     show_things(settings.output, [_shown(fields) for fields in with_admin(settings, run)])
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logd.cli.failures import FAILED, NOT_FOUND, PARTLY_FAILED, USAGE, Failure, did_you_mean, from_refused
+from logd.cli.completion import topic_names
+from logd.cli.failures import FAILED, NOT_FOUND, PARTLY_FAILED, Failure, did_you_mean, from_refused
 from logd.cli.options import Amount, Settings, common_options, confirm
 from logd.cli.output import Thing, note, show_rows, show_things
-from logd.cli.places import chosen_partitions, now_ms
+from logd.cli.places import chosen_partitions, now_ms, topic_or_partition
 from logd.cli.session import existing_topic, with_admin
 from logd.errors import ErrorCode, Refused
 
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
     from logd.client.transaction_admin import OpenTransaction, Transaction
 
 HELD_COLUMNS = ("topic", "partition", "producer", "epoch", "first_offset", "last_write", "age_s")
+STATES = (
+    "Empty",
+    "Ongoing",
+    "PrepareCommit",
+    "PrepareAbort",
+    "CompleteCommit",
+    "CompleteAbort",
+    "PrepareEpochFence",
+    "Dead",
+)
 OLD_S = 900.0
 """A transaction that lives longer than this can't be one that goes on: transaction.max.timeout.ms of brokers."""
 
@@ -30,7 +41,13 @@ def transaction() -> None:
 
 
 @transaction.command("list")
-@click.option("--state", "states", multiple=True, metavar="STATE", help="Only in this state, as in Ongoing.")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(STATES, case_sensitive=False),
+    multiple=True,
+    help="Only in this state; may be repeated.",
+)
 @common_options()
 @click.pass_obj
 def list_transactions(settings: Settings, states: tuple[str, ...]) -> None:
@@ -96,8 +113,16 @@ def _moment(time_ms: int) -> str | None:
 
 
 @transaction.command("abort-hanging")
-@click.argument("topics", metavar="[TOPIC[/PARTITION]]...", nargs=-1)
-@click.option("--older", "older_s", type=Amount(min=0), default=OLD_S, show_default=True, metavar="SECONDS")
+@click.argument("topics", metavar="[TOPIC[/PARTITION]]...", nargs=-1, shell_complete=topic_names)
+@click.option(
+    "--older",
+    "older_s",
+    type=Amount(min=0),
+    default=OLD_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="Only those whose producer has been silent for so long.",
+)
 @click.option("--dry-run", is_flag=True, help="Show what would be aborted, but abort nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common_options()
@@ -131,7 +156,7 @@ def abort_hanging(settings: Settings, topics: tuple[str, ...], older_s: float, d
         )
         for item in old
     ]
-    show_rows(settings.output, HELD_COLUMNS, rows)
+    show_rows(settings.output, HELD_COLUMNS, rows, nothing="")
     return 0
 
 
@@ -143,12 +168,8 @@ async def _hanging(admin: Admin, names: Sequence[str]) -> Sequence[OpenTransacti
             led = [index for index, part in info.partitions.items() if part.leader >= 0]
             partitions += chosen_partitions(info, led) if led else []
     for name in dict.fromkeys(names):
-        topic, slash, index = name.rpartition("/")
-        if slash and not index.isdigit():
-            why = "what stands behind the / is no number"
-            raise Failure(f"{name!r} names no partition", why, f"write TOPIC/PARTITION, as in {topic}/0", USAGE)
-        info = await existing_topic(admin, topic if slash else name)
-        partitions += chosen_partitions(info, [int(index)] if slash else [])
+        topic, index = topic_or_partition(name)
+        partitions += chosen_partitions(await existing_topic(admin, topic), [] if index is None else [index])
     return await admin.transactions.hanging(partitions)
 
 

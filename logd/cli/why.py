@@ -78,7 +78,7 @@ def _show(settings: Settings, kind: str, subject: str, count: int, since: str | 
     if chosen(settings.output) == "json":
         show_things(settings.output, [Thing(_fields(found), ())])
     else:
-        show_rows(settings.output, COLUMNS, events, name=1)
+        show_rows(settings.output, COLUMNS, events, name=1, nothing="")
     if not events:
         note(f"nothing is known to be wrong with {kind} {subject!r}" if subject else "nothing is known to be wrong")
     if found.forgotten and len(found.events) < count:

@@ -184,6 +184,18 @@ def test_halves_of_killed_runs_go(cli: Cli, topic: str, tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == [held, other, tmp_path / "backup"]
 
 
+def test_whoever_reads_the_backup_leaves(cli: Cli, topic: str, bootstrap: str) -> None:
+    """A backup into a pipe that breaks is told as what it is: half of one."""
+    cli("produce", topic, stdin=lines(20_000))
+    with start(bootstrap, "backup", "create", "-", "-t", topic) as command:
+        assert command.stdout is not None
+        assert len(command.stdout.read(10)) == 10
+        command.stdout.close()
+        assert command.wait(60) == 1
+        assert command.stderr is not None
+        assert b"the backup is not whole" in command.stderr.read()
+
+
 def test_a_full_disk_leaves_nothing_behind(cli: Cli, topic: str, bootstrap: str, tmp_path: Path) -> None:
     """The backup fails with the reason, and its half is removed; stdout that is full fails as well."""
     assert cli("produce", topic, stdin=b"x" * 5000 + b"\n").code == 0

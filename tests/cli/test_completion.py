@@ -33,6 +33,7 @@ def completed(bootstrap: str, words: str) -> tuple[list[str], set[str]]:
     asked = {"_LOGD_CLI_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": count}
     variables = environment(bootstrap) | asked
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True)
+    assert "error:" not in done.stderr
     return [line.partition(",")[2] for line in done.stdout.split()], set(done.stderr.split())
 
 
@@ -48,6 +49,16 @@ def test_names_of_the_server(cli: Cli, topic: str, bootstrap: str) -> None:
     assert completed(bootstrap, f"logd-cli config get topic {topic} retention.m")[0] == ["retention.ms"]
     assert completed(bootstrap, f"logd-cli config set topic {topic} retention.m")[0] == ["retention.ms="]
     assert "default" in completed(bootstrap, "logd-cli config get broker ")[0]
+
+
+def test_what_can_not_be_asked_offers_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No context of that name, or a damaged file of them: nothing is offered, and nothing is written to the line."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert completed("", "logd-cli --context none topic describe ")[0] == []
+    (tmp_path / "logd").mkdir()
+    (tmp_path / "logd" / "contexts.toml").write_text("contexts = 5")
+    assert completed("", "logd-cli topic describe ")[0] == []
+    assert completed("", "logd-cli context use ")[0] == []
 
 
 def test_a_listing_without_trio(cli: Cli, topic: str, bootstrap: str) -> None:

@@ -82,7 +82,17 @@ def test_flag_then_environment_then_context() -> None:
     assert invoke("topic", "list", "--context", "three").exit_code == 5
 
 
-@pytest.mark.parametrize("text", ["current = ", "[contexts.a]\nboot = 'x'\n", "contexts = 5\n", "\udcff"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "current = ",
+        "[contexts.a]\nboot = 'x'\n",
+        "contexts = 5\n",
+        "\udcff",
+        "[contexts.a]\nbootstrap = 'h:1'\noutput = 'xml'\n",
+        "[contexts.a]\nbootstrap = 'h:1'\ntimeout_s = -1.0\n",
+    ],
+)
 def test_a_damaged_file_is_told(text: str) -> None:
     """Its path and what is wrong; a flag that names a server works all the same."""
     location().parent.mkdir(parents=True)

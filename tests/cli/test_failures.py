@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from logd.cli.failures import Failure, explain, show
+from logd.cli.session import only
 from logd.client import CannotConnect, ConnectionLost, NotSupported, TimedOut
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused
 
@@ -55,6 +56,17 @@ def test_what_may_pass_says_so() -> None:
     other = explain(Refused(ErrorCode.INVALID_CONFIG, "no"))
     assert other is not None
     assert other.remedy == "the server's log may say more"
+
+
+def test_errors_of_several_tasks_that_are_one() -> None:
+    """Ctrl-C goes before all; a pipe that two tasks find broken is broken once; others stay together."""
+    broken, other = BrokenPipeError(), ValueError()
+    assert isinstance(only(BaseExceptionGroup("", [other, KeyboardInterrupt()])), KeyboardInterrupt)
+    inner = BaseExceptionGroup("", [broken])
+    assert isinstance(only(BaseExceptionGroup("", [broken, inner])), BrokenPipeError)
+    assert only(BaseExceptionGroup("", [BaseExceptionGroup("", [other])])) is other
+    both = BaseExceptionGroup("", [broken, other])
+    assert only(both) is both
 
 
 def test_three_lines_and_no_more(capsys: pytest.CaptureFixture[str]) -> None:

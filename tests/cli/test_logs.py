@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
+from logd.cli import segments
 from logd.cli.main import main
 from logd.log.markers import build_marker
 from logd.wire.batches import Record, build_batch, stamp
@@ -127,6 +130,23 @@ def test_dump_shows_batches_and_records(tmp_path: Path) -> None:
     records = invoke("log", "dump", path, "--records", "-o", "tsv")
     assert records.stdout.splitlines()[1].split("\t")[2:6] == ["1", "1001", "k", "value 1"]
     assert "is bad at byte" in records.stderr
+
+
+def test_dump_writes_while_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No dump is held in memory: what was read before the disk failed is printed."""
+    path = segment(tmp_path, 0, *(batch(2 * number) for number in range(3000)))
+    read = segments.read_batches
+
+    def failing(source: Path) -> Iterator[segments.Found]:
+        for number, found in enumerate(read(source)):
+            if number == 2500:
+                raise OSError(errno.EIO, "Input/output error")
+            yield found
+
+    monkeypatch.setattr(segments, "read_batches", failing)
+    result = invoke("log", "dump", path, "-o", "tsv")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (1, 2000)
+    assert "Input/output error" in result.stderr
 
 
 def test_dump_reads_markers(tmp_path: Path) -> None:

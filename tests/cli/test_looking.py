@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pickle
 import pty
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from confluent_kafka import Consumer as OtherConsumer
 from rich.console import Console
 
-from logd.cli.bench import percentile
+from logd.cli.bench import Times
 from logd.cli.progress import amount, clock
 from logd.cli.screen import picture
 from logd.cli.top import Sample, compared
@@ -231,5 +232,20 @@ def test_numbers_for_people() -> None:
         "4.0 TB",
     ]
     assert (amount(1234, "records"), clock(59), clock(3661)) == ("1,234 records", "0:59", "1:01:01")
-    assert [percentile([1, 2, 3, 4], part) for part in (0.0, 0.5, 1.0)] == [1, 3, 4]
-    assert percentile([], 0.5) == 0
+    times = Times()
+    assert times.spread() == [0, 0, 0, 0]
+    for time_ms in (1, 2, 3, 4):
+        times.add(time_ms)
+    assert [times.percentile(part) for part in (0.0, 0.5, 1.0)] == pytest.approx([1, 3, 4], rel=0.005)
+
+
+def test_times_of_very_many_records_take_little_memory() -> None:
+    """What is kept depends on how far apart the times are, and not on how many there are."""
+    few, many = Times(), Times()
+    for number in range(200_000):
+        many.add(0.5 + number % 1000 / 10)
+        if number < 1000:
+            few.add(0.5 + number / 10)
+    assert many.count == 200_000
+    assert len(pickle.dumps(many)) < len(pickle.dumps(few)) * 1.5 < 20_000
+    assert many.spread() == few.spread()

@@ -62,6 +62,17 @@ def test_offsets_from_a_file(cli: Cli, filled: str, tmp_path: Path) -> None:
     assert cli("group", "describe", group).rows[0][3] == "4"
 
 
+@pytest.mark.parametrize(
+    "data", [b"orders,0,\xb2", "orders,\u0663,1".encode(), b"a,0,1,2", b"\xff\xfe", b"x,0," + b"1" * 30]
+)
+def test_a_file_of_something_else(cli: Cli, filled: str, tmp_path: Path, data: bytes) -> None:
+    """Bytes that are no text and digits that are none are a wrong line, with its number."""
+    file = tmp_path / "offsets"
+    file.write_bytes(b"orders,0,1\n" + data + b"\n")
+    ran = cli("group", "reset", filled, "--from", str(file), "--dry-run")
+    assert (ran.code, f"line 2 of {file} is wrong" in ran.err) == (2, True), ran.err
+
+
 def test_a_dry_run_moves_nothing(cli: Cli, filled: str) -> None:
     """It shows the very lines; a wrong answer to the question moves nothing either."""
     group = f"g-{filled}"

@@ -159,6 +159,41 @@ def test_a_reader_that_has_seen_enough(cli: Cli, topic: str, bootstrap: str) -> 
         assert (process.stderr.read(), process.wait(30)) == (b"", 0)
 
 
+def test_a_reader_that_leaves_while_nothing_comes(cli: Cli, topic: str, bootstrap: str) -> None:
+    """`consume | head -1` ends with `head`, though no other record comes."""
+    cli("produce", topic, "--value", "a")
+    with start(bootstrap, "consume", topic, "-f", "%v\n") as command:
+        assert command.stdout is not None
+        assert command.stdout.readline() == b"a\n"
+        command.stdout.close()
+        assert command.wait(30) == 0
+        assert command.stderr is not None
+        assert command.stderr.read() == b""
+
+
+def test_a_reader_of_the_report_that_leaves(cli: Cli, topic: str, bootstrap: str) -> None:
+    """`produce -o jsonl | head -1` sends every record all the same."""
+    with start(bootstrap, "produce", topic, "-o", "jsonl") as command:
+        assert command.stdin is not None
+        assert command.stdout is not None
+        command.stdin.write(b"first\n")
+        command.stdin.flush()
+        assert json.loads(command.stdout.readline())["topic"] == topic
+        command.stdout.close()
+        command.stdin.write(b"".join(b"%d\n" % number for number in range(5000)))
+        command.stdin.close()
+        assert command.wait(60) == 0
+        assert command.stderr is not None
+        assert b"5001 records sent" in command.stderr.read()
+    assert len(cli("consume", topic, "-e").rows) == 5001
+
+
+def test_no_record_at_all(cli: Cli, topic: str) -> None:
+    """A count of 0 is a question too: JSON is JSON, and a topic that is not there is told."""
+    assert json.loads(cli("consume", topic, "-n", "0", "-o", "json").out) == []
+    assert cli("consume", f"{topic}x", "-n", "0").code == 5
+
+
 def test_the_tail_of_a_topic(cli: Cli, topic: str, bootstrap: str) -> None:
     """The last records of each partition, then what comes; only what matches when asked."""
     cli("produce", topic, "-p", "0", stdin=b"".join(b"%d\n" % number for number in range(20)))

@@ -41,6 +41,17 @@ def test_a_transaction_that_goes_on(cli: Cli, topic: str, ongoing: tuple[str, Ot
     assert (missing.code, f"did you mean '{name}'" in missing.err) == (5, True)
 
 
+@pytest.mark.parametrize("bootstrap", ["logd"], indirect=True)
+def test_why_readers_of_committed_records_wait(cli: Cli, topic: str, ongoing: tuple[str, OtherProducer]) -> None:
+    """The topic's finding names the transaction that holds a partition, where, and how much it hides."""
+    cli("produce", topic, "-p", "1", stdin=b"b\nc\n")
+    (row,) = [row for row in cli("why", "topic", topic).rows if row[2] == "held"]
+    assert (
+        f"{topic}-1: readers of committed records wait at offset 0 for the open transaction of {ongoing[0]!r}" in row[3]
+    )
+    assert "3 records are hidden" in row[3]
+
+
 @pytest.mark.trio
 async def test_a_partition_lets_a_transaction_go(bootstrap: str) -> None:
     """What a partition holds open is found there, and is gone when its abort was written."""

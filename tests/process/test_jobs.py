@@ -58,16 +58,16 @@ def server(tmp_path: Path) -> Iterator[Server]:
 def test_running_server(server: Server) -> None:
     """A dry run says what goes and changes nothing; the run takes just that, and a second one nothing."""
     code, would_go, said = run(server, "retention", "run", "--dry-run")
-    assert (code, [row[0] for row in would_go]) == (0, ["old-0"])
+    assert (code, [row[:2] for row in would_go]) == (0, [["old", "0"]])
     assert "would go" in said
     assert run(server, "retention", "run", "--topic", "old")[1] == would_go
     assert run(server, "retention", "run")[1] == []
     code, dirty, _ = run(server, "compaction", "run", "--dry-run")
-    assert (code, [row[:2] for row in dirty], dirty[0][5]) == (0, [["keys-0", "0"]], "")
+    assert (code, [row[:3] for row in dirty], dirty[0][6]) == (0, [["keys", "0", "0"]], "")
     _, done, _ = run(server, "compaction", "run")
-    assert done[0][:2] == dirty[0][:2]
-    assert int(done[0][2]) >= int(dirty[0][2])  # the last segment may have been rolled by its age meanwhile
-    assert int(done[0][5]) < int(done[0][4])
+    assert done[0][:3] == dirty[0][:3]
+    assert int(done[0][3]) >= int(dirty[0][3])  # the last segment may have been rolled by its age meanwhile
+    assert int(done[0][6]) < int(done[0][5])
     # the same with what was rolled since; then nothing is left
     assert any(run(server, "compaction", "run")[1] == [] for _ in range(3))
     assert server.stop()[0] == 0
@@ -81,11 +81,11 @@ def test_stopped_server(server: Server, tmp_path: Path) -> None:
     assert "in use" in said
     assert server.stop()[0] == 0
     code, would_go, said = run(None, "retention", "run", "--dry-run", *data)
-    assert (code, [row[0] for row in would_go]) == (0, ["old-0"]), said
+    assert (code, [row[:2] for row in would_go]) == (0, [["old", "0"]]), said
     segments = len(list((tmp_path / "data" / "old-0").glob("*.log")))
     assert run(None, "retention", "run", *data)[1] == would_go
-    assert len(list((tmp_path / "data" / "old-0").glob("*.log"))) == segments - int(would_go[0][3])
-    before, after = run(None, "compaction", "run", *data)[1][0][4:]
+    assert len(list((tmp_path / "data" / "old-0").glob("*.log"))) == segments - int(would_go[0][4])
+    before, after = run(None, "compaction", "run", *data)[1][0][5:]
     assert int(after) < int(before)
     assert run(None, "retention", "run", "--data-dir", str(tmp_path))[0] == 1
     server.start()
@@ -107,11 +107,11 @@ def test_what_an_open_transaction_holds_is_not_told_as_gone(server: Server) -> N
             time.sleep(0.03)
             peer.ask(produce_request("old", batch(b"later", key=b"k", timestamp=time.time_ns() // 1_000_000)), 9)
     would_go = run(server, "retention", "run", "--topic", "old", "--dry-run")[1]
-    assert int(would_go[0][2]) <= TURNS
+    assert int(would_go[0][3]) <= TURNS
     assert run(server, "retention", "run", "--topic", "old")[1] == would_go
     assert run(server, "retention", "run", "--topic", "old")[1] == []
     producer.abort_transaction(PATIENCE_S)
-    assert int(run(server, "retention", "run", "--topic", "old")[1][0][2]) > TURNS
+    assert int(run(server, "retention", "run", "--topic", "old")[1][0][3]) > TURNS
 
 
 def test_unknown_topic(server: Server) -> None:

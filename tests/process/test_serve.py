@@ -13,8 +13,10 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from logd import __version__
+from logd.wire.schemas.metadata import MetadataRequest
 from tests.clients.confluent import PATIENCE_S, assigned, consumer, produce, producer, take
 from tests.process.server import LOGD, READY, Server, refused
+from tests.raw import Peer
 
 
 def test_ready_line(tmp_path: Path) -> None:
@@ -112,6 +114,34 @@ def test_bad_options(tmp_path: Path, options: list[str], named: str) -> None:
     assert named in said
     assert "Traceback" not in said
     assert not data.exists()
+
+
+def test_a_wrong_command_line_is_told_in_three_lines(tmp_path: Path) -> None:
+    """As by logd-cli: what, why, with the nearest name, and what to type."""
+    code, said = refused("--data-di", str(tmp_path))
+    assert (code, said.splitlines()) == (
+        2,
+        [
+            "error: logd serve has no option --data-di",
+            "why:   did you mean --data-dir or --metadata?",
+            "try:   logd serve --help",
+        ],
+    )
+
+
+def test_a_file_of_kafkas_settings(tmp_path: Path) -> None:
+    """All that logd does not have of it is told at once, each with its reason; without that it serves."""
+    file = tmp_path / "server.properties"
+    kept = "# Kafka's\nnode.id=7\nsocket.send.buffer.bytes=102400\nnum.partitions=3\n"
+    file.write_text(kept + "process.roles=broker,controller\nnum.io.threads=8\n")
+    code, said = refused("--config", str(file), "--data-dir", str(tmp_path / "data"))
+    assert (code, [line.split()[:4] for line in said.splitlines()]) == (
+        2,
+        [["logd:", "Kafka's", "setting", name] for name in ("process.roles", "num.io.threads")],
+    )
+    file.write_text(kept)
+    with Server(tmp_path / "data", "--config", str(file)) as server, Peer(server.bootstrap) as peer:
+        assert [broker.node_id for broker in peer.ask(MetadataRequest([]), 9).brokers] == [7]
 
 
 def test_what_stands_on_the_command_line_is_blamed(tmp_path: Path) -> None:
