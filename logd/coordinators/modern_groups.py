@@ -254,8 +254,8 @@ class ModernGroups:
         return chosen if chosen in self.limits.assignors else self.limits.assignors[0]
 
     def step(self, draft: Draft, member_id: str, reported: Reported | None, changed: bool = False) -> Current:
-        wanted = self._ids_of(draft.group, member_id) if changed else None
-        current = reconcile(draft.group, member_id, reported, wanted)
+        wanted = self._ids_of(draft.group, member_id)
+        current = reconcile(draft.group, member_id, reported, wanted, changed=changed)
         if current != draft.group.has(member_id) or member_id not in draft.group.current:
             draft.put_current(member_id, current)
         return current

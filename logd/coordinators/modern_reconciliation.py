@@ -18,19 +18,27 @@ Reported = Mapping[bytes, frozenset[int]]
 
 
 def reconcile(
-    group: ModernGroup, member_id: str, reported: Reported | None, wanted: frozenset[bytes] | None = None
+    group: ModernGroup,
+    member_id: str,
+    reported: Reported | None,
+    wanted: frozenset[bytes] | None = None,
+    *,
+    changed: bool = False,
 ) -> Current:
     """What the member has after this step; what it had, when it can't go on.
 
     :param reported: what it says it has; None when it does not say.
-    :param wanted: the topics that it subscribes to from now on; None when they are the same as before. What it has of
-        others it must give up at once, even when it can't go on.
+    :param wanted: the topics that it subscribes to: of others the target gives it nothing, should that be of a time
+        before; None when that need not be looked at.
+    :param changed: it subscribes to them from now on. What it has of others it must give up at once, even when it can't
+        go on.
     """
     current = group.has(member_id)
     revokes = current.phase is Phase.UNREVOKED_PARTITIONS and _still_has(reported, current.revoking)
     if group.is_reconciled(member_id) or revokes:
-        return current if wanted is None else _without_others(current, reported, wanted)
-    share = group.target.get(member_id, {})
+        return current if wanted is None or not changed else _without_others(current, reported, wanted)
+    target = group.target.get(member_id, {})
+    share = target if wanted is None else {topic: indexes for topic, indexes in target.items() if topic in wanted}
     kept, surplus = _split(current.owned, share)
     if surplus and _still_has(reported, surplus):
         return Current(current.epoch, current.epoch, Phase.UNREVOKED_PARTITIONS, kept, surplus)

@@ -404,3 +404,18 @@ def test_an_administrator_takes_members_out() -> None:
     assert [row.error_code for row in answer.members] == [0, 0, ErrorCode.UNKNOWN_MEMBER_ID]
     assert list(shard.machine.modern.groups["g"].members) == ["c"]
     assert shard.code("a", 1) is ErrorCode.UNKNOWN_MEMBER_ID
+
+
+def test_what_nobody_wants_is_not_given_back() -> None:
+    """While the next assignment has to wait, a member that gave a topic up does not get it again from the last one."""
+    shard = ModernShard(modern=ModernLimits(assignment_interval_ms=60_000), t=1, u=1)
+    shard.now_ms = 1_000_000
+    answer = shard.beat("a", 0, subscribed_topic_names=["t", "u"])
+    epoch = answer.member_epoch
+    shard.now_ms += 1_000
+    answer = shard.beat("a", epoch, subscribed_topic_names=["t"], topic_partitions=owned(t=[0], u=[0]))
+    assert [topic.topic_id for topic in answer.assignment.topic_partitions] == [topic_id("t")]
+    answer = shard.beat("a", epoch, topic_partitions=owned(t=[0]))
+    assert answer.assignment is None
+    current = shard.machine.modern.groups["g"].has("a")
+    assert (current.phase, list(current.owned)) == (Phase.STABLE, [topic_id("t")])
