@@ -176,11 +176,13 @@ def _not_listed(request: ListTransactionsRequest, version: int, refused: Refused
 @api(66, refuse=_not_listed)
 async def list_transactions(call: Call, request: ListTransactionsRequest) -> ListTransactionsResponse:
     """Versions 0-2: those of this node, filtered by state, producer, duration (KIP-994) and id (KIP-1152)."""
-    answer = ListTransactionsResponse()
+    from logd.coordinators import transaction_listing
+
+    # filters are checked, and unknown states named, before there is anything to list
+    answer = transaction_listing.list_transactions({}, request, 0)
     waiters: list[Waiter] = call.services.transactions.ask_all(request, call.version)
     for waiter in waiters:
         part = await waiter.wait()
         assert isinstance(part, ListTransactionsResponse)
-        answer.unknown_state_filters = part.unknown_state_filters
         answer.transaction_states += part.transaction_states
     return answer
