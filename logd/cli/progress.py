@@ -84,8 +84,8 @@ class Progress:
         if not self._total:
             return f"{self._what:<10} {said}"
         share = min(self.done / self._total, 1.0)
-        left_s = (self._total - self.done) / rate if rate else 0
-        said = f"{share:4.0%}  {clock(max(left_s, 0))} left  {said}"
+        left = f"  {clock(max((self._total - self.done) / rate, 0))} left" if rate else ""
+        said = f"{share:4.0%}{left}  {said}"
         room = min(width - len(f"{self._what:<10} [] {said}"), BAR_WIDTH)
         if room < BAR_WIDTH_MIN:
             return f"{self._what} {said}"

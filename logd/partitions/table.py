@@ -55,6 +55,9 @@ SETTLE_S = 2.0
 THREADS_MAX = 16
 """Logs that are made or closed side by side."""
 
+OPENED_AT_ONCE = 32
+"""New partitions whose files one thread makes before it is another's turn."""
+
 DISCARDED_AT_ONCE = 32
 """Deleted partitions whose files one thread removes before it is another's turn."""
 
@@ -211,8 +214,10 @@ class PartitionTable:
                 await partition.left_alone()
             await in_threads([partial(self._discard, some) for some in batched(gone, DISCARDED_AT_ONCE)])
             added = [missing for topic in changed for missing in self._update(topic)]
-            for partition in await in_threads(added):
-                self._admit(partition)
+            size = max(1, min(OPENED_AT_ONCE, len(added) // THREADS_MAX))
+            for opened in await in_threads([partial(_one_by_one, some) for some in batched(added, size)]):
+                for partition in opened:
+                    self._admit(partition)
             self._coming = {}
         if (
             old.topics is not new.topics
@@ -463,6 +468,11 @@ class PartitionTable:
             logger.error("partition %r was not closed well: %s", partition, failure)
             return False
         return clean
+
+
+def _one_by_one(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Their results; for a thread that costs more to start than what it does."""
+    return [job() for job in jobs]
 
 
 async def in_threads(jobs: Sequence[Callable[[], T]]) -> list[T]:

@@ -127,3 +127,14 @@ def test_verify_has_one(logd_broker: Broker) -> None:
     told = ran(logd_broker, "log", "verify", where, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     assert told.startswith("\rchecking   [")
     assert told.endswith("1 segment verified: every batch is good\r\n")
+
+
+def test_no_time_is_told_before_anything_is_done(now: list[float]) -> None:
+    """What stands at nothing has no rate, and nobody knows how long it will take."""
+    terminal = Terminal(200)
+    with open(terminal.descriptor, "w", closefd=False) as stream, Progress("compaction", 10, "B", to=stream) as bar:
+        now[0] = 2.0
+        bar.advance(0)
+    shown = terminal.text()
+    assert "0%" in shown
+    assert "left" not in shown
