@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 from logd.errors import ErrorCode, Refused
 from logd.wire.message import ZERO_UUID
-from logd.wire.schemas.fetch import FetchPartition, FetchRequest
+from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
 
 SESSIONLESS = 0
 FINAL_EPOCH = -1
@@ -70,9 +70,9 @@ class Session:
         self.followed: dict[Key, Followed] = {}
         self.used_ms = now_ms
 
-    def update(self, request: FetchRequest) -> None:
-        """Apply an incremental request: change, add, then forget, so that what is in both is forgotten, as in Kafka."""
-        for topic in request.topics:
+    def ask(self, topics: Iterable[FetchTopic]) -> None:
+        """Add partitions, or change what is wanted of them."""
+        for topic in topics:
             for asked in topic.partitions:
                 key = (topic.topic, topic.topic_id, asked.partition)
                 known = self.followed.get(key)
@@ -80,6 +80,10 @@ class Session:
                     self.followed[key] = Followed(topic.topic, topic.topic_id, asked)
                 else:
                     known.ask(asked)
+
+    def update(self, request: FetchRequest) -> None:
+        """Apply an incremental request: change, add, then forget, so that what is in both is forgotten, as in Kafka."""
+        self.ask(request.topics)
         for gone in request.forgotten_topics_data:
             for index in gone.partitions:
                 self.followed.pop((gone.topic, gone.topic_id, index), None)
@@ -155,7 +159,7 @@ class Sessions:
         while self._last_id in self._sessions:
             self._last_id = self._last_id % ID_MAX + 1
         session = Session(self._last_id, by_id, now_ms)
-        session.update(request)
+        session.ask(request.topics)  # it names all: what it would have forgotten is not
         self._sessions[session.id] = session
         return session
 

@@ -70,6 +70,15 @@ def test_what_is_asked_for_and_forgotten_is_forgotten() -> None:
     assert [one.index for one in sessions.resume(both, False, 0).followed.values()] == [1]
 
 
+def test_a_full_request_forgets_nothing() -> None:
+    """It names all that it wants: what it says is to be forgotten is read all the same, as in Kafka."""
+    full = asking(0, 1)
+    full.forgotten_topics_data = [ForgottenTopic("t", partitions=[0])]
+    session = Sessions(10).begin(full, False, 0)
+    assert session is not None
+    assert [one.index for one in session.followed.values()] == [0, 1]
+
+
 def test_a_session_of_before_a_restart_is_nobody_elses() -> None:
     """A consumer that comes back closes the session that it had; the new one of another has another id."""
     with Broker() as own:
