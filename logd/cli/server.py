@@ -50,6 +50,10 @@ class Program(click.Group):
 
             show(wrong_usage(error))
             code = USAGE
+        except click.exceptions.Abort:  # Ctrl-C before anything listened for it
+            from logd.cli.failures import INTERRUPTED
+
+            code = INTERRUPTED
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
-from logd.cli.failures import Failure, explain, show
+from logd.cli.failures import INTERRUPTED, Failure, explain, show
+from logd.cli.server import Program
 from logd.cli.session import only
 from logd.client import CannotConnect, ConnectionLost, NotSupported, TimedOut
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused
@@ -83,3 +85,16 @@ def test_the_name_of_a_refusal_is_shown_once() -> None:
     bare = explain(Refused(ErrorCode.INVALID_CONFIG, "topic 't': INVALID_CONFIG"))
     assert bare is not None
     assert bare.why == "topic 't': INVALID_CONFIG"
+
+
+def test_ctrl_c_while_a_server_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before it listens for signals: it ends with the usual code, and without a traceback."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    program = Program("logd", commands=[click.Command("serve", callback=interrupt)])
+    with pytest.raises(SystemExit) as ended:
+        program.main(["serve"])
+    assert ended.value.code == INTERRUPTED
+    assert not capsys.readouterr().err.strip()
