@@ -28,12 +28,12 @@ class Sizes:
     """How much each load does; the quick ones prove that the bench works and measure little."""
 
     produce_records: int = 1_000_000
-    fixed_rate_s: float = 10.0
+    fixed_rate_s: float = 30.0  # a JVM client compiles itself in the first second, which p99 must not be about
     raw_s: float = 4.0
     consume_bytes: int = 1_500_000_000
     end_to_end_records: int = 5_000
     end_to_end_warm_up: int = 3_000
-    flush_records: int = 60_000
+    flush_records: int = 200_000  # of each of four producers; with fewer it is their warming up that is measured
     confluent_records: int = 500_000
     group_members: int = 100
     idle_groups: int = 500
