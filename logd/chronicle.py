@@ -1,4 +1,4 @@
-"""What happened to each group, topic and connection of late: the memory that `why` is answered from.
+"""What happened to each group, topic, connection and transactional id of late: the memory that `why` is answered from.
 
 A bounded ring of structured events, each with a whole sentence in it. The coordinators' runtime, the dispatcher and the
 Kafka door write into it when something out of the ordinary happens (a member was put out, a request was refused), never
@@ -15,7 +15,7 @@ from enum import IntEnum
 import msgspec
 
 SUBJECT_EVENTS_MAX = 200
-"""Of one group, topic or connection, so that a noisy one does not push out the others."""
+"""Of one group, topic, connection or transactional id, so that a noisy one does not push out the others."""
 
 EVENT_BYTES = 400
 """What an event takes beside its texts, about."""
@@ -31,6 +31,7 @@ class Subject(IntEnum):
     GROUP = 1
     TOPIC = 2
     CONNECTION = 3
+    TRANSACTION = 4
 
 
 Facts = tuple[tuple[str, str], ...]
@@ -59,6 +60,11 @@ def topic_note(topic: str, kind: str, text: str, **facts: object) -> Note:
 def connection_note(peer: str, kind: str, text: str, **facts: object) -> Note:
     """A note about a connection, which is called by its peer's address."""
     return Note(Subject.CONNECTION, peer, kind, text, _facts(facts))
+
+
+def transaction_note(transactional_id: str, kind: str, text: str, **facts: object) -> Note:
+    """A note about the transactions of one transactional id."""
+    return Note(Subject.TRANSACTION, transactional_id, kind, text, _facts(facts))
 
 
 def _facts(facts: dict[str, object]) -> Facts:

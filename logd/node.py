@@ -274,6 +274,7 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
         clock=clock,
         markers=markers,
         partitions=node.partitions,
+        chronicle=chronicle,
     )
     steady = SteadyClock(clock, trio.current_time, data.first.noted_clock())
     compactor = Compactor(node.partitions, cluster, steady, partial(hire_compaction, cluster))

@@ -47,7 +47,7 @@ def init_producer_id(call: Call, request: InitProducerIdRequest) -> Message | Aw
             ErrorCode.INVALID_TRANSACTION_TIMEOUT,
             f"The transaction timeout of {request.transaction_timeout_ms} ms is not in 1-{limit_ms}.",
         )
-    return call.services.transactions.ask_with_id(request.transactional_id, request, call.version)
+    return call.services.transactions.ask_with_id(request.transactional_id, request, call.version, call.client)
 
 
 async def _begin(call: Call) -> InitProducerIdResponse:

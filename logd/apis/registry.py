@@ -168,8 +168,13 @@ class Call:
         facts = {"request": what, "error": refused.code.name, "client": self.client_id}
         chronicle.add(connection_note(peer, "refused", f"{what} {said}", **facts, topic=topic), now_ms)
         if topic:
-            text = f"{what} of {self.client_id or 'a client without id'} at {peer} {said}"
+            text = f"{what} of {self.client} {said}"
             chronicle.add(topic_note(topic, "refused", text, **facts, peer=peer), now_ms)
+
+    @property
+    def client(self) -> str:
+        """Who asks, in words."""
+        return f"{self.client_id or 'a client without id'} at {self.connection.peer}"
 
     def advertised(self, broker_id: int) -> tuple[str, int]:
         """Host and port at which this client reaches a broker (the address it came in by, on a single plain node)."""

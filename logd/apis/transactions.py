@@ -145,7 +145,7 @@ def end_txn(call: Call, request: EndTxnRequest) -> Message | Awaitable[Message]:
     """Versions 0-5; 5 answers with the producer id and epoch of the next transaction (KIP-890)."""
     if not request.transactional_id:
         raise Refused(ErrorCode.INVALID_REQUEST, "The transactional id is empty.")
-    return call.services.transactions.ask_with_id(request.transactional_id, request, call.version)
+    return call.services.transactions.ask_with_id(request.transactional_id, request, call.version, call.client)
 
 
 # DescribeTransactions and ListTransactions

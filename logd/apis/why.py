@@ -1,7 +1,8 @@
-"""Why (30002): what is the matter with a group, topic or connection, and what happened to it of late.
+"""Why (30002): what is the matter with a group, topic, connection or transaction, and what happened to it of late.
 
 Something that only logd has. Events come from the chronicle that this node keeps; findings are made for the moment:
-whom a group waits for, and which partition stands still, on which offset, in whose hands. Called through the registry.
+whom a group waits for, which partition stands still, on which offset, in whose hands, and what an open transaction
+holds up. Called through the registry.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ from typing import TYPE_CHECKING
 
 from logd.apis.own_groups import measured
 from logd.apis.registry import Call, Connection, api
+from logd.apis.turns import breathe
 from logd.chronicle import Event, Subject
-from logd.coordinators.findings import REPEATS, finding
+from logd.coordinators.findings import NAMED_MAX, REPEATS, finding
 from logd.errors import ErrorCode, Refused
 from logd.log.producers import NO_OFFSET
+from logd.wire.schemas.describe_transactions import (
+    DescribeTransactionsRequest,
+    DescribeTransactionsResponse,
+    TransactionState,
+)
 from logd.wire.schemas.group_lag import LaggingGroup, LaggingPartition
 from logd.wire.schemas.list_transactions import ListTransactionsRequest, ListTransactionsResponse
 from logd.wire.schemas.why import EventFact, Finding, WhyEvent, WhyRequest, WhyResponse
@@ -47,7 +54,8 @@ async def why(call: Call, request: WhyRequest) -> WhyResponse:
     if request.subject_type not in Subject.__members__.values():
         raise Refused(
             ErrorCode.INVALID_REQUEST,
-            f"subject type {request.subject_type} is unknown: 0 is anything, 1 a group, 2 a topic, 3 a connection",
+            f"subject type {request.subject_type} is unknown: 0 is anything, 1 a group, 2 a topic, 3 a connection, "
+            "4 a transactional id",
         )
     subject = Subject(request.subject_type)
     chronicle = call.services.chronicle
@@ -56,6 +64,8 @@ async def why(call: Call, request: WhyRequest) -> WhyResponse:
         answer.findings = [each async for each in _of_group(call, request.subject)]
     elif request.subject and subject is Subject.TOPIC:
         answer.findings = [each async for each in _of_topic(call, request.subject)]
+    elif request.subject and subject is Subject.TRANSACTION:
+        answer.findings = [each async for each in _of_transaction(call, request.subject)]
     count = min(request.events_max, EVENTS_MAX)
     events = chronicle.find(subject, request.subject, request.since_ms, count)
     if subject is Subject.CONNECTION:
@@ -213,3 +223,51 @@ def _of_holder(partition: Partition, one: Producer, owner: str | None, now_ms: i
     text += f", which has written nothing for {silent_s} s; {behind} records are hidden"
     facts: dict[str, object] = {"partition": repr(partition), "offset": partition.last_stable_offset, "hidden": behind}
     return finding("held", text, **facts, producer=one.producer_id, transaction=owner or "", silent_s=silent_s)
+
+
+async def _of_transaction(call: Call, transactional_id: str) -> AsyncIterator[Finding]:
+    try:
+        question = DescribeTransactionsRequest([transactional_id])
+        answer = await call.services.transactions.ask(transactional_id, question).wait()
+    except Refused as refused:
+        yield finding("unknown", refused.message, error=refused.code.name)
+        return
+    assert isinstance(answer, DescribeTransactionsResponse)
+    (row,) = answer.transaction_states
+    if row.error_code:
+        yield finding("unknown", f"nobody has used the transactional id {transactional_id!r}, or not for long")
+        return
+    yield _of_state(row, call.services.clock.now_ms())
+    places = [(topic.topic, index) for topic in row.topics for index in topic.partitions]
+    for number, place in enumerate(places):
+        await breathe(number)
+        partition = call.services.partitions.get(*place)
+        if partition is not None and partition.failure is not None:
+            text = f"{partition!r} is offline, the transaction cannot end there: {partition.failure.message}"
+            yield finding("offline", text, partition=repr(partition))
+        elif partition is not None:
+            for one in partition.log.producers:
+                if one.producer_id == row.producer_id and one.txn_first_offset == partition.last_stable_offset:
+                    yield _of_holder(partition, one, transactional_id, call.services.clock.now_ms())
+
+
+def _of_state(row: TransactionState, now_ms: int) -> Finding:
+    """How things stand, with the names of DescribeTransactions."""
+    places = [f"{topic.topic}-{index}" for topic in row.topics for index in topic.partitions]
+    more = f" and {len(places) - NAMED_MAX} more" if len(places) > NAMED_MAX else ""
+    where = f"{', '.join(places[:NAMED_MAX])}{more}" if places else "no partition"
+    producer = f"producer {row.producer_id} with epoch {row.producer_epoch}"
+    open_s = max(now_ms - row.transaction_start_time_ms, 0) / 1000
+    facts: dict[str, object] = {"state": row.transaction_state, "producer": row.producer_id}
+    facts |= {"epoch": row.producer_epoch, "partitions": len(places)}
+    if row.transaction_state == "Ongoing":
+        left_s = row.transaction_timeout_ms / 1000 - open_s
+        text = f"{producer} has a transaction open for {open_s:.1f} s, with {where}; it is aborted in {left_s:.1f} s "
+        return finding("open", f"{text}(transaction.timeout.ms {row.transaction_timeout_ms})", **facts)
+    if row.transaction_state.startswith("Prepare"):
+        end = "committed" if row.transaction_state == "PrepareCommit" else "aborted"
+        text = f"the transaction of {producer} is being {end}: its markers are not yet written in all of {where}"
+        return finding("ending", text, **facts)
+    last = {"CompleteCommit": "; the last one was committed", "CompleteAbort": "; the last one was aborted"}
+    text = f"{producer} has no transaction open{last.get(row.transaction_state, '')}"
+    return finding("idle", text, **facts)

@@ -1,4 +1,4 @@
-"""``logd-cli why``: what is the matter with a group, a topic or a connection, as the broker remembers it.
+"""``logd-cli why``: what is the matter with a group, topic, connection or transaction, as the broker remembers it.
 
 logd alone keeps such a memory; against another server the commands say so, and what to ask instead.
 """
@@ -30,7 +30,7 @@ COLUMNS = ("time", "about", "kind", "what")
 
 @click.group()
 def why() -> None:
-    """What is the matter with a group, a topic or a connection, and what happened to it of late."""
+    """What is the matter with a group, topic, connection or transaction, and what happened to it of late."""
 
 
 def _command(name: str, metavar: str, complete: Any, help_text: str) -> None:
@@ -63,6 +63,12 @@ _command(
     None,
     "Which connections are open, and why a client was refused or cut off. "
     "CONNECTION is HOST:PORT of the client, its client id, or a number." + _LINES,
+)
+_command(
+    "transaction",
+    "[TRANSACTIONAL_ID]",
+    None,
+    "How the transaction of an id stands, and what it holds up; who took over, what timed out or was refused." + _LINES,
 )
 
 
@@ -97,6 +103,9 @@ async def _ask(admin: Admin, kind: str, subject: str, count: int, since_ms: int)
             await existing_group(admin, subject)
         elif kind == "topic":
             await existing_topic(admin, subject)
+        elif kind == "transaction":
+            reason = "nobody has used it, or not for transactional.id.expiration.ms, and nothing of it is remembered"
+            raise Failure(f"transactional id {subject!r} is not known", reason, "logd-cli transaction list", NOT_FOUND)
         elif not found.findings:
             reason = "no open connection has that address, client id or number, and nothing of it is remembered"
             raise Failure(f"connection {subject!r} is not known", reason, "logd-cli why connection", NOT_FOUND)

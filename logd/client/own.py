@@ -24,7 +24,7 @@ from logd.wire.schemas import group_lag, seek_group, why
 from logd.wire.schemas.run_job import JobPartition, RunJobRequest, RunJobResponse
 
 JOB_WAIT_MS = 500
-SUBJECTS = {"all": 0, "group": 1, "topic": 2, "connection": 3}
+SUBJECTS = {"all": 0, "group": 1, "topic": 2, "connection": 3, "transaction": 4}
 
 
 class Lagging(msgspec.Struct, frozen=True):

@@ -17,12 +17,14 @@ class TransactionAsked(msgspec.Struct, frozen=True):
     :param to: the parked call, never looked into; the answer goes there.
     :param request: the decoded body; its class decides what is asked. AddPartitionsToTxn comes as one transaction.
     :param new_producer_id: an id that nobody ever had, for requests that may need one; -1 when none is given.
+    :param client: who asks, for those who read what happened.
     """
 
     to: object
     request: Message
     version: int = 0
     new_producer_id: int = -1
+    client: str = ""
 
 
 class MarkersWritten(msgspec.Struct, frozen=True):

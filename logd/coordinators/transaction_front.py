@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import trio
 
+from logd.chronicle import Chronicle
 from logd.cluster.store import StoreUnusable
 from logd.coordinators.front import TOPIC as OFFSETS_TOPIC
 from logd.coordinators.front import Waiter
@@ -82,6 +83,7 @@ class TransactionCoordinator:
     :param markers: how markers get into the partitions' logs.
     :param partitions: the partitions that this node hosts, those of `__transaction_state` among them.
     :param journal_of: instead of `partitions`, the journal of each shard, None for one that this node does not lead.
+    :param chronicle: where what happens to transactional ids is remembered.
     """
 
     def __init__(
@@ -93,7 +95,9 @@ class TransactionCoordinator:
         markers: Writer,
         partitions: PartitionTable | None = None,
         journal_of: Callable[[int], Journal | None] | None = None,
+        chronicle: Chronicle | None = None,
     ) -> None:
+        self._chronicle = Chronicle(0) if chronicle is None else chronicle
         if journal_of is None:
             assert partitions is not None, "the shards need a place for their records"
             journal_of = partition_journals(partitions, TOPIC)
@@ -142,7 +146,8 @@ class TransactionCoordinator:
             ended = self._ending[effect.written.transactional_id] = trio.Event()
             self._shards.start(partial(self._send, runtime, journal, effect, offset, ended))
 
-        runtime = open_shard(name, journal, self._cluster.settings, self._level(), timer, self._clock, send)
+        settings, tell = self._cluster.settings, self._chronicle.add
+        runtime = open_shard(name, journal, settings, self._level(), timer, self._clock, send, tell)
         return runtime
 
     async def ensure_topic(self) -> None:
@@ -163,19 +168,24 @@ class TransactionCoordinator:
 
     # Requests
 
-    def ask(self, transactional_id: str, request: Message, version: int = 0, new_producer_id: int = -1) -> Waiter:
+    def ask(
+        self, transactional_id: str, request: Message, version: int = 0, new_producer_id: int = -1, client: str = ""
+    ) -> Waiter:
         """Put a request about one transactional id to its shard; the answer may be there already.
 
+        :param client: who asks, for those who read what happened.
         :raises Refused: COORDINATOR_LOAD_IN_PROGRESS, NOT_COORDINATOR.
         """
         from logd.coordinators.transaction_events import TransactionAsked
 
         shard = self._shards.find(transactional_id)
         waiter = Waiter()
-        shard.step(TransactionAsked(waiter, request, version, new_producer_id))
+        shard.step(TransactionAsked(waiter, request, version, new_producer_id, client))
         return waiter
 
-    def ask_with_id(self, transactional_id: str, request: Message, version: int) -> Message | Awaitable[Message]:
+    def ask_with_id(
+        self, transactional_id: str, request: Message, version: int, client: str = ""
+    ) -> Message | Awaitable[Message]:
         """The same for requests that may need a new producer id, which costs a write now and then.
 
         At once where nothing is to be waited for. While the transaction before is being ended it waits a little for
@@ -185,23 +195,29 @@ class TransactionCoordinator:
         """
         ended = self._ending.get(transactional_id)
         if self._needs_id(transactional_id, request, version):
-            return self._with_id_later(transactional_id, request, version, ended, None)
-        waiter = self.ask(transactional_id, request, version)
+            return self._with_id_later(transactional_id, request, version, client, ended, None)
+        waiter = self.ask(transactional_id, request, version, client=client)
         if waiter.message is None or (ended is not None and _is_busy(waiter.message)):
-            return self._with_id_later(transactional_id, request, version, ended, waiter)
+            return self._with_id_later(transactional_id, request, version, client, ended, waiter)
         return waiter.result()
 
     async def _with_id_later(
-        self, transactional_id: str, request: Message, version: int, ended: trio.Event | None, asked: Waiter | None
+        self,
+        transactional_id: str,
+        request: Message,
+        version: int,
+        client: str,
+        ended: trio.Event | None,
+        asked: Waiter | None,
     ) -> Message:
         if asked is None:
-            outcome = await self._outcome_with_id(transactional_id, request, version)
+            outcome = await self._outcome_with_id(transactional_id, request, version, client)
         else:
             outcome = await asked.outcome()
         limit = trio.current_time() + self._patience_s()
         while ended is not None and _is_busy(outcome) and await _passed(ended, limit):
             ended = self._ending.get(transactional_id)
-            outcome = await self._outcome_with_id(transactional_id, request, version)
+            outcome = await self._outcome_with_id(transactional_id, request, version, client)
         if isinstance(outcome, Refused):
             raise outcome
         return outcome
@@ -213,9 +229,11 @@ class TransactionCoordinator:
         assert isinstance(machine, TransactionMachine)
         return machine.needs_id(request, version)
 
-    async def _outcome_with_id(self, transactional_id: str, request: Message, version: int) -> Message | Refused:
+    async def _outcome_with_id(
+        self, transactional_id: str, request: Message, version: int, client: str
+    ) -> Message | Refused:
         new_id = await self._next_id() if self._needs_id(transactional_id, request, version) else -1
-        return await self.ask(transactional_id, request, version, new_id).outcome()
+        return await self.ask(transactional_id, request, version, new_id, client).outcome()
 
     def _patience_s(self) -> float:
         return self._cluster.settings.add_partitions_to_txn_retry_backoff_max_ms / 1000

@@ -15,6 +15,7 @@ from logd.coordinators.transactions import TransactionLimits, TransactionMachine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from logd.chronicle import Note
     from logd.clock import Clock
     from logd.config import Settings
     from logd.coordinators.effects import SendMarkers, TakeProducerId
@@ -32,6 +33,7 @@ def open_shard(
     timer: Timer,
     clock: Clock,
     send: Callable[[SendMarkers | TakeProducerId, int], None],
+    tell: Callable[[Note, int], None] | None = None,
 ) -> Runtime:
     """A runtime of transactions that is not loaded yet."""
     limits = TransactionLimits(
@@ -39,4 +41,4 @@ def open_shard(
         sweep_every_ms=settings.transaction_remove_expired_transaction_cleanup_interval_ms,
     )
     machine = TransactionMachine(limits, level)
-    return Runtime(name, machine, journal, _FORM, timer, clock, settings.offsets_commit_timeout_ms, send)
+    return Runtime(name, machine, journal, _FORM, timer, clock, settings.offsets_commit_timeout_ms, send, tell)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from logd.coordinators import transaction_listing
+from logd.coordinators import transaction_findings, transaction_listing
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers, TakeProducerId
 from logd.coordinators.journal import Producer
 from logd.coordinators.transaction import (
@@ -96,7 +96,8 @@ class TransactionMachine:
         try:
             return list(_HANDLERS[kind](self, event, now_ms))
         except Refused as refused:
-            return [Reply(event.to, refused)]
+            note = transaction_findings.refusal_note(event, refused)
+            return [Reply(event.to, refused)] if note is None else [Reply(event.to, refused), note]
 
     def replay(self, offset: int, producer: Producer | None, record: Record) -> None:
         """Take one written record into the hard state."""
@@ -178,11 +179,14 @@ class TransactionMachine:
                 transactional_id, transaction, False, self.level, now_ms, event.new_producer_id, fence=True
             )
             yield Reply(event.to, ending(transactional_id, State.PREPARE_ABORT))
+            yield transaction_findings.taken_over(transactional_id, transaction, event.client, now_ms)
             return
         expected = request.producer_epoch if named else None
         after = self._next_producer(transactional_id, transaction, expected, event, now_ms)
         yield _append(transactional_id, after)
         yield Reply(event.to, InitProducerIdResponse(0, 0, after.producer_id, after.epoch))
+        if expected is None:
+            yield transaction_findings.begins_anew(transactional_id, transaction, after, event.client)
 
     def _next_producer(
         self,
@@ -304,6 +308,7 @@ class TransactionMachine:
             yield TakeProducerId(event)
             return
         yield from self._end(event.transactional_id, transaction, False, self.level, now_ms, new_id, fence=True)
+        yield transaction_findings.timed_out(event.transactional_id, transaction, now_ms)
 
     def _sweep(self, event: IdleSwept, now_ms: int) -> Iterator[Effect]:
         """Forget the ids that nobody used for long; what is more than one batch comes soon after."""

@@ -13,6 +13,8 @@ import time
 
 import pytest
 from confluent_kafka import Consumer as OtherConsumer
+from confluent_kafka import KafkaException
+from confluent_kafka import Producer as OtherProducer
 from rich.console import Console
 
 from logd.cli.bench import Times
@@ -21,7 +23,7 @@ from logd.cli.screen import picture
 from logd.cli.top import Sample, compared
 from logd.testing import Broker
 from logd.wire.schemas.api_versions import ApiVersionsRequest
-from tests.cli.conftest import COMMAND, Cli, environment, run
+from tests.cli.conftest import COMMAND, Cli, Ran, environment, run
 from tests.raw import Peer
 
 
@@ -59,6 +61,59 @@ def test_why_of_what_is_not_there(cli: Cli, topic: str, request: pytest.FixtureR
     assert (ran.code, f"did you mean '{topic}'" in ran.err) == (5, True)
     assert cli("why", "connection").code == 0
     assert cli("why", "connection", "192.0.2.1:1").code == 5
+
+
+def test_why_a_transaction_does_not_end(logd_broker: Broker) -> None:
+    """What is open and what it hides, who took over from whom, what is refused to the one that is shut out."""
+    topic, name = "orders", "copier-1"
+    logd_broker.create_topic(topic)
+    settings = {"bootstrap.servers": logd_broker.bootstrap, "transactional.id": name, "client.id": "the-first"}
+
+    def why(*more: str) -> Ran:
+        return run(logd_broker.bootstrap, "why", "transaction", *more)
+
+    assert why(name).code == 5
+    first = OtherProducer(settings)
+    first.init_transactions(20)
+    first.begin_transaction()
+    first.produce(topic, b"hidden")
+    first.flush(20)
+    kinds = {row[2]: row[3] for row in why(name).rows}
+    assert f"with {topic}-0; it is aborted in" in kinds["open"]
+    assert "1 records are hidden" in kinds["held"]
+    assert "the-first" in kinds["began"]
+
+    OtherProducer({**settings, "client.id": "the-second"}).init_transactions(20)
+    with pytest.raises(KafkaException):
+        first.commit_transaction(20)
+    rows = why(name).rows
+    assert [row[2] for row in rows][:3] == ["idle", "began", "taken-over"]
+    (over,) = (row for row in rows if row[2] == "taken-over")
+    assert over[1] == f"transaction {name}"
+    assert "the-second at 127.0.0.1" in over[3]
+    shown = json.loads(why(name, "-o", "json").out)
+    assert shown["findings"][0]["facts"]["state"] == "Empty"
+    assert any(row[1] == f"transaction {name}" for row in why().rows)
+
+
+def test_why_a_transaction_timed_out(logd_broker: Broker) -> None:
+    """A producer that says nothing more in a transaction is shut out, and what it asks for afterwards refused."""
+    topic, name = "orders", "copier-1"
+    logd_broker.create_topic(topic)
+    slow = OtherProducer(
+        {"bootstrap.servers": logd_broker.bootstrap, "transactional.id": name, "transaction.timeout.ms": 1000}
+    )
+    slow.init_transactions(20)
+    slow.begin_transaction()
+    slow.produce(topic, b"late")
+    slow.flush(20)
+    deadline = time.monotonic() + 30
+    while "timed-out" not in (kinds := [row[2] for row in run(logd_broker.bootstrap, "why", "transaction", name).rows]):
+        assert time.monotonic() < deadline, kinds
+    with pytest.raises(KafkaException):
+        slow.commit_transaction(20)
+    rows = run(logd_broker.bootstrap, "why", "transaction", name).rows
+    assert any(row[2] == "refused" and "EndTxn" in row[3] for row in rows), rows
 
 
 def test_why_lists_the_connections_that_are_open(logd_broker: Broker) -> None:
