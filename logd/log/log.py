@@ -397,10 +397,10 @@ class Log:
 
     def release_unused(self) -> None:
         """Close and unmap sealed segments that nobody has read since the last call; called now and then."""
-        self._opened = [segment for segment in self._opened if segment.touched]
+        before, self._opened = self._opened, [segment for segment in self._opened if segment.touched]
         for segment in self._opened:
             segment.touched = False
-        self.let_go(self.segments[:-1])
+        self.let_go((*before, *self.segments[:-1]))  # of those before some may be deleted
 
     def let_go(self, segments: Iterable[Segment]) -> None:
         """Close segments that a look at their times has opened, but for the few whose batches were read last."""

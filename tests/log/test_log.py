@@ -166,6 +166,23 @@ def test_a_search_by_time_leaves_no_file_open(tmp_path: Path, timestamp: int | N
     log.close(clean=False)
 
 
+def test_what_was_read_and_then_deleted_is_not_left_open(tmp_path: Path) -> None:
+    """Its files may stay for long, until no recovery needs them, but nobody reads them."""
+    log = Log.create(f"{tmp_path}/t-0", TOPIC_ID, SMALL, now_ms=0)
+    for at in range(20):
+        append(log, batch(2, value=b"%03d" % at * 10))
+    flush(log)
+    first = log.segments[0]
+    for piece in log.read(0, bytes_max=1000, end=log.end_offset):
+        assert piece.load()
+    log.delete_segments(log.segments[:1], now_ms=0)
+    log.release_unused()
+    del piece
+    log.release_unused()
+    assert first.open_file is None
+    log.close(clean=False)
+
+
 def test_a_search_by_time_beside_retention(tmp_path: Path) -> None:
     """A segment whose file has gone meanwhile holds nothing any more; one that vanished otherwise is an error."""
     path = f"{tmp_path}/t-0"
