@@ -17,9 +17,11 @@ settings.load_profile("logd")  # a test is not wrong because the machine is busy
 
 
 def pytest_configure() -> None:
-    """Let Ctrl-C reach the processes that tests start: a shell's background jobs are born with it ignored."""
+    """Let signals reach the processes that tests start: a shell's background jobs ignore Ctrl-C, those of nohup SIGHUP."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)  # a handler is not inherited, unlike SIG_IGN
 
 
 def drives_a_server(item: pytest.Item) -> bool:
