@@ -17,7 +17,7 @@ settings.load_profile("logd")  # a test is not wrong because the machine is busy
 
 
 def pytest_configure() -> None:
-    """Let signals reach the processes that tests start: a shell's background jobs ignore Ctrl-C, those of nohup SIGHUP."""
+    """Let signals reach what tests start: a shell's background jobs ignore Ctrl-C, those of nohup SIGHUP."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
