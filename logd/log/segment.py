@@ -377,6 +377,8 @@ class Segment:
         position = self.marked(offset)
         if position >= 0:
             return position
+        if not self.size:
+            return 0
         if self._index is None and not wait:
             raise Cold
         last, position = self.index.floor(offset - self.base_offset)

@@ -291,3 +291,17 @@ def test_wrong_base_offset_in_a_compacted_segment(disk: MemoryDisk) -> None:
                 content(Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk))
             file.data[at] ^= 1 << bit
     assert content(Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk)) == expected
+
+
+def test_an_empty_segment_is_read_past(disk: MemoryDisk) -> None:
+    """Who asks for an offset in it gets what comes behind it at once, though its index is not in memory."""
+    log = Log.create(PATH, TOPIC_ID, LogConfig(segment_bytes=300, compacted=True), now_ms=0, disk=disk)
+    for keys in ("aa", "ab", "cd"):
+        for key in keys:
+            put(log, (key, "x" * 60))
+        roll(log)
+    clean(log, disk)
+    assert [segment.size > 0 for segment in log.segments] == [False, True, True, False]
+    log.segments[0].release()
+    (piece,) = log.read(1, bytes_max=1000, end=log.end_offset)
+    assert (piece.base_offset, piece.size) == (2, log.segments[1].size)
