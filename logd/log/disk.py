@@ -215,7 +215,8 @@ class Closer:
                 owed.append(self._owed.get())
             time.sleep(OUTLIVE_S)
             for fd in owed:
-                os.close(fd)
+                with contextlib.suppress(OSError):  # it is closed all the same, and nobody needs the file
+                    os.close(fd)
 
 
 _CLOSER: Final = Closer()

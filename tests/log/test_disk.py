@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import subprocess
@@ -241,6 +242,27 @@ def test_two_last_users_at_once(monkeypatch: pytest.MonkeyPatch, moment: int) ->
     sys.settrace(None)
     others.clear()
     assert put == [7]
+
+
+def test_a_file_that_closes_with_an_error_keeps_no_other_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing may tell of a disk that failed; the descriptor is gone all the same, and the thread goes on."""
+    closer, closed = own_closer(monkeypatch)
+    bad, good = (os.open(os.devnull, os.O_RDONLY) for _ in range(2))
+    close = os.close
+
+    def fail(fd: int) -> None:
+        close(fd)
+        if fd == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "close", fail)
+
+    class User:
+        pass
+
+    for fd in (bad, good):
+        closer.outlive(fd, [User()])
+        assert closed.get(timeout=30).name == "logd close"
 
 
 def own_closer(monkeypatch: pytest.MonkeyPatch) -> tuple[Closer, SimpleQueue[threading.Thread]]:
