@@ -25,7 +25,7 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "B1-torn-tail-kept": (*KIT, "simulation", "--seed", "1", "--rounds", LIVES_ENOUGH),
     "B2-flush-tried-again": (*KIT, "simulation", "--seed", "1", "--rounds", LIVES_ENOUGH),
     "B3-acknowledged-before-the-flush": (*KIT, "power", "--on", "ext4", "--seed", "1", "--rounds", "36"),
-    "B4-corruption-taken-for-the-end": (*KIT, "flips", "--seed", "1", "--rounds", "150"),
+    "B4-corruption-taken-for-the-end": (*KIT, "flips", "--seed", "1", "--rounds", "450"),
     "B4-damage-ends-housekeeping": (*TEST, "tests/partitions/test_upkeep.py"),
     "B6-a-restart-cuts-to-the-mark": (*KIT, "kill", "--on", "os", "--seed", "1", "--rounds", "20"),
     "B12-producers-forgotten": (*KIT, "simulation", "--seed", "1", "--rounds", LIVES_ENOUGH),
