@@ -201,10 +201,10 @@ async def _owners(call: Call, producer_ids: set[int]) -> Mapping[int, str] | Non
     found: dict[int, str] = {}
     try:
         waiters: list[Waiter] = call.services.transactions.ask_all(request, LISTED_VERSION)
-    except Refused:
+        answers = [await waiter.wait() for waiter in waiters]
+    except Refused:  # one of them is being loaded, or has just moved
         return None
-    for waiter in waiters:
-        answer = await waiter.wait()
+    for answer in answers:
         assert isinstance(answer, ListTransactionsResponse)
         found |= {item.producer_id: item.transactional_id for item in answer.transaction_states}
     return found
@@ -246,9 +246,9 @@ async def _of_transaction(call: Call, transactional_id: str) -> AsyncIterator[Fi
             text = f"{partition!r} is offline, the transaction cannot end there: {partition.failure.message}"
             yield finding("offline", text, partition=repr(partition))
         elif partition is not None:
-            for one in partition.log.producers:
-                if one.producer_id == row.producer_id and one.txn_first_offset == partition.last_stable_offset:
-                    yield _of_holder(partition, one, transactional_id, call.services.clock.now_ms())
+            one = partition.log.producers.get(row.producer_id)
+            if one is not None and one.txn_first_offset == partition.last_stable_offset:
+                yield _of_holder(partition, one, transactional_id, call.services.clock.now_ms())
 
 
 def _of_state(row: TransactionState, now_ms: int) -> Finding:
@@ -261,7 +261,7 @@ def _of_state(row: TransactionState, now_ms: int) -> Finding:
     facts: dict[str, object] = {"state": row.transaction_state, "producer": row.producer_id}
     facts |= {"epoch": row.producer_epoch, "partitions": len(places)}
     if row.transaction_state == "Ongoing":
-        left_s = row.transaction_timeout_ms / 1000 - open_s
+        left_s = max(row.transaction_timeout_ms / 1000 - open_s, 0)
         text = f"{producer} has a transaction open for {open_s:.1f} s, with {where}; it is aborted in {left_s:.1f} s "
         return finding("open", f"{text}(transaction.timeout.ms {row.transaction_timeout_ms})", **facts)
     if row.transaction_state.startswith("Prepare"):

@@ -49,7 +49,7 @@ def timed_out(transactional_id: str, was: Transaction, now_ms: int) -> Note:
 
 def refusal_note(event: TransactionAsked, refused: Refused) -> Note | None:
     """What was refused to whom, and why; None for what everybody meets, and for questions about many ids."""
-    request: Any = getattr(event, "request", None)
+    request: Any = event.request
     transactional_id = getattr(request, "transactional_id", None)
     if not transactional_id or refused.code in WAITED_FOR:
         return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from logd.apis.why import of_repeat
-from logd.errors import ErrorCode
+from logd.apis.why import _owners, of_repeat
+from logd.coordinators.front import Waiter
+from logd.errors import ErrorCode, Refused
 from logd.testing import Broker
 from logd.wire.schemas.api_versions import ApiVersionsRequest
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
@@ -306,3 +308,13 @@ def test_why_a_topic_and_a_connection(peer: Peer) -> None:
     assert "CORRUPT_MESSAGE" in event.text
     assert [finding.kind for finding in why(peer, 2, "nowhere").findings] == ["unknown"]
     assert peer.ask(WhyRequest(9, ""), 0).error_code == ErrorCode.INVALID_REQUEST
+
+
+@pytest.mark.trio
+async def test_owners_that_cannot_be_told_now() -> None:
+    """A coordinator that has just moved is no reason to say nothing of the rest."""
+    moved = Waiter()
+    moved.answer(Refused(ErrorCode.NOT_COORDINATOR, "another node coordinates this now"))
+    transactions = SimpleNamespace(ask_all=lambda *_: [moved])
+    call: Any = SimpleNamespace(services=SimpleNamespace(transactions=transactions))
+    assert await _owners(call, {1}) is None
