@@ -26,6 +26,8 @@ from logd.wire.schemas.api_versions import ApiVersionsRequest
 from tests.cli.conftest import COMMAND, Cli, Ran, environment, run
 from tests.raw import Peer
 
+pytestmark = pytest.mark.usefixtures("nothing_held")
+
 
 def is_kafka(request: pytest.FixtureRequest) -> bool:
     return "kafka" in request.node.callspec.id

@@ -6,9 +6,8 @@ kafka-transactions tool looks at what they leave behind.
 
 from __future__ import annotations
 
-import gc
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -26,11 +25,7 @@ from tests.clients.test_aiokafka import run as run_asyncio
 Names = Callable[..., str]
 
 
-@pytest.fixture(autouse=True)
-def _ended() -> Iterator[None]:
-    """Producers that an exception still holds go with their test: they would look for the server after its end."""
-    yield
-    gc.collect()
+pytestmark = pytest.mark.usefixtures("nothing_held")
 
 
 def transactional(bootstrap: str, transactional_id: str, **options: Any) -> Producer:
