@@ -1,13 +1,15 @@
 """Fetch (1): read whole batches, straight from the mapped segments, or wait until there are some.
 
 The hot path of consumers. Pages that are in the cache are sent from the map; cold ones are read in a worker thread
-first. A fetch that finds too little parks on its partitions until enough became readable or its time is up. Sessions
-(KIP-227) are kept by :mod:`logd.apis.fetch_sessions`.
+first. A fetch that finds too little parks on its partitions until enough became readable or its time is up. What was
+acknowledged with acks=1 before it came is waited for, though a flush has yet to commit it: who produced finds all of
+their records. Sessions (KIP-227) are kept by :mod:`logd.apis.fetch_sessions`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
+from contextlib import suppress
 
 import trio
 
@@ -39,18 +41,22 @@ UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 CONSUMER = -1
 DEBUG_CONSUMER = -2
 """A consumer that says so may read as a replica would; here that makes no difference."""
+COMMIT_WAIT_S_MAX = 1.0
+"""A disk that takes longer for a flush does not keep a Fetch waiting: then it gets what is committed."""
 
 
 class Gathered:
     """What one pass over the partitions found."""
 
-    __slots__ = ("cold", "counted_bytes", "endpoints", "partitions", "rows", "settled", "size_bytes")
+    __slots__ = ("cold", "counted_bytes", "endpoints", "late", "partitions", "rows", "settled", "size_bytes")
 
     def __init__(self) -> None:
         self.rows: list[tuple[Followed, PartitionData]] = []
         self.partitions: list[Partition] = []
         self.cold: list[tuple[Partition, PartitionData, list[Slice]]] = []
         self.endpoints: list[NodeEndpoint] = []
+        self.late: list[tuple[Partition, int]] = []
+        """Partitions that are read to their end, and the end of what was acknowledged there beyond it."""
         self.size_bytes = 0
         self.counted_bytes = 0
         """What counts towards min_bytes."""
@@ -70,6 +76,8 @@ def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchR
     session, wanted = _session(call, request)
     found = _gather(call, request, wanted)
     enough = min(request.min_bytes, request.max_bytes, call.services.settings.fetch_max_bytes)
+    if found.late and not found.settled:
+        return _wait_for_commit(call, request, session, wanted, enough, found.late)
     nobody = not found.rows and not found.partitions
     if request.max_wait_ms <= 0 or found.settled or nobody or found.counted_bytes >= enough:
         if not found.cold:
@@ -214,6 +222,8 @@ def _read(partition: Partition, followed: Followed, left: int, read_committed: b
         # who reads an older segment is answered at once, as in Kafka
         size_bytes = max(size_bytes, followed.bytes_max)
         found.settled = found.settled or partition.log.lie_apart(followed.offset, end)
+    elif partition.acknowledged > partition.committed.offset:
+        found.late.append((partition, partition.acknowledged))
     found.counted_bytes += size_bytes
     if slices:
         row.records = [piece.view() for piece in slices]
@@ -229,7 +239,7 @@ def _nothing_new(partition: Partition, followed: Followed, read_committed: bool)
     """Whether a session knows all there is of a partition, and reads on from its end: the answer leaves it out."""
     log, epoch = partition.log, partition.leader_epoch
     return (
-        followed.told_end == partition.high_watermark
+        followed.told_end == partition.high_watermark >= partition.acknowledged
         and followed.offset == partition.readable_end(read_committed)
         and followed.told_start == log.start_offset
         and followed.epoch in (-1, epoch)
@@ -301,6 +311,22 @@ async def _answer_cold(call: Call, request: FetchRequest, session: Session | Non
 def _spoil(row: PartitionData, code: ErrorCode) -> None:
     row.error_code, row.records = code, b""
     row.high_watermark = row.last_stable_offset = row.log_start_offset = -1
+
+
+async def _wait_for_commit(
+    call: Call,
+    request: FetchRequest,
+    session: Session | None,
+    wanted: Iterable[Followed],
+    enough: int,
+    late: list[tuple[Partition, int]],
+) -> FetchResponse:
+    """Look again when what was acknowledged before this request is committed."""
+    with trio.move_on_after(COMMIT_WAIT_S_MAX):
+        for partition, end in late:
+            with suppress(Refused):  # a partition that failed says so in its row
+                await partition.committed.wait(end)
+    return await _wait(call, request, session, wanted, enough)
 
 
 async def _wait(

@@ -66,6 +66,8 @@ def produce_plain(
                 well = False
                 done.append(refused)
                 continue
+            if partition.durable:
+                partition.acknowledge(appended)
             done.append(appended)
             base, time_ms, start = appended.base_offset, appended.log_append_time_ms, appended.start_offset
             out.append(_write_row(partition.index, 0, base, time_ms, start, 1, 0, 0))

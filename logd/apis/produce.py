@@ -186,6 +186,8 @@ def _append(
     answer = PartitionProduceResponse(
         data.index, 0, appended.base_offset, appended.log_append_time_ms, appended.start_offset
     )
+    if acks != ALL:
+        partition.acknowledge(appended)
     if acks and partition.must_wait_for(appended, acks):
         waiting.append((partition, appended, answer))
     return answer

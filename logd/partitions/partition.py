@@ -66,6 +66,7 @@ class Partition:
         "_seal_wanted",
         "_threads",
         "_unread_bytes",
+        "acknowledged",
         "checkpoints",
         "committed",
         "config",
@@ -107,6 +108,8 @@ class Partition:
         self.watchers: set[Watcher] = set()
         self.flushes = Gate(log.flushed_offset)
         self.committed = Gate(log.flushed_offset if durable else log.end_offset)
+        self.acknowledged = 0
+        """The end of what a producer was told is in the log before a flush had committed it (acks=1 in mode group)."""
         log.transactions.committed(self.committed.offset)
         self._flusher = flusher
         self._clock = clock
@@ -257,6 +260,11 @@ class Partition:
                 watcher.readable(size_bytes)
             elif moved:
                 watcher.event.set()
+
+    def acknowledge(self, appended: Appended) -> None:
+        """Note that an append is answered now: whoever fetches after that answer waits for its flush."""
+        if self.durable:
+            self.acknowledged = max(self.acknowledged, appended.next_offset)
 
     def must_wait_for(self, appended: Appended, acks: int) -> bool:
         """Whether an answer for this append has to wait: all of acks=all, and ``flush.messages`` come due."""

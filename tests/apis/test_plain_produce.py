@@ -30,6 +30,7 @@ class Stub:
 
     def __init__(self, topic: str, index: int, appended: list[tuple[str, int, bytes]], *, plain: bool = True) -> None:
         self.topic, self.topic_id, self.index, self.plain, self.internal = topic, IDS[topic], index, plain, False
+        self.durable = False
         self._appended = appended
 
     def __repr__(self) -> str:
@@ -40,6 +41,9 @@ class Stub:
         if b"bad" in bytes(records):
             raise Refused(ErrorCode.CORRUPT_MESSAGE, "bad")
         return Appended(len(self._appended), len(self._appended) + 1, -1, False, 2)
+
+    def acknowledge(self, appended: Appended) -> None:
+        """Only a Fetch wants to know."""
 
     def must_wait_for(self, appended: Appended, acks: int) -> bool:
         return False
