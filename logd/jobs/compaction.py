@@ -289,6 +289,8 @@ def compact(
         swap = log.begin_swap(exchange, result.dropped_markers)
         if swap is None or [one.size for one in swap.old] != [one.size for one in group]:
             yield log.discarding(result.base_offset)  # the log has changed meanwhile
+            if group[-1].next_offset > log.segments[0].base_offset:
+                return  # what is left of the group is not clean, and tombstones behind it must stay for it
             continue
         yield swap.commit
         if _usable(log) and log.swap_segments(swap):

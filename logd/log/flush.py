@@ -57,10 +57,22 @@ class RecoveryPoint(msgspec.Struct, frozen=True):
 class FlushJob:
     """One flush of one log. ``next_offset`` counts as flushed when :meth:`run` has returned.
 
-    ``state`` is what was written to the state file, None when nothing was.
+    ``state`` is what was written to the state file, None when nothing was. With ``sync_state`` a power cut does not
+    bring the older one back.
     """
 
-    __slots__ = ("_disk", "_fail", "_files", "_path", "_point", "_sync_directory", "next_offset", "sealed", "state")
+    __slots__ = (
+        "_disk",
+        "_fail",
+        "_files",
+        "_path",
+        "_point",
+        "_sync_directory",
+        "_sync_state",
+        "next_offset",
+        "sealed",
+        "state",
+    )
 
     def __init__(
         self,
@@ -74,12 +86,14 @@ class FlushJob:
         sync_directory: bool,
         state: State | None = None,
         point: RecoveryPoint | None = None,
+        sync_state: bool = False,
     ) -> None:
         self._disk = disk
         self._path = path
         self._fail = fail
         self._files = files
         self._sync_directory = sync_directory
+        self._sync_state = sync_state
         self._point = point
         self.next_offset = next_offset
         self.sealed = sealed
@@ -127,6 +141,8 @@ class FlushJob:
             self._write_point(self._point)
         if self.state is not None:
             self._disk.replace(f"{self._path}/{STATE_NAME}", pack_state(self.state), sync=True)
+            if self._sync_state:
+                self._disk.sync_directory(self._path)
         for path in self._point.obsolete_paths if self._point is not None else ():
             self._disk.remove(path)
 

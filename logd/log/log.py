@@ -361,7 +361,7 @@ class Log:
         at = bisect_right(self._bases, offset) - 1
         while at < len(self.segments) and self._bases[at] < end:
             segment = self.segments[at]
-            wanted = Wanted(offset, end, bytes_max, at_least_one, self.is_dense(segment))
+            wanted = Wanted(offset, end, bytes_max, at_least_one, dense := self.is_dense(segment))
             piece = Slice(self._disk, segment, wanted, self.epochs)
             self._touch(segment)
             try:
@@ -373,6 +373,8 @@ class Log:
                 return [piece]
             if piece.base_offset < end and piece.next_offset < segment.next_offset:
                 return []  # not even one batch fits
+            if not dense:
+                offset = segment.next_offset  # it may end with a gap
             at += 1
         return []
 
@@ -427,7 +429,10 @@ class Log:
 
     def is_dense(self, segment: Segment) -> bool:
         """Say whether no offset is missing in a segment, since it was never compacted."""
-        return not self.has_gaps or 0 < self.cleaned_offset <= segment.base_offset
+        if not self.has_gaps:
+            return True
+        base = segment.base_offset
+        return 0 < self.cleaned_offset <= base and base not in self._sums  # a run may be under way, or have ended early
 
     # Forgetting
 
@@ -474,11 +479,15 @@ class Log:
         """
         written = self.checkpoints.state
         kept_from = min(written.start_offset, written.recovery_point)
-        due = [one for one in self._doomed if one.due_ms <= now_ms and one.segment.next_offset <= kept_from]
+        due = [one for one in self._doomed if one.segment.next_offset <= kept_from and not self._waits(one, now_ms)]
         if not due:
             return None
         self._doomed = [one for one in self._doomed if one not in due]
         return Removal(self._disk, [one.segment for one in due])
+
+    def _waits(self, doomed: Doomed, now_ms: int) -> bool:
+        """No longer than the delay, whatever the clock was when it was asked for."""
+        return 0 < doomed.due_ms - now_ms <= self.config.file_delete_delay_ms
 
     def begin_swap(self, exchange: Exchange, dropped_markers: Sequence[int] = ()) -> Swap | None:
         """Return the exchange of sealed segments for a compacted one; None when they are not all there any more."""
@@ -581,6 +590,7 @@ class Log:
             sync_directory=self._new_names,
             state=state,
             point=point,
+            sync_state=state is not None and state.start_offset != checkpoints.state.start_offset,
         )
         self._new_names = False
         if state is not None:
@@ -621,6 +631,7 @@ class Log:
             sealed=[],
             sync_directory=False,
             state=state,
+            sync_state=state.start_offset != written.start_offset,
         )
         return checkpoints.job
 

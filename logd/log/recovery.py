@@ -31,7 +31,7 @@ from logd.log.state import (
     parse_meta,
     parse_state,
 )
-from logd.log.swap import Sums, settle
+from logd.log.swap import Settled, Sums, settle
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
 _NAME_DIGITS: Final = 20
@@ -75,8 +75,6 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     settled = settle(disk, path, entries)
     if settled.changed:
         entries = disk.entries(path)
-    if settled.compacted and not config.compacted:
-        config = msgspec.structs.replace(config, compacted=True)  # it was, and has gaps for ever
     state = _state(disk, path)
     segments = _segments(disk, path, entries)
     noted = parse_flushed(disk.load(f"{path}/{FLUSHED_NAME}"))
@@ -84,6 +82,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
         if max(state.flushed_offset, noted) > state.start_offset:
             raise Corrupt(path, 0, f"all segments from offset {state.start_offset} on are missing")
         return empty(disk, path, topic_id, state, now_ms)
+    _demand_compacted(path, segments, settled.sums)
     if state.start_offset < segments[0].base_offset:
         if state.flushed_offset > state.start_offset:
             raise Corrupt(segments[0].log_path, 0, f"the segments from offset {state.start_offset} on are missing")
@@ -94,7 +93,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     trusted = not unflushed and _is_as_closed(state, noted, segments[-1])
     point = state.clean_end_offset if trusted else max(state.recovery_point, segments[0].base_offset)
     aborted = restore_aborted(disk, path, entries, state, segments, point)
-    recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots), aborted)
+    recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots), aborted, settled)
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
     put_right(disk, path, entries, found.segments, aborted)
     if unflushed:
@@ -108,6 +107,18 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
         remove_segment(disk, segment)
     return empty(disk, path, topic_id, state, now_ms)
+
+
+def _demand_compacted(path: str, segments: list[Segment], sums: Sums) -> None:
+    """Raise Corrupt where compacted segments are missing or too short: their gaps are lawful, so no read would tell.
+
+    Retention takes the first ones; the last one may have been written to again.
+    """
+    sizes = {one.base_offset: one.size for one in segments}
+    for base, (size, _) in sums.items():
+        if segments[0].base_offset <= base < segments[-1].base_offset and sizes.get(base, -1) < size:
+            found = f"has {sizes[base]} bytes of {size}" if base in sizes else "is missing"
+            raise Corrupt(f"{path}/{base:020d}{LOG_SUFFIX}", sizes.get(base, 0), f"the compacted segment {found}")
 
 
 def _is_as_closed(state: State, noted: int, last: Segment) -> bool:
@@ -209,6 +220,7 @@ class _Recovery:
         segments: list[Segment],
         snapshots: list[int],
         aborted: AbortedIndex,
+        settled: Settled,
     ) -> None:
         self._disk = disk
         self._path = path
@@ -219,8 +231,10 @@ class _Recovery:
         self._aborted = aborted
         self._producers = Producers(path)
         self._epochs = Epochs(list(state.epochs))
+        self._settled = settled
         self._unfinished: list[Segment] = []
         self._expected = 0
+        self._gaps = False  # whether offsets may be missing in the segment that is looked at, or behind it
         self._epoch = -1
 
     def trust(self, topic_id: bytes) -> Found:
@@ -241,13 +255,14 @@ class _Recovery:
         self._expected = point
         self._epoch = self._epochs.epoch_at(point - 1)
         for at in range(first, len(segments)):
-            if self._config.compacted:
+            if self._gaps:
                 self._expected = max(self._expected, segments[at].base_offset)
+            self._gaps = self._may_have_gaps(segments[at])
             last = at == len(segments) - 1
             if not self._scan_segment(segments[at], point if at == first else segments[at].base_offset, last):
                 self._drop_after(at)
                 break
-            if not last and self._expected != segments[at + 1].base_offset and not self._config.compacted:
+            if not last and self._expected != segments[at + 1].base_offset and not self._gaps:
                 self._cut_or_corrupt(segments[at], segments[at].size, "the next segment does not begin where it ends")
                 self._drop_after(at)
                 break
@@ -256,6 +271,13 @@ class _Recovery:
             raise Corrupt(segments[-1].log_path, segments[-1].size, f"{why}: what came behind is missing")
         self._epochs.truncate_end(self._expected)
         return self._found(topic_id, self._expected, trusted=False)
+
+    def _may_have_gaps(self, segment: Segment) -> bool:
+        """Only where compaction has been: elsewhere a gap is a wrong base offset, which no batch's checksum covers."""
+        settled, base = self._settled, segment.base_offset
+        if not settled.sums and not settled.cleaned_offset:
+            return settled.compacted  # nobody knows where, or a leader has compacted it
+        return base in settled.sums or base < settled.cleaned_offset
 
     def _found(self, topic_id: bytes, end: int, *, trusted: bool) -> Found:
         found = (self._segments, self._unfinished, self._epochs, self._producers, self._aborted)
@@ -274,7 +296,7 @@ class _Recovery:
         file_bytes = segment.size
         segment.sealed, segment.finished = not last, False
         position, reached = segment.resume(start_offset, self._config.index_interval_bytes)
-        if reached < start_offset and (last or not self._config.compacted):  # the last one is never compacted
+        if reached < start_offset and (last or not self._gaps):  # the last one is never compacted
             why = f"the data ends at offset {reached} and was flushed up to {start_offset}"
             raise Corrupt(segment.log_path, position, why)
         if position:
@@ -337,7 +359,7 @@ class _Recovery:
             return f"a batch length of {header.length} cannot be"
         if header.magic != MAGIC or header.last_offset_delta < 0:
             return "a batch header is damaged"
-        if base < self._expected or (base != self._expected and not self._config.compacted):
+        if base < self._expected or (base != self._expected and not self._gaps):
             return f"a batch begins at offset {base} where {self._expected} comes next"
         if header.leader_epoch < self._epoch:
             return f"leader epoch {header.leader_epoch} comes after {self._epoch}"
@@ -361,7 +383,8 @@ class _Recovery:
         self._cut_or_corrupt(segment, position, "data stands behind a gap of zeros" if why == _ZEROS else why)
 
     def _cut_or_corrupt(self, segment: Segment, position: int, why: str) -> None:
-        if self._expected < self._state.flushed_offset:
+        compacted = segment.base_offset in self._settled.sums and segment is not self._segments[-1]
+        if self._expected < self._state.flushed_offset or compacted:
             raise Corrupt(segment.log_path, position, f"{why}, in data that had been flushed")
         try:
             self._disk.resize(segment.file, position)

@@ -9,6 +9,7 @@ stay open until they are done.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from struct import Struct
 from struct import error as StructError
@@ -132,8 +133,16 @@ class Swap:
     def commit(self) -> None:
         """Decide for the new files; waits for the disk.
 
-        :raises StorageFailed: the old ones stay, or the next open carries it out.
+        :raises StorageFailed: the old ones stay, and as far as the disk allows it nothing is left of the new.
         """
+        try:
+            self._commit()
+        except StorageFailed:
+            with contextlib.suppress(StorageFailed):
+                self.abandon()
+            raise
+
+    def _commit(self) -> None:
         self._pinned = [segment.file for segment in self.old]  # now: later there must be no lack of descriptors
         final, self.new.path = self.new.path, cleaned_path(self._path, self.exchange.base_offset)
         self._disk.sync_directory(self._path)  # the names of the new files
@@ -175,9 +184,12 @@ class Swap:
         _write(self._disk, self._path, Progress(self._cleaned_offset, None, after(self.sums, self.exchange)))
 
     def abandon(self) -> None:
-        """Decide against the new files and remove them; waits for the disk."""
-        _write(self._disk, self._path, Progress(self._cleaned_offset, None, self.sums))
+        """Decide against the new files and remove them, first, since their space may be what is missing.
+
+        Without them a decision for them is void. Waits for the disk.
+        """
         discard(self._disk, self._path, self.exchange.base_offset)
+        _write(self._disk, self._path, Progress(self._cleaned_offset, None, self.sums))
 
 
 def discard(disk: Disk, path: str, base_offset: int) -> None:

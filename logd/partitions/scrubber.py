@@ -75,9 +75,12 @@ class Scrubber:
 
     async def _scrub(self, partition: Partition, segment: Segment) -> None:
         log, path = partition.log, segment.log_path
-        offset = max(segment.base_offset, log.start_offset)
+        offset = segment.base_offset
         try:
-            while offset < segment.next_offset and segment in log.segments and partition.failure is None:
+            while segment in log.segments and partition.failure is None:
+                offset = max(offset, log.start_offset)  # which DeleteRecords may move at any time
+                if offset >= segment.next_offset:
+                    break
                 pieces = log.read(offset, bytes_max=PIECE_BYTES, end=segment.next_offset)
                 if not pieces or not pieces[0].size:
                     break

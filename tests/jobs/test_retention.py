@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from logd.jobs.retention import retain, retain_all
+from logd.jobs.retention import remember, retain, retain_all
 from logd.log.log import Log, LogConfig
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, content, flush
@@ -86,3 +86,19 @@ def test_kept_topic_still_forgets_what_delete_records_released(disk: MemoryDisk)
     for work in retain(Held(log, 3), 10**9, delete=False):
         work()
     assert [one.base_offset for one in log.segments] == [1, 2, 3]
+
+
+def test_files_go_although_the_clock_was_ahead(disk: MemoryDisk) -> None:
+    """What was deleted under a clock ten years ahead is not kept for ten years when that is put right."""
+    log = filled(disk, LogConfig(file_delete_delay_ms=500), [0, 0, 0])
+    flush(log)
+    log.advance_start(2)
+    ahead_ms = 10 * 365 * 24 * 3600 * 1000
+    log.delete_segments(log.expired(ahead_ms, 3, delete=False), ahead_ms)
+    for work in remember(Held(log, 3)):
+        work()
+    assert log.removal(ahead_ms + 499) is None
+    removal = log.removal(100_000)
+    assert removal is not None
+    removal.run()
+    assert not [name for name in disk.names if name.endswith((f"{0:020d}.log", f"{1:020d}.log"))]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+
+import msgspec
 import pytest
 
 from logd.errors import Corrupt
@@ -9,7 +12,7 @@ from logd.log.log import Log, LogConfig
 from logd.wire.batches import DELETE_HORIZON, BatchHeader, Record, build_batch, read_headers
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import TOPIC_ID, append, content, flush
-from tests.log.compacting import clean, pairs_of, put, records_of, roll, steps
+from tests.log.compacting import clean, last_values, pairs_of, put, records_of, roll, steps
 
 CONFIG = LogConfig(segment_bytes=2000, index_interval_bytes=200, compacted=True)
 PATH = "/data/t-0"
@@ -254,6 +257,48 @@ def test_log_that_changes_under_the_run(log: Log, disk: MemoryDisk) -> None:
     assert pairs_of(log) == [(2, "a", "2")]
     assert not [name for name in disk.names if ".cleaned" in name]
     assert pairs_of(reopened(disk))[-1] == (2, "a", "2")
+
+
+def small_segments(disk: MemoryDisk, *values: tuple[str, str | None]) -> Log:
+    """A log with a segment for each record, which compaction does not join."""
+    log = Log.create(PATH, TOPIC_ID, LogConfig(segment_bytes=90, compacted=True), now_ms=0, disk=disk)
+    for pair in values:
+        put(log, pair)
+        roll(log)
+    return log
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_gaps_are_lawful_while_a_run_is_under_way(disk: MemoryDisk, restarted: bool) -> None:
+    """Segments that a second run has replaced are read before it has ended, and when it never does."""
+    log = small_segments(disk, ("a", "1"), ("b", "1"))
+    clean(log, disk)
+    for number in range(4):
+        put(log, ("c", f"{number}"))
+        roll(log)
+    seen = 0
+    for work in steps(log, disk):
+        work()
+        read = log if not restarted else reopened(copy.deepcopy(disk))
+        assert last_values(read) == {b"a": b"1", b"b": b"1", b"c": b"3"}
+        seen += any(one.size == 0 for one in read.segments[2:-1]) and read.cleaned_offset == 2
+    assert seen > 3
+
+
+def test_a_tombstone_stays_while_an_old_value_does(disk: MemoryDisk) -> None:
+    """What a run has left out, since DeleteRecords cut it through, is not clean: deleted keys would be back one day."""
+    log = small_segments(disk, ("z", "0"), ("k", "old"), ("w", "0"), ("k", None))
+    log.config = msgspec.structs.replace(log.config, segment_bytes=200)
+    for number, work in enumerate(steps(log, disk)):
+        work()
+        if number == 1:  # the first two are written anew as one, and one of them goes
+            log.advance_start(1)
+            log.delete_segments(log.expired(0, log.end_offset, delete=False), 0)
+    for now_ms in (500, 5000):
+        put(log, ("v", f"{now_ms}"))
+        roll(log)
+        clean(log, disk, now_ms)
+    assert last_values(log) == {b"w": b"0", b"v": b"5000"}
 
 
 def test_nothing_is_left_of_a_run_that_meets_damage(log: Log, disk: MemoryDisk) -> None:

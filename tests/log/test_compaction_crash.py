@@ -177,3 +177,21 @@ def test_failing_operations(name: str, number: int) -> None:
         assert seen(opened(disk)) == expected
         if not failed:
             return
+
+
+@pytest.mark.parametrize(("name", "nth"), [("sync_directory", 1), ("load", 1), ("replace", 1), ("sync_directory", 2)])
+def test_nothing_is_left_of_a_swap_that_is_refused(name: str, nth: int) -> None:
+    """On a full disk the new segment, which may be as large as the old, does not stay until the next try."""
+    disk = filled()
+    faulty = FaultyDisk(disk)
+    log = opened(faulty)
+    run = steps(log, faulty, 50_000)
+    for _ in range(2):  # survey, and the first group
+        next(run)()
+    assert [one for one in disk.names if ".cleaned" in one]
+    commit = next(run)
+    faulty.arm(name, nth, errno.ENOSPC)
+    with pytest.raises(StorageFailed):
+        commit()
+    assert not [one for one in disk.names if ".cleaned" in one]
+    assert seen(log) == seen(opened(disk)) == seen(opened(filled()))

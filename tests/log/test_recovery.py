@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from functools import partial
 
 import msgspec
@@ -12,6 +13,7 @@ from logd.log.log import Log, LogConfig
 from logd.log.segment import GROW_BYTES_MIN
 from tests.fakes.disks import FaultyDisk, MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush
+from tests.log.compacting import clean, put, roll
 
 PATH = "/data/t-0"
 SMALL = LogConfig(segment_bytes=1000, index_interval_bytes=100)
@@ -88,6 +90,52 @@ def test_damage_below_the_flushed_point(disk: MemoryDisk, where: int) -> None:
     assert corrupt.value.position == position
     assert corrupt.value.path == log.segments[0].log_path
     assert data(disk, log, 0) == before
+
+
+@pytest.mark.parametrize("before", [0, 3])
+@pytest.mark.parametrize("ahead", [1, 16, 2**20, 2**40])
+@pytest.mark.parametrize("which", [0, 2, 5])
+def test_a_wrong_base_offset_is_no_gap(disk: MemoryDisk, which: int, ahead: int, before: int) -> None:
+    """In a topic to be compacted, where compaction has not been: what was flushed stays, and is not cut behind it."""
+    config = LogConfig(compacted=True)
+    log = Log.create(PATH, TOPIC_ID, config, now_ms=0, disk=disk)
+    for at in range(before):
+        put(log, ("same", f"{at}"))
+    if before:
+        roll(log)
+        clean(log, disk)
+    for at in range(6):
+        put(log, (f"k{at}", "v"))
+    flush(log)
+    log.note_flushed()
+    held = data(disk, log, -1)
+    position = log.segments[-1].locate(before + which)
+    held[position : position + 8] = (before + which + ahead).to_bytes(8, "big")
+    kept = bytes(held)
+    with pytest.raises(Corrupt):
+        content(reopen(disk, config))
+    assert bytes(held)[: log.segments[-1].size] == kept[: log.segments[-1].size]
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "short"])
+def test_compacted_segments_are_demanded(disk: MemoryDisk, damage: str) -> None:
+    """Where gaps are lawful nothing but what was written down says that records are gone."""
+    log = Log.create(PATH, TOPIC_ID, SMALL, now_ms=0, disk=disk)
+    for at in range(24):
+        put(log, (f"k{at}", "v" * 200))
+    roll(log)
+    clean(log, disk)
+    log.close()
+    assert len(content(reopen(disk))) == 24
+    second = log.segments[1]
+    if damage == "missing":
+        for name in [name for name in disk.names if name.startswith(second.path)]:
+            del disk.names[name]
+    else:
+        del data(disk, log, 1)[0 if damage == "empty" else second.locate(second.base_offset + 2) :]
+    with pytest.raises(Corrupt, match="the compacted segment") as corrupt:
+        reopen(disk)
+    assert corrupt.value.path == second.log_path
 
 
 def test_missing_flushed_segment(disk: MemoryDisk) -> None:
@@ -371,3 +419,19 @@ def test_strange_directory(disk: MemoryDisk) -> None:
     disk.open(f"{PATH}/mine.tmp/file", create=True)
     assert reopen(disk).end_offset == log.end_offset
     assert f"{PATH}/mine.tmp" in disk.names
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_deleted_records_stay_deleted_after_a_power_cut(disk: MemoryDisk, seed: int, sealed: bool) -> None:
+    """Once the new start is told to be written, whether by a checkpoint or with a recovery point."""
+    log = filled(disk, 12)
+    flush(log)
+    checkpoint(log)
+    disk.sync_directory("/data")
+    log.advance_start(7)
+    if sealed:
+        log.roll(0)
+    flush(log)
+    checkpoint(log)
+    assert reopen(disk.lose_power(random.Random(seed))).start_offset == 7
