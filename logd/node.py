@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from logd import threads
 from logd.apis import register_all
 from logd.apis.fetch_sessions import ID_MAX
 from logd.apis.registry import Connection, Services
@@ -243,7 +244,7 @@ async def _run_on(node: Node, data: DataDirectories, task_status: trio.TaskStatu
 async def note_time(data: DataDirectories, clock: Clock) -> None:
     """Write down what time it is, now and each minute, so that a start under a clock that went back is told."""
     while True:
-        await trio.to_thread.run_sync(data.first.note_clock, clock.now_ms())
+        await threads.run(data.first.note_clock, clock.now_ms())
         await trio.sleep(NOTE_TIME_S)
 
 
@@ -327,5 +328,5 @@ def hire_compaction(cluster: Cluster) -> tuple[Compaction, WorkerProcess]:
     from logd.jobs.compaction import Compaction
     from logd.jobs.process import WorkerProcess
 
-    worker = WorkerProcess()
+    worker = WorkerProcess(cluster.settings.log_dir_free_bytes_min)
     return Compaction(worker, lambda: cluster.settings), worker

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Coroutine
 from typing import Any
 
-import trio
-
+from logd import threads
 from logd.apis.registry import HANGUP, Call, Connection, Endpoint, Parked, Services, endpoint, shortcuts
 from logd.apis.versions import unsupported_version
 from logd.errors import DecodeError, Refused
@@ -95,7 +94,7 @@ class Large:
     async def parts(self) -> Parts | None:
         """Decode, call, wait, encode; None when the request wants no answer."""
         head, found = self.head, self._endpoint
-        request = await trio.to_thread.run_sync(_decoded, self._frame, head, found, LARGE_ELEMENTS_MAX)
+        request = await threads.run(_decoded, self._frame, head, found, LARGE_ELEMENTS_MAX)
         call = _call(head, self._connection, self._services)
         try:
             answer = found.handler(call, request)
@@ -103,7 +102,7 @@ class Large:
                 answer = await answer
         except Refused as refused:
             answer = _refusal(call, found, request, head, refused)
-        return await trio.to_thread.run_sync(_encode, head, answer)
+        return await threads.run(_encode, head, answer)
 
 
 class Ready:

@@ -10,8 +10,7 @@ import shutil
 from itertools import groupby
 from operator import attrgetter
 
-import trio
-
+from logd import threads
 from logd.apis.registry import Call, api
 from logd.apis.turns import breathe
 from logd.cluster.controller import check_topic_name
@@ -99,7 +98,7 @@ async def _described(home: Home, ordered: list[Partition]) -> DescribeLogDirsRes
         for name, group in groupby(here, key=attrgetter("topic"))
     ]
     try:
-        usage = await trio.to_thread.run_sync(shutil.disk_usage, home.path)
+        usage = await threads.run(shutil.disk_usage, home.path)
     except OSError:
         return DescribeLogDirsResult(ErrorCode.KAFKA_STORAGE_ERROR, str(home.path))
     code = ErrorCode.KAFKA_STORAGE_ERROR if home.failure else 0

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 import trio
 
+from logd import threads
 from logd.apis.registry import Call, api
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
 from logd.log.search import Scan
@@ -141,7 +142,7 @@ async def _scanned(
 ) -> ListOffsetsResponse:
     for partition, row, scan in scans:
         try:
-            found = await trio.to_thread.run_sync(scan.run)
+            found = await threads.run(scan.run)
             if found is not None:
                 row.timestamp, row.offset, row.leader_epoch = found
         except (Corrupt, StorageFailed) as why:

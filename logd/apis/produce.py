@@ -15,6 +15,7 @@ from functools import partial
 
 import trio
 
+from logd import threads
 from logd.apis.registry import HANGUP, Call, Parked, api
 from logd.apis.verification import Codes, Question
 from logd.config import TopicConfig
@@ -425,7 +426,7 @@ async def _prepare(call: Call, request: ProduceRequest, question: Question) -> R
         config = partition.config
         try:
             rules = record_rules(partition.log.config, call.services.clock.now_ms())
-            data.records = await trio.to_thread.run_sync(_prepared, one_buffer(data.records), config, rules)
+            data.records = await threads.run(_prepared, one_buffer(data.records), config, rules)
         except Refused as refused:
             data.records = None
             refusals[id(data), data.index] = refused

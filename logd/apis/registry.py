@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import trio
 
+from logd import threads
 from logd.apis.client_metrics import ClientMetrics
 from logd.apis.fetch_sessions import Sessions
 from logd.chronicle import connection_note, topic_note
@@ -116,7 +117,7 @@ class Services:
         self._cold_reads = trio.CapacityLimiter(COLD_READS_MAX)
         self.fetch_sessions = Sessions(cluster.settings.max_incremental_fetch_session_cache_slots, last_session_id)
         self.client_metrics = ClientMetrics()
-        self.record_times = RecordTimes(partial(trio.to_thread.run_sync, limiter=self._cold_reads))
+        self.record_times = RecordTimes(partial(threads.run, limiter=self._cold_reads))
 
     @property
     def settings(self) -> Settings:
@@ -129,10 +130,10 @@ class Services:
         It is sent from the map all the same: what was read is let go at once, so that any number of slow readers of
         old data costs no memory. Only what the cache has already lost again is kept for the answer.
         """
-        await trio.to_thread.run_sync(piece.warm, limiter=self._cold_reads)
+        await threads.run(piece.warm, limiter=self._cold_reads)
         if piece.resident():
             return piece.view()
-        return await trio.to_thread.run_sync(piece.load, limiter=self._cold_reads)
+        return await threads.run(piece.load, limiter=self._cold_reads)
 
 
 class Call:

@@ -28,6 +28,7 @@ from typing import TypeVar
 
 import trio
 
+from logd import threads
 from logd.cluster.reached import Reached
 from logd.cluster.store import (
     ABSENT,
@@ -94,7 +95,7 @@ class SqliteStore:
 
         :param clock: for leases; a store without one refuses them.
         """
-        return await trio.to_thread.run_sync(cls._open, path, clock)
+        return await threads.run(cls._open, path, clock)
 
     @classmethod
     def _open(cls, path: Path, clock: LeaseClock | None) -> SqliteStore:
@@ -172,7 +173,7 @@ class SqliteStore:
         self._closed = True
         self._wake()
         with trio.CancelScope(shield=True):
-            await trio.to_thread.run_sync(self._close, limiter=self._thread)
+            await threads.run(self._close, limiter=self._thread)
 
     # On the event loop
 
@@ -181,7 +182,7 @@ class SqliteStore:
             await trio.lowlevel.checkpoint()
             raise StoreClosed
         assert os.getpid() == self._pid, "an SQLite file must not be carried over a fork"
-        return await trio.to_thread.run_sync(self._guarded, work, limiter=self._thread)
+        return await threads.run(self._guarded, work, limiter=self._thread)
 
     def _file_states(self) -> object:
         """What a write by any process changes; looked at and never opened."""

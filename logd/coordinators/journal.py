@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 import trio
 
+from logd import threads
 from logd.errors import ErrorCode, Refused
 from logd.wire.batches import BatchHeader, build_keyed_batch, read_headers, read_records
 
@@ -183,7 +184,7 @@ class PartitionJournal:
             if not slices:
                 return
             for piece in slices:
-                data = await trio.to_thread.run_sync(piece.load)
+                data = await threads.run(piece.load)
                 for number, (at, header) in enumerate(read_headers(data)):
                     if number % BATCHES_AT_ONCE == 0:
                         await trio.lowlevel.checkpoint()

@@ -7,6 +7,7 @@ is a fresh interpreter, never a fork of this one, and is gone between runs, so t
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 import sys
@@ -29,12 +30,14 @@ nobody asks for; they spin for a while when they are started."""
 
 
 class WorkerProcess:
-    """One worker process, at most."""
+    """One worker process, at most. ``free_bytes_min``: how much of a disk it leaves free, 0 for nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, free_bytes_min: int = 0) -> None:
+        self._free_bytes_min = free_bytes_min
         self._process: subprocess.Popen[bytes] | None = None
         self._guard = threading.Lock()
         self._ended = False
+        self._interrupted = False
         self.passed_bytes = 0
         """How much of the log it works on has been read, twice what is dirty and once what is clean when all is."""
 
@@ -49,11 +52,13 @@ class WorkerProcess:
         :raises Corrupt, StorageFailed: what the worker met, or why it cannot be started now.
         :raises WorkerLost: it ended, or has a bug.
         """
+        if isinstance(order, Start):
+            self.passed_bytes = 0
+            if self._interrupted:
+                self.rest()
         process = self._started()
         assert process.stdin is not None
         assert process.stdout is not None
-        if isinstance(order, Start):
-            self.passed_bytes = 0
         try:
             process.stdin.write(framed(encode_order(order)))
             process.stdin.flush()
@@ -86,7 +91,7 @@ class WorkerProcess:
                 paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
                 try:
                     self._process = subprocess.Popen(
-                        [sys.executable, "-m", MODULE],
+                        [sys.executable, "-m", MODULE, str(self._free_bytes_min)],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         env={**FRUGAL, **os.environ, "PYTHONPATH": paths},
@@ -95,14 +100,25 @@ class WorkerProcess:
                     raise StorageFailed(sys.executable, cause) from cause
             return self._process
 
-    def _lost(self, why: str) -> WorkerLost:
+    def _lost(self, why: str) -> WorkerLost | StorageFailed:
+        process = self._process
         self.rest()
+        if process is not None and process.returncode == os.EX_TEMPFAIL:
+            return StorageFailed(sys.executable, OSError(errno.EAGAIN, "it was given no threads"))
         return WorkerLost(f"the worker process is lost: {why}")
+
+    def interrupt(self) -> None:
+        """Kill the process: who waits for its answer meets WorkerLost. Waits for nothing, so for the event loop too."""
+        process = self._process
+        if process is not None:
+            self._interrupted = True
+            process.kill()
 
     def rest(self) -> None:
         """End the process until it is needed again; what it is doing is left undone."""
         with self._guard:
             process, self._process = self._process, None
+            self._interrupted = False
         if process is not None:
             process.kill()
             for stream in (process.stdin, process.stdout):

@@ -1,8 +1,9 @@
 """The worker process: computes what would stall the event loop. Started by ``jobs.process``, one for a node.
 
-``python -m logd.jobs.worker`` reads orders from its standard input and answers on its standard output, each a length
-of four bytes and msgpack. It runs niced, works on one log at a time, and ends at once when its input does, so that it
-never outlives the node. It writes only files that the log does not use yet.
+``python -m logd.jobs.worker [BYTES]`` reads orders from its standard input and answers on its standard output, each a
+length of four bytes and msgpack. It leaves BYTES of the disk free (``log.dir.free.bytes.min``). It runs niced, works on
+one log at a time, and ends at once when its input does, so that it never outlives the node. It writes only files that
+the log does not use yet.
 """
 
 from __future__ import annotations
@@ -143,15 +144,20 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a stray print must not look like an answer
     orders: SimpleQueue[bytes] = SimpleQueue()
-    threading.Thread(target=_listen, args=(sys.stdin.buffer, orders), daemon=True).start()
+    try:
+        threading.Thread(target=_listen, args=(sys.stdin.buffer, orders), daemon=True).start()
+        reads = ThreadPoolExecutor(1, "reader")
+        reads.submit(int).result()
+        disk = BulkDisk(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+    except RuntimeError:  # no threads to be had
+        os._exit(os.EX_TEMPFAIL)
 
     def answer(outcome: Outcome) -> None:
         answers.write(framed(encode_outcome(outcome)))
         answers.flush()
 
-    reads = ThreadPoolExecutor(1, "reader")
     bench = Bench(
-        BulkDisk(),
+        disk,
         lambda work: reads.submit(work).result,
         lambda passed_bytes: answer(Outcome(passed_bytes=passed_bytes)),
     )

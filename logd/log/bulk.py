@@ -19,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 from logd.errors import StorageFailed
 from logd.log.disk import PAGE_BYTES, Buffer, File, RealDisk, start_writing
+from logd.log.reserve import leave_room
 
 STREAM_BYTES: Final = 4 * 1024 * 1024
 """What is written at once; less than that goes through the page cache."""
@@ -34,19 +35,25 @@ class BulkDisk(RealDisk):
     """See the module. A file that is allocated is written from its start to its end, and :meth:`sync` ends it.
 
     A write that fails may be told by a later :meth:`write` or by :meth:`sync`.
+
+    :param free_bytes_min: how much of a disk is left free, as :func:`~logd.log.reserve.leave_room` has it.
+    :raises RuntimeError: no thread can be started.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, free_bytes_min: int = 0) -> None:
         super().__init__()
+        self._free_bytes_min = free_bytes_min
         self._streams: WeakKeyDictionary[File, _Stream] = WeakKeyDictionary()
         self._direct: WeakKeyDictionary[File, File | None] = WeakKeyDictionary()
         self._pool = ThreadPoolExecutor(1, "writer")
+        self._pool.submit(int).result()  # a thread that is not to be had is missed now
         self._buffers = [mmap.mmap(-1, STREAM_BYTES) for _ in range(BUFFERS)]
 
     def allocate(self, file: File, start: int, size: int) -> None:
         """See :meth:`Disk.allocate`; here writing does it."""
         if start == 0:
-            self._streams[file] = _Stream(file, self._past_cache(file), self._pool.submit, self._buffers)
+            direct = self._past_cache(file)
+            self._streams[file] = _Stream(file, direct, self._pool.submit, self._buffers, self._free_bytes_min)
 
     def write(self, file: File, data: Buffer, position: int) -> None:
         """See :meth:`Disk.write`."""
@@ -62,6 +69,10 @@ class BulkDisk(RealDisk):
         stream = self._streams.pop(file, None)
         if stream is not None:
             position, rest = stream.end()
+            try:
+                leave_room(file.fd, len(rest), self._free_bytes_min)
+            except OSError as cause:
+                raise StorageFailed(file.path, cause) from cause
             super().write(file, rest, position)
         super().sync(file)
 
@@ -115,8 +126,14 @@ class _Stream:
     """A file that is being written from its start on: one buffer is filled while others are written."""
 
     def __init__(
-        self, file: File, direct: File | None, submit: Callable[..., Future[None]], buffers: list[mmap.mmap]
+        self,
+        file: File,
+        direct: File | None,
+        submit: Callable[..., Future[None]],
+        buffers: list[mmap.mmap],
+        free_bytes_min: int,
     ) -> None:
+        self._free_bytes_min = free_bytes_min
         self._path = file.path
         self._file = File(file.path, os.dup(file.fd))
         self._direct = direct
@@ -148,6 +165,7 @@ class _Stream:
 
     def _put(self, data: memoryview, position: int) -> None:
         """Write a full buffer; in the other thread."""
+        leave_room(self._file.fd, len(data), self._free_bytes_min)
         while data:
             file = self._direct or self._file
             try:

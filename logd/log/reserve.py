@@ -9,6 +9,7 @@ by upkeep. It never touches anything but its file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,25 @@ AMPLE_BYTES_MIN: Final = 1 << 20
 """A file system needs some blocks for itself when it flushes."""
 
 
+def least_free(found: os.statvfs_result, free_bytes_min: int) -> int:
+    """What is to be left free of a file system: so many bytes, or its share where it is small."""
+    return min(free_bytes_min, found.f_blocks * found.f_frsize // SHARE_MAX)
+
+
+def leave_room(fd: int, size: int, free_bytes_min: int) -> None:
+    """Refuse a compacted segment ``size`` more bytes when they would leave too little; waits for nothing.
+
+    It may go down to half of what logs leave, since it makes room in the end, and no further: flushes need some.
+
+    :param fd: an open file of the file system.
+    :raises OSError: ENOSPC.
+    """
+    if free_bytes_min:
+        found = os.statvfs(fd)
+        if found.f_bavail * found.f_frsize - size < least_free(found, free_bytes_min) // 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 class Room:
     """The room of the file system below a directory. ``free_bytes_min``: what logs leave free, 0 for nothing."""
 
@@ -30,9 +50,13 @@ class Room:
         self.free_bytes_min = 0
         if free_bytes_min:
             with contextlib.suppress(OSError):
-                found = os.statvfs(directory)
-                self.free_bytes_min = min(free_bytes_min, found.f_blocks * found.f_frsize // SHARE_MAX)
-        self.held = os.path.exists(self._path)
+                self.free_bytes_min = least_free(os.statvfs(directory), free_bytes_min)
+        self._held_bytes = _size(self._path)  # a start may find the file half made
+
+    @property
+    def held(self) -> bool:
+        """Whether there is anything to give away."""
+        return self._held_bytes > 0
 
     def free_bytes(self) -> int:
         """What the file system has left for us."""
@@ -62,7 +86,7 @@ class Room:
         if self.held and free < self.free_bytes_min // 2:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-            self.held = False
+            self._held_bytes = 0
 
     def ample(self) -> bool:
         """Say whether the disk is not nearly full any more."""
@@ -70,7 +94,7 @@ class Room:
 
     def wants(self) -> bool:
         """Say whether the reserve is to be made and the disk will not be nearly full with it."""
-        return not self.held and self.free_bytes_min > 0 and self._has(3 * self.free_bytes_min)
+        return self._held_bytes < self.free_bytes_min and self._has(3 * self.free_bytes_min)
 
     def _has(self, size: int) -> bool:
         try:
@@ -80,4 +104,11 @@ class Room:
 
     def hold(self, occupy: Callable[[str, int], bool]) -> None:
         """Make the reserve with :func:`~logd.log.disk.occupy`; waits for the disk. What fails is left for later."""
-        self.held = occupy(self._path, self.free_bytes_min)
+        self._held_bytes = self.free_bytes_min if occupy(self._path, self.free_bytes_min) else 0
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

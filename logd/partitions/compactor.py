@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from logd import threads
 from logd.errors import Corrupt, StorageFailed, WorkerLost
 from logd.log.disk import PASSING
 from logd.partitions.partition import Partition
@@ -68,6 +69,8 @@ class Worker(Protocol):
 
     @property
     def passed_bytes(self) -> int: ...
+
+    def interrupt(self) -> None: ...
 
     def rest(self) -> None: ...
 
@@ -145,7 +148,7 @@ class Compactor:
             if not self._stopping and partition.failure is None:
                 await self._clean(partition)
         if dirty and self._hired is not None:
-            await trio.to_thread.run_sync(self._hired[1].rest)
+            await threads.run(self._hired[1].rest)
 
     async def _look_at(self, partition: Partition) -> float:
         """Return how dirty a log is, 0 when it is not to be cleaned."""
@@ -186,15 +189,19 @@ class Compactor:
             if stop() or not job.dirt(partition, now_ms).dirty_bytes:
                 return
             self._cleaning = partition
+            partition.when_stopped = worker.interrupt
             try:
                 for work in job.clean(partition, now_ms, stop):
                     await partition.in_thread(work)
                     if partition.failure is not None:
                         return
+            except WorkerLost:
+                if partition.failure is None:
+                    raise
             finally:
-                self._cleaning = None
+                self._cleaning = partition.when_stopped = None
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(worker.rest)
+                    await threads.run(worker.rest)
 
     def passed_bytes(self, partition: Partition) -> int:
         """How much of a log that :meth:`clean_now` works on has been read: at the end its clean part once, the dirty
@@ -216,7 +223,8 @@ class Compactor:
         return self._hired
 
     async def _clean(self, partition: Partition) -> None:
-        job, _ = self._job()
+        job, worker = self._job()
+        partition.when_stopped = worker.interrupt  # a topic that is deleted must not wait for the end of a long step
         try:
             for work in job.clean(partition, self._clock.now_ms()):
                 await partition.in_thread(work)
@@ -228,6 +236,8 @@ class Compactor:
                 partition.fail(partition.log.failure)
             elif partition.failure is None and not self._stopping:
                 self._not_cleaned(partition, failure)
+        finally:
+            partition.when_stopped = None
 
     def _not_cleaned(self, partition: Partition, failure: Exception) -> None:
         self._tries[partition] += 1

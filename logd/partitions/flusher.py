@@ -8,6 +8,7 @@ data must be flushed, only does it.
 
 from __future__ import annotations
 
+import errno
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from logd.errors import StorageFailed
+from logd import threads
+from logd.errors import Corrupt, StorageFailed
 
 if TYPE_CHECKING:
     from logd.log.flush import FlushJob
@@ -49,6 +51,8 @@ class Flusher:
     def __init__(self, threads_max: Callable[[], int]) -> None:
         self._threads_max = threads_max
         self._threads = 0
+        self._short = False
+        """Whether not all threads could be started."""
         self._running = 0
         self._busy: set[Partition] = set()
         self._wanted: deque[Partition] = deque()
@@ -63,19 +67,27 @@ class Flusher:
         task_status.started()
         try:
             while True:
-                await self._wake.wait()
-                self._wake = trio.Event()
+                await self._woken()
                 self._take_in()
                 self._hand_out(self._token)
         finally:
             self._token = None
             with trio.CancelScope(shield=True):
                 while self._running:
-                    await self._wake.wait()
-                    self._wake = trio.Event()
+                    await self._woken()
                     self._take_in()
             for _ in range(self._threads):
                 self._work.put(None)
+
+    async def _woken(self) -> None:
+        """Wait until there is something to do, or threads may be had again that are missing."""
+        if self._short:
+            with trio.move_on_after(threads.RETRY_S):
+                await self._wake.wait()
+            self._staff()
+        else:
+            await self._wake.wait()
+        self._wake = trio.Event()
 
     def schedule(self, partition: Partition) -> None:
         """See to it that everything appended so far reaches the disk."""
@@ -103,16 +115,29 @@ class Flusher:
     def _next_job(self, partition: Partition) -> FlushJob | None:
         try:
             return partition.next_job()
-        except StorageFailed as failure:
+        except (StorageFailed, Corrupt) as why:
+            failure = why if isinstance(why, StorageFailed) else StorageFailed(why.path, OSError(errno.EIO, str(why)))
+            partition.log.fail(failure)  # what it was to flush is forgotten: the next open finds it
             partition.fail(failure)
             return None
 
     def begin(self, work: Work, token: trio.lowlevel.TrioToken) -> None:
         """Have :meth:`perform` called by a thread; the simulation puts its own in this place."""
-        if self._threads < self._running:
-            self._threads += 1
-            Thread(target=self._serve, name="logd flush", daemon=True).start()
+        self._staff()
         self._work.put((work, token))
+
+    def _staff(self) -> None:
+        """Start the threads that are missing; where there are none to be had, what waits for them is tried again."""
+        self._short = False
+        while self._threads < self._running:
+            try:
+                Thread(target=self._serve, name="logd flush", daemon=True).start()
+            except RuntimeError as error:
+                if not threads.lacking(error):
+                    raise
+                self._short = True
+                return
+            self._threads += 1
 
     def _serve(self) -> None:
         """In a thread: run jobs until there are none for ever."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from logd import threads
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
 from logd.log.disk import DISK_FULL, PASSING
 from logd.log.markers import MARKER_BYTES
@@ -80,6 +81,7 @@ class Partition:
         "topic",
         "topic_id",
         "watchers",
+        "when_stopped",
     )
 
     def __init__(
@@ -106,6 +108,8 @@ class Partition:
         self.durable = durable
         self.failure: Refused | None = None
         self.watchers: set[Watcher] = set()
+        self.when_stopped: Callable[[], None] | None = None
+        """Ends what a thread may be at for long, so that nobody has to wait for it; called by :meth:`stop`."""
         self.flushes = Gate(log.flushed_offset)
         self.committed = Gate(log.flushed_offset if durable else log.end_offset)
         self.acknowledged = 0
@@ -416,12 +420,14 @@ class Partition:
         self.checkpoints.fail(refused)
         for watcher in self.watchers:
             watcher.event.set()
+        if self.when_stopped is not None:
+            self.when_stopped()
 
     async def in_thread(self, work: Callable[[], T], limiter: trio.CapacityLimiter | None = None) -> T:
         """Run what changes files of this partition in a worker thread; :meth:`left_alone` waits for it."""
         self.thread_enters()
         try:
-            return await trio.to_thread.run_sync(work, limiter=limiter)
+            return await threads.run(work, limiter=limiter)
         finally:
             self.thread_leaves()
 

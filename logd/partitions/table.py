@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from logd import threads
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log.disk import DISK_FULL, PASSING, RealDisk, occupy
 from logd.log.log import Log, LogConfig
@@ -291,7 +292,7 @@ class PartitionTable:
         """Fill the reserve again that was given away when the disk was full."""
         for home in self.homes:
             if home.room.wants():
-                await trio.to_thread.run_sync(home.room.hold, occupy)
+                await threads.run(home.room.hold, occupy)
 
     def put_aside(self, image: Image) -> None:
         """See which partitions went offline since a full disk let a flush fail, or for want of file descriptors.
@@ -388,7 +389,7 @@ class PartitionTable:
 
     async def remove_leftovers(self) -> None:
         """Remove what a crash left of deleted topics; name what belongs to no topic."""
-        await trio.to_thread.run_sync(self._remove_leftovers)
+        await threads.run(self._remove_leftovers)
 
     def _remove_leftovers(self) -> None:
         for home in self.homes:
@@ -433,6 +434,9 @@ class PartitionTable:
                 partition.log.close(clean=False)
                 aside = f"{partition.log.path}.{partition.topic_id.hex()}{DELETED_SUFFIX}"
                 self._disk.rename(partition.log.path, aside)
+                for home in self.homes:
+                    if partition.log.path == f"{home.path}/{partition!r}":
+                        home.names.discard(repr(partition))
                 remove_directory(self._disk, aside)
             except StorageFailed as failure:
                 logger.error("the files of deleted %r can't be removed: %s", partition, failure)
@@ -442,7 +446,7 @@ class PartitionTable:
         places = self._known_places()
         if self._known.differs(places):
             try:
-                await trio.to_thread.run_sync(self._known.write, places)
+                await threads.run(self._known.write, places)
             except StorageFailed as failure:
                 logger.warning("which partitions there are cannot be written down: %s", failure)
 
@@ -481,7 +485,7 @@ async def in_threads(jobs: Sequence[Callable[[], T]]) -> list[T]:
     limiter = trio.CapacityLimiter(THREADS_MAX)
 
     async def run(number: int, job: Callable[[], T]) -> None:
-        results[number] = await trio.to_thread.run_sync(job, limiter=limiter)
+        results[number] = await threads.run(job, limiter=limiter)
 
     async with trio.open_nursery() as nursery:
         for number, job in enumerate(jobs):

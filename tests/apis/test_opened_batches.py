@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import trio
 
+from logd import threads
 from logd.apis import produce
 from logd.errors import ErrorCode
 from logd.testing import Broker
@@ -55,19 +55,19 @@ def test_a_record_without_a_key(broker: Broker, count: int, codec: int, acks: in
 
 def test_small_ones_need_no_thread(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """A small batch is checked at once; one that is to be recompressed, or has many records, in a thread."""
-    threads: list[str] = []
+    begun: list[str] = []
 
     async def in_thread(work: object, *arguments: object, **how: object) -> object:
-        threads.append(getattr(work, "__name__", "?"))
+        begun.append(getattr(work, "__name__", "?"))
         return work(*arguments) if callable(work) else None
 
-    monkeypatch.setattr(trio.to_thread, "run_sync", in_thread)
+    monkeypatch.setattr(threads, "run", in_thread)
     assert ask(broker, ("keys", records(SMALL))).responses[0].partition_responses[0].base_offset == 0
     assert ask(broker, ("keys", None)).responses[0].partition_responses[0].error_code == ErrorCode.INVALID_RECORD
-    assert "_prepared" not in threads
+    assert "_prepared" not in begun
     for topic, data in (("keys", records(LARGE)), ("keys", records(1, codec=LZ4)), ("packed", records(1))):
         assert ask(broker, (topic, data)).responses[0].partition_responses[0].error_code == 0
-    assert threads.count("_prepared") == 3
+    assert begun.count("_prepared") == 3
 
 
 def test_what_is_no_batch(broker: Broker) -> None:

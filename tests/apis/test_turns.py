@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import trio
 
+from logd import threads
 from logd.apis.dispatch import LARGE_BYTES, Large, start
 from logd.apis.turns import TURN_ROWS
 from logd.wire.frames import decode_response, request_bytes
@@ -91,7 +92,7 @@ async def turns_of_others(ask: Large) -> tuple[int, list[Any]]:
 @pytest.mark.parametrize("api", REQUESTS)
 async def test_others_run_meanwhile(api: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request of many rows gives every other task a turn after each few of them."""
-    monkeypatch.setattr(trio.to_thread, "run_sync", at_once)
+    monkeypatch.setattr(threads, "run", at_once)
     key, version, request, field = REQUESTS[api]
     async with house() as home:
         await home.transactions.ensure_topic()

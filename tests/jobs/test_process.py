@@ -6,15 +6,19 @@ import errno
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from logd.errors import Corrupt, StorageFailed, WorkerLost
+from logd.jobs import process
 from logd.jobs.compaction import assess, compact, task_of
 from logd.jobs.process import WorkerProcess
-from logd.jobs.worker import Finish, Group, Start
+from logd.jobs.worker import Finish, Group, Outcome, Start
 from logd.log.cleaner import Piece
 from logd.log.log import Log, LogConfig
 from tests.log.batches import TOPIC_ID
@@ -87,6 +91,30 @@ def test_lost_and_started_again(log: Log, worker: WorkerProcess) -> None:
     assert worker.ask(start(log)).surveyed is not None
 
 
+def test_interrupted_at_work(log: Log, worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for it is free at once; it is no fault of the next log's, also where nobody waited."""
+    worker.interrupt()  # there is none
+    worker.ask(Finish())
+    assert worker.process_id is not None
+    os.kill(worker.process_id, signal.SIGSTOP)
+    waits, answer = threading.Event(), worker._answer
+
+    def answering(stream: IO[bytes]) -> Outcome:
+        waits.set()
+        return answer(stream)
+
+    monkeypatch.setattr(worker, "_answer", answering)
+    with ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(worker.ask, start(log))
+        waits.wait()
+        worker.interrupt()
+        with pytest.raises(WorkerLost):
+            asking.result()
+    assert worker.ask(start(log)).surveyed is not None
+    worker.interrupt()
+    assert worker.ask(start(log)).surveyed is not None
+
+
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
 def test_cannot_be_started_now(worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Without descriptors, processes or memory for it, that is told as the system's refusal; later it is started."""
@@ -100,6 +128,26 @@ def test_cannot_be_started_now(worker: WorkerProcess, monkeypatch: pytest.Monkey
             worker.ask(Finish())
     assert refused.value.cause.errno == number
     assert worker.ask(Finish()).failure is None
+
+
+def test_no_threads_now(worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the process gets no threads that is no fault of the log's, to be given up: later there are some."""
+    with monkeypatch.context() as patched:
+        patched.setattr(process, "MODULE", "tests.jobs.threadless")
+        with pytest.raises(StorageFailed, match="no threads") as refused:
+            worker.ask(Finish())
+    assert refused.value.cause.errno == errno.EAGAIN
+    assert worker.ask(Finish()).failure is None
+
+
+def test_is_told_what_to_leave_free() -> None:
+    """The process knows what the node was set to leave free of its disks."""
+    worker = WorkerProcess(4321)
+    try:
+        worker.ask(Finish())
+        assert Path(f"/proc/{worker.process_id}/cmdline").read_bytes().rstrip(b"\0").endswith(b"\x004321")
+    finally:
+        worker.end()
 
 
 def test_ended(worker: WorkerProcess) -> None:

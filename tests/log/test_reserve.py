@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from logd.errors import StorageFailed
+from logd.log.bulk import STREAM_BYTES, BulkDisk
 from logd.log.disk import RealDisk, occupy
 from logd.log.log import Log, LogConfig
 from logd.log.reserve import RESERVE_NAME, Room
 from tests.log.batches import TOPIC_ID, append, batch, content, flush
+from tests.log.compacting import clean, last_values, put, roll
 
 MIB = 1 << 20
 
@@ -78,3 +80,31 @@ def test_small_disks(space: Space, tmp_path: Path) -> None:
     space.free = 0
     assert off.admits(MIB)
     assert not off.wants()
+
+
+@pytest.mark.parametrize("size", [100, STREAM_BYTES, 3 * STREAM_BYTES])
+def test_compaction_leaves_some_room(space: Space, tmp_path: Path, size: int) -> None:
+    """A compacted segment may take half of what logs leave, as it makes room in the end; more is refused."""
+    disk = BulkDisk(4 * MIB)
+    log = Log.create(f"{tmp_path}/t-0", TOPIC_ID, LogConfig(max_message_bytes=2**25), now_ms=0, disk=RealDisk())
+    for value in ("old", "v" * size):
+        put(log, ("k", value))
+    roll(log)
+    space.free = 2 * MIB + min(size, STREAM_BYTES) - 1
+    with pytest.raises(StorageFailed, match="No space"):
+        clean(log, disk)
+    assert not list(tmp_path.rglob("*.cleaned.*"))
+    space.free = 2 * MIB + 2 * size + 4096
+    clean(log, disk)
+    assert last_values(log) == {b"k": b"v" * size}
+    log.close()
+
+
+def test_a_reserve_that_is_half_made(space: Space, tmp_path: Path) -> None:
+    """What a killed process left of it, or an earlier and smaller setting, is made whole."""
+    (tmp_path / RESERVE_NAME).write_bytes(bytes(1000))
+    room = Room(str(tmp_path), 2 * MIB)
+    assert room.wants()
+    room.hold(occupy)
+    assert (tmp_path / RESERVE_NAME).stat().st_size == 2 * MIB
+    assert not room.wants()

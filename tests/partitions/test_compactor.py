@@ -80,7 +80,7 @@ class Work:
     def rest(self) -> None:
         self.rests += 1
 
-    end = rest
+    end = interrupt = rest
 
 
 def compactor(partitions: list[Partition], work: Work) -> Compactor:

@@ -15,6 +15,7 @@ from logd.config.topics import topic_defaults
 from logd.errors import Refused
 from logd.log.disk import Disk, File
 from logd.log.log import Log, LogConfig
+from logd.partitions import flusher as flusher_module
 from logd.partitions.flusher import Flusher
 from logd.partitions.partition import Partition
 from logd.wire.batches import Record, build_batch
@@ -205,3 +206,31 @@ async def test_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BaseExceptionGroup) as told:
         await append_to_a_broken_one()
     assert told.group_contains(RuntimeError, match="is a bug")
+
+
+class Scarce(threading.Thread):
+    """A thread that cannot be started the first few times."""
+
+    refusals = 3
+
+    def start(self) -> None:
+        if Scarce.refusals:
+            Scarce.refusals -= 1
+            raise RuntimeError("can't start new thread")
+        super().start()
+
+
+@pytest.mark.trio
+async def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Flushes wait until there is one, and nothing ends; who has one already goes on with it."""
+    monkeypatch.setattr(flusher_module, "Thread", Scarce)
+    monkeypatch.setattr(Scarce, "refusals", 3)
+    disk = MemoryDisk()
+    async with running() as flusher:
+        all_of_them = [partition(disk, index, flusher) for index in range(4)]
+        for one, end in [(one, append(one)) for one in all_of_them]:
+            await one.committed.wait(end)
+        Scarce.refusals = 2**31
+        for one, end in [(one, append(one)) for one in all_of_them]:
+            await one.committed.wait(end)
+    assert caplog.text.count("allow more processes") == 1

@@ -165,6 +165,32 @@ async def test_no_room_for_a_flush_now(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.trio
+@pytest.mark.parametrize("number", SCARCE)
+async def test_no_descriptor_for_what_a_crash_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Where the file that is to be flushed after a start cannot be opened, that passes: it is no end for good."""
+    before = table(tmp_path)
+    await before.open_all(image(NEW))
+    before.find("t", 0).append(batch())
+    before.find("t", 0).log.close(clean=False)
+    flusher = Flusher(lambda: 1)
+    partitions = table(tmp_path, flusher=flusher)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(flusher.run)
+        await partitions.open_all(image(NEW))
+        with monkeypatch.context() as patched:
+            patched.setattr(RealDisk, "open", refuse(number))
+            with pytest.raises(Refused, match="allow more open files"):
+                await partitions.find("t", 0).committed.wait(1)
+        partitions.put_aside(image(NEW))
+        await partitions.open_missing()
+        await partitions.find("t", 0).committed.wait(1)
+        partitions.find("t", 0).log.close(clean=False)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
 async def test_records_that_a_failed_flush_has_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where what was readable is gone, the partition is not opened under readers who have seen it."""
     partitions = table(tmp_path)

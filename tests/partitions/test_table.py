@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,13 +14,16 @@ import trio
 import trio.testing
 
 from logd.cluster.image import Image, PartitionState, Topic
-from logd.config import Settings
+from logd.config import Settings, TopicConfig
 from logd.config.topics import topic_defaults
-from logd.errors import ErrorCode, Refused, StorageFailed
+from logd.errors import ErrorCode, Refused, StorageFailed, WorkerLost
 from logd.log.disk import RealDisk
 from logd.log.log import Log
+from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
+from logd.partitions.partition import Partition
 from logd.partitions.table import PartitionTable, remove_directory
+from logd.wire.batches import Record, build_batch
 from tests.log.batches import batch
 
 OLD, NEW = b"\1" * 16, b"\2" * 16
@@ -40,14 +44,19 @@ def image(topic_id: bytes | None, partitions: int = 1) -> Image:
     return Image(topics={"t": Topic("t", topic_id, states)})
 
 
-def table(directory: Path, flusher: Flusher | None = None, others: Mapping[Path, str] | None = None) -> PartitionTable:
+def table(
+    directory: Path,
+    flusher: Flusher | None = None,
+    others: Mapping[Path, str] | None = None,
+    config: TopicConfig | None = None,
+) -> PartitionTable:
     """A table in a directory; with a flusher, records are committed when they are flushed."""
     return PartitionTable(
         directory,
         0,
         durable=flusher is not None,
         clean=False,
-        config_of=lambda name: topic_defaults(Settings()),
+        config_of=lambda name: config or topic_defaults(Settings()),
         producer_id_expiration_ms=1000,
         flusher=flusher or Flusher(lambda: 1),
         clock=Standing(),
@@ -84,6 +93,53 @@ async def test_a_topic_made_again_waits_for_threads_of_the_old(tmp_path: Path) -
     assert not (tmp_path / "t-0" / "partition.state").exists()
     with pytest.raises(Refused):
         old.append(batch())
+
+
+class Endless:
+    """A job that is at one step until it is interrupted, and its worker."""
+
+    def __init__(self) -> None:
+        self.begun = trio.Event()
+        self.interrupted = threading.Event()
+
+    def prepare(self, held: Partition) -> None:
+        return None
+
+    def dirtiness(self, held: Partition, now_ms: int) -> float:
+        return 1.0
+
+    def clean(self, held: Partition, now_ms: int) -> Iterator[Callable[[], None]]:
+        def work() -> None:
+            trio.from_thread.run_sync(self.begun.set)
+            assert self.interrupted.wait(10), "nobody interrupts it"
+            raise WorkerLost("interrupted")
+
+        yield work
+
+    def interrupt(self) -> None:
+        self.interrupted.set()
+
+    def rest(self) -> None:
+        pass
+
+
+@pytest.mark.trio
+async def test_a_topic_is_deleted_while_it_is_compacted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It does not wait for the worker, which can be at one step for minutes; nor do topics that are made meanwhile."""
+    partitions = table(tmp_path, config=TopicConfig(cleanup_policy=("compact",)))
+    await partitions.open_all(image(OLD))
+    partitions.find("t", 0).append(build_batch([Record(-1, 1000, b"k", b"v", [])]))
+    partitions.find("t", 0).log.roll(0)
+    job = Endless()
+    cluster: Any = SimpleNamespace(settings=Settings())
+    hired: Any = lambda: (job, job)  # noqa: E731
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Compactor(partitions, cluster, Standing(), hired).look)
+        await job.begun.wait()
+        await partitions.follow(image(OLD), image(NEW))
+    assert partitions.find("t", 0).topic_id == NEW
+    assert "was not compacted" not in caplog.text
+    partitions.find("t", 0).log.close(clean=False)
 
 
 @pytest.mark.trio
@@ -187,3 +243,16 @@ async def test_a_name_that_is_taken(tmp_path: Path) -> None:
     assert (homes[1] / "t-0").is_dir()
     assert [len([one for one in home.iterdir() if one.is_dir()]) for home in homes] == [2, 2]
     assert await partitions.close()
+
+
+@pytest.mark.trio
+async def test_deleted_topics_take_up_no_place(tmp_path: Path) -> None:
+    """A new partition goes to the directory with the fewest that are there, not that ever were."""
+    first, other = tmp_path / "first", tmp_path / "other"
+    for directory in (first, other):
+        directory.mkdir()
+    partitions = table(first, others={other: ""})
+    await partitions.follow(image(None), image(OLD, 5))
+    assert sum(len(home.names) for home in partitions.homes) == 5
+    await partitions.follow(image(OLD, 5), image(None))
+    assert [len(home.names) for home in partitions.homes] == [0, 0]

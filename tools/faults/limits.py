@@ -1,9 +1,11 @@
-"""Too little of something: file descriptors taken by a flood of connections, memory wanted by readers that never read.
+"""Too little of something: descriptors taken by a flood of connections, memory wanted by readers that never read, or
+threads that are not to be had.
 
 ``on`` is ``descriptors``: the server may open 64 to 256 files, and hundreds connect. Who was there before goes on:
 appends, rolls, new topics, commits, compaction; when the crowd leaves, newcomers are served. Or ``memory``: the server
 lives in a control group of 512 MiB while a thousand readers ask for 160 MB each and take nothing of it; writers go on.
-Sometimes it is killed in the middle and has to start under the same limit. At the end all is read.
+Or ``threads``: its control group may have no process or thread more than it has, now and then for so long that those
+which are idle end; writers go on. Sometimes it is killed in the middle. At the end all is read.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from tools.faults.report import Report, Skipped, late
 from tools.faults.server import NotReady, Server
 
 FILES = (64, 96, 128, 256)
-CROWD = {"descriptors": 300, "memory": 1000}
+CROWD = {"descriptors": 300, "memory": 1000, "threads": 50}
 MEMORY_BYTES = 512 << 20
 ANSWER_BYTES, ASKED_TIMES, FETCH, FETCH_VERSION = 20 << 20, 8, 1, 11
 SERVED_S_MAX = 5.0
@@ -39,6 +41,9 @@ GROWTH_MIB_MAX = 160.0
 
 HOUSEKEEPING_S = 2.5
 """So long every other crowd stays: retention and compaction come to their turn in it."""
+
+IDLE_S = 11.0
+"""After so long without work trio's threads end."""
 
 SETTINGS = {
     "log.roll.ms": "400",
@@ -51,26 +56,38 @@ SETTINGS = {
 }
 
 
+class Group:
+    """A control group that limits one thing; ``before`` is put before a command to run it there."""
+
+    def __init__(self, controller: str, limit: str, limit_v1: str) -> None:
+        whole = Path("/sys/fs/cgroup")
+        second = (whole / "cgroup.controllers").exists()
+        self.place = (whole if second else whole / controller) / f"logd-faults-{os.getpid()}"
+        self._limit = self.place / (limit if second else limit_v1)
+        self.before = ["sh", "-c", f'echo $$ > {self.place}/cgroup.procs; exec "$@"', "sh"]
+
+    def allow(self, value: str) -> None:
+        """Set the limit."""
+        self._limit.write_text(value)
+
+
 @contextlib.contextmanager
-def group(size: int) -> Iterator[list[str]]:
-    """A control group with so much memory; what is put before a command to run it there. Raises Skipped."""
-    second = Path("/sys/fs/cgroup/memory.max").parent / "cgroup.controllers"
-    base = Path("/sys/fs/cgroup") if second.exists() else Path("/sys/fs/cgroup/memory")
-    place = base / f"logd-faults-{os.getpid()}"
+def group(controller: str, limit: str, limit_v1: str, value: str) -> Iterator[Group]:
+    """Make a control group. Raises Skipped."""
+    made = Group(controller, limit, limit_v1)
     try:
-        place.mkdir()
-        limit = place / ("memory.max" if second.exists() else "memory.limit_in_bytes")
-        limit.write_text(str(size))
+        made.place.mkdir()
+        made.allow(value)
     except OSError as error:
         with suppress(OSError):
-            place.rmdir()
-        raise Skipped(f"no control group for memory can be made ({error}): that needs root and cgroups") from error
+            made.place.rmdir()
+        raise Skipped(f"no control group for {controller} can be made ({error}): that needs root") from error
     try:
-        yield ["sh", "-c", f'echo $$ > {place}/cgroup.procs; exec "$@"', "sh"]
+        yield made
     finally:
         for _ in range(100):
             with suppress(OSError):
-                place.rmdir()
+                made.place.rmdir()
                 break
             time.sleep(0.05)
 
@@ -81,17 +98,22 @@ def run(seed: int, rounds: int, directory: Path, on: str = "descriptors") -> Rep
     if on == "descriptors" and shutil.which("prlimit") is None:
         raise Skipped("prlimit is not installed (Debian: apt install util-linux)")
     load = Load(chance)
+    threads: Group | None = None
     with ExitStack() as held:
         if on == "descriptors":
             before = ["prlimit", f"--nofile={chance.choice(FILES)}"]
+        elif on == "threads":
+            threads = held.enter_context(group("pids", "pids.max", "pids.max", "max"))
+            before = threads.before
         else:
-            before = held.enter_context(group(MEMORY_BYTES))
+            limits = ("memory.max", "memory.limit_in_bytes", str(MEMORY_BYTES))
+            before = held.enter_context(group("memory", *limits)).before
         settings = {**SETTINGS, "log.flush.mode": chance.choice(("os", "group"))}
         server = held.enter_context(Server(directory / "data", settings=settings, before=before))
         server.start()
         with Peer(server.bootstrap) as peer:
             load.begin(peer, "limits", 3)
-            if on == "descriptors":  # housekeeping needs some, too
+            if on != "memory":  # housekeeping needs some, too
                 load.begin(peer, "keyed", 1, cleanup_policy="compact")
                 load.places.pop()  # what was replaced need not be there
             else:
@@ -103,7 +125,10 @@ def run(seed: int, rounds: int, directory: Path, on: str = "descriptors") -> Rep
             if late() or report.found:
                 break
             try:
-                crowd(server, load, on, f"crowd {number}", report)
+                if threads is not None:
+                    without(threads, server, load, f"crowd {number}", report)
+                else:
+                    crowd(server, load, on, f"crowd {number}", report)
             except (Gone, Told, NotReady) as error:
                 report.wrong("crashed", f"crowd {number}: {error!r} {server.log_end()}")
         finish(server, load, report)
@@ -153,6 +178,29 @@ def crowd(server: Server, load: Load, on: str, where: str, report: Report) -> No
             report.count("kills")
             return after(server, load, where, report)
     return after(server, load, where, report)
+
+
+def without(threads: Group, server: Server, load: Load, where: str, report: Report) -> None:
+    """Let the server start no thread and no process for a while, work beside it, let it, and see what has waited."""
+    with Peer(server.bootstrap, timeout_s=60.0) as peer, ExitStack() as many:
+        work(server, peer, load, where, report)
+        host, _, port = server.bootstrap.rpartition(":")
+        threads.allow("1")  # what is there may stay
+        for _ in range(CROWD["threads"]):
+            many.enter_context(socket.create_connection((host, int(port)), timeout=10))
+        work(server, peer, load, where, report)
+        time.sleep(IDLE_S if load.chance.random() < 0.3 else HOUSEKEEPING_S)
+        work(server, peer, load, where, report)
+        if load.chance.random() < 0.3:
+            server.kill()
+            report.count("kills")
+        threads.allow("max")
+    if not server.running:
+        report.longest("start_s_max", server.start())
+    with Peer(server.bootstrap, timeout_s=60.0) as peer:
+        peer.create("after", 1)
+        peer.delete("after")
+    after(server, load, where, report)
 
 
 def anonymous_mib(server: Server) -> float:
