@@ -657,7 +657,8 @@ class Log:
     def _close_clean(self) -> None:
         active = self._active
         # not only those that no job has taken: a node that stops leaves jobs undone
-        unfinished = [one for one in self.segments if not one.finished and (one is not active or active.size)]
+        files = (*(one.segment for one in self._doomed), *self.segments)
+        unfinished = [one for one in files if not one.finished and (one is not active or active.size)]
         for segment in unfinished:
             self._seal(segment)
             segment.write_sealed()

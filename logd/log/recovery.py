@@ -82,7 +82,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
         if max(state.flushed_offset, noted) > state.start_offset:
             raise Corrupt(path, 0, f"all segments from offset {state.start_offset} on are missing")
         return empty(disk, path, topic_id, state, now_ms)
-    _demand_compacted(path, segments, settled.sums)
+    _demand_compacted(path, segments, settled.sums, state.start_offset)
     if state.start_offset < segments[0].base_offset:
         if state.flushed_offset > state.start_offset:
             raise Corrupt(segments[0].log_path, 0, f"the segments from offset {state.start_offset} on are missing")
@@ -109,14 +109,15 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     return empty(disk, path, topic_id, state, now_ms)
 
 
-def _demand_compacted(path: str, segments: list[Segment], sums: Sums) -> None:
+def _demand_compacted(path: str, segments: list[Segment], sums: Sums, start_offset: int) -> None:
     """Raise Corrupt where compacted segments are missing or too short: their gaps are lawful, so no read would tell.
 
-    Retention takes the first ones; the last one may have been written to again.
+    Those below the start may have been removed, in any order; the last one may have been written to again.
     """
+    first, last = max(start_offset, segments[0].base_offset), segments[-1].base_offset
     sizes = {one.base_offset: one.size for one in segments}
     for base, (size, _) in sums.items():
-        if segments[0].base_offset <= base < segments[-1].base_offset and sizes.get(base, -1) < size:
+        if first <= base < last and sizes.get(base, -1) < size:
             found = f"has {sizes[base]} bytes of {size}" if base in sizes else "is missing"
             raise Corrupt(f"{path}/{base:020d}{LOG_SUFFIX}", sizes.get(base, 0), f"the compacted segment {found}")
 

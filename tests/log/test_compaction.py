@@ -301,6 +301,20 @@ def test_a_tombstone_stays_while_an_old_value_does(disk: MemoryDisk) -> None:
     assert last_values(log) == {b"w": b"0", b"v": b"5000"}
 
 
+def test_what_was_deleted_and_not_removed_yet_is_no_damage(disk: MemoryDisk) -> None:
+    """A segment that is deleted as it is sealed is cut to its data by the close: compaction meets it after a start."""
+    log = small_segments(disk)
+    put(log, ("k", "1"))
+    log.advance_start(1)
+    log.delete_segments(log.expired(0, 1, delete=False), 0)
+    put(log, ("k", "2"))
+    log.close()
+    log = reopened(disk)
+    roll(log)
+    clean(log, disk)
+    assert pairs_of(log) == [(1, "k", "2")]
+
+
 def test_nothing_is_left_of_a_run_that_meets_damage(log: Log, disk: MemoryDisk) -> None:
     """What was written before a damaged batch of the clean part was met takes no room until the next start."""
     for number in range(9):

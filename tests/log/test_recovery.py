@@ -138,6 +138,20 @@ def test_compacted_segments_are_demanded(disk: MemoryDisk, damage: str) -> None:
     assert corrupt.value.path == second.log_path
 
 
+def test_compacted_segments_below_the_start_may_be_missing(disk: MemoryDisk) -> None:
+    """Their removal may have met a failure, so that some are there and later ones are not."""
+    log = Log.create(PATH, TOPIC_ID, SMALL, now_ms=0, disk=disk)
+    for at in range(24):
+        put(log, (f"k{at}", "v" * 200))
+    roll(log)
+    clean(log, disk)
+    log.advance_start(log.segments[2].base_offset)
+    checkpoint(log)
+    for name in [name for name in disk.names if name.startswith(log.segments[1].path)]:
+        del disk.names[name]
+    assert len(content(reopen(disk))) == 24 - log.start_offset
+
+
 def test_missing_flushed_segment(disk: MemoryDisk) -> None:
     """A file that is gone is no end of the log."""
     log = filled(disk, 23)
