@@ -20,6 +20,7 @@ MODULES = (
     "nodes",
     "offsets",
     "own_groups",
+    "plain_commit",
     "plain_produce",
     "produce",
     "producers",

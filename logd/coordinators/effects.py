@@ -7,7 +7,8 @@ made by the machines, read by the runtime and by the golden transcripts of the t
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -88,6 +89,19 @@ class TakeProducerId(msgspec.Struct, frozen=True):
     """
 
     event: object
+
+
+class AtOnce(NamedTuple):
+    """What an event comes to that can be carried out without parking anybody.
+
+    :param records: keys and values, as the log keeps them.
+    :param keep: takes them into the hard state as a replay would; it is given the offset of the first.
+    :param effects: what else is to be done; no appends and no replies.
+    """
+
+    records: Sequence[tuple[bytes, bytes | None]]
+    keep: Callable[[int], None]
+    effects: tuple[Effect, ...]
 
 
 Effect = Append | Reply | Arm | Disarm | SendMarkers | TakeProducerId | Note

@@ -7,7 +7,7 @@ facts of the connection come inside, so that a machine needs neither.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -37,6 +37,31 @@ class Asked(msgspec.Struct, frozen=True):
     client_id: str = ""
     client_host: str = ""
     new_id: str = ""
+
+
+class PlainOffset(NamedTuple):
+    """One offset of a plain commit; `metadata` is empty where the client sent none."""
+
+    topic: str
+    topic_id: bytes
+    partition: int
+    offset: int
+    leader_epoch: int
+    metadata: str
+
+
+class PlainCommit(NamedTuple):
+    """An OffsetCommit that may be carried out at once: the fields of the request under their names, in one piece.
+
+    :param version: the API version of the request.
+    """
+
+    group_id: str
+    generation_id_or_member_epoch: int
+    member_id: str
+    group_instance_id: str | None
+    version: int
+    offsets: list[PlainOffset]
 
 
 class JoinExpired(msgspec.Struct, frozen=True):

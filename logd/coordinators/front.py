@@ -19,6 +19,7 @@ from logd.coordinators.events import (
     Asked,
     OffsetsAsked,
     PendingAsked,
+    PlainCommit,
     SettingsSeen,
     TopicsDeleted,
     TopicsFound,
@@ -201,6 +202,16 @@ class GroupCoordinator:
         new_id = self._new_id() if nameless else ""
         shard.step(Asked(waiter, request, version, client_id, client_host, new_id))
         return waiter
+
+    def commit_at_once(self, commit: PlainCommit) -> bool:
+        """Commit plain offsets if their group takes them, and nothing has to be waited for.
+
+        :returns: False, and then nothing has changed: :meth:`ask`, which says what is wrong.
+        """
+        try:
+            return self._shards.find(commit.group_id).at_once(commit)
+        except Refused:
+            return False
 
     def ask_offsets(self, request: OffsetFetchRequestGroup, require_stable: bool) -> Waiter:
         """Put one group of an OffsetFetch to its shard; raises as :meth:`ask`."""

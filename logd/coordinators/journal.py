@@ -71,6 +71,11 @@ class Journal(Protocol):
         """Of this node's leadership: what a later leader writes can be told from what this one does."""
         ...
 
+    @property
+    def commits_at_once(self) -> bool:
+        """Whether what is appended is committed when :meth:`append` returns, as all before it."""
+        ...
+
     def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
         """Write one batch; returns the next offset. All of it is written, or none.
 
@@ -105,6 +110,10 @@ class MemoryJournal:
         self.held = False
         self.failure: Exception | None = None
         self._moved = trio.Event()
+
+    @property
+    def commits_at_once(self) -> bool:
+        return not self.held and self.high_watermark == self.end_offset
 
     def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
         if self.failure is not None:
@@ -160,6 +169,10 @@ class PartitionJournal:
     @property
     def leader_epoch(self) -> int:
         return self._partition.leader_epoch
+
+    @property
+    def commits_at_once(self) -> bool:
+        return not self._partition.durable
 
     def append(self, records: Sequence[RecordBytes], now_ms: int, producer: Producer | None = None) -> int:
         producer_id, epoch = producer or (-1, -1)

@@ -8,20 +8,45 @@ time: an empty one may change over, one with members may not. Called by :mod:`ru
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 from logd.chronicle import Note, group_note
-from logd.coordinators import findings, migration, modern_groups, modern_listing, positions, rebalance, seeking
-from logd.coordinators.effects import Append, Effect, Record, Reply
-from logd.coordinators.events import Asked, OffsetsAsked, PendingAsked, RejoinExpired, SettingsSeen, SweepElapsed
+from logd.coordinators import (
+    findings,
+    membership,
+    migration,
+    modern_groups,
+    modern_listing,
+    positions,
+    rebalance,
+    seeking,
+)
+from logd.coordinators.effects import Append, AtOnce, Effect, Record, Reply
+from logd.coordinators.events import (
+    Asked,
+    OffsetsAsked,
+    PendingAsked,
+    PlainCommit,
+    RejoinExpired,
+    SettingsSeen,
+    SweepElapsed,
+)
 from logd.coordinators.group import Group, Phase
 from logd.coordinators.groups import GroupMachine
 from logd.coordinators.modern_classic import ClassicMembers
-from logd.coordinators.modern_fencing import check_commit, check_fetch, check_pending, check_request
+from logd.coordinators.modern_fencing import (
+    EPOCH_IN_COMMIT_VERSION,
+    check_commit,
+    check_fetch,
+    check_pending,
+    check_request,
+)
 from logd.coordinators.modern_group import RECORD_KEYS, ModernGroup
 from logd.coordinators.modern_groups import ModernGroups, ModernLimits
 from logd.coordinators.offsets import Producer, expired, tombstone
 from logd.coordinators.rebalance import GroupLimits
+from logd.coordinators.records import PLAIN_METADATA_BYTES_MAX, offset_bytes
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.consumer_group_describe import (
     ConsumerGroupDescribeRequest,
@@ -222,6 +247,40 @@ class ShardMachine:
             return self.classic.commit(event, now_ms)
         return self._commit_modern(group, event, now_ms)
 
+    def at_once(self, event: PlainCommit, now_ms: int) -> AtOnce | None:
+        """What a plain commit comes to, if it is allowed and changes offsets alone; else it has to be handled."""
+        try:
+            self._check_after_seek(event, now_ms)
+            effects = self._allowed(event)
+        except Refused:
+            return None
+        limit = self.classic.limits.metadata_bytes_max
+        if effects is None or (
+            limit < PLAIN_METADATA_BYTES_MAX and any(len(asked.metadata) > limit for asked in event.offsets)
+        ):
+            return None
+        group_id = event.group_id
+        records = [offset_bytes(group_id, asked, now_ms) for asked in event.offsets]
+        return AtOnce(records, partial(self.classic.offsets.keep, group_id, event.offsets, now_ms), effects)
+
+    def _allowed(self, event: PlainCommit) -> tuple[Effect, ...] | None:
+        """What else a commit by this member does; None where one of the two machines has to say more.
+
+        :raises Refused: it may not commit.
+        """
+        group_id, member_id = event.group_id, event.member_id
+        modern = self.modern.groups.get(group_id)
+        if modern is not None:
+            has_now = event.generation_id_or_member_epoch == modern.has(member_id).epoch
+            fits = event.version >= EPOCH_IN_COMMIT_VERSION and member_id in modern.members
+            return () if has_now and fits else None
+        group = self.classic.groups.get(group_id)
+        if group is None or group_id not in self.classic.stored:
+            return None
+        membership.check_commit(group, event)
+        member = group.members.get(member_id)
+        return () if member is None else (rebalance.heard_of(group, member),)
+
     def _commit_modern(self, group: ModernGroup, event: Asked, now_ms: int) -> Iterator[Effect]:
         request = event.request
         assert isinstance(request, OffsetCommitRequest)
@@ -232,7 +291,7 @@ class ShardMachine:
             yield Append(records)
         yield Reply(event.to, response)
 
-    def _check_after_seek(self, request: OffsetCommitRequest, now_ms: int) -> None:
+    def _check_after_seek(self, request: OffsetCommitRequest | PlainCommit, now_ms: int) -> None:
         """Some clients (aiokafka) forget who they were when they are put out, and commit what they had as nobody.
 
         :raises Refused: UNKNOWN_MEMBER_ID, so that they join again and do not undo the seek.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from logd.coordinators.effects import Append, Disarm, Effect, Reply
-from logd.coordinators.events import Asked
+from logd.coordinators.events import Asked, PlainCommit
 from logd.coordinators.group import Group, Phase
 from logd.coordinators.rebalance import (
     GroupLimits,
@@ -139,7 +139,7 @@ def leave_nothing(request: LeaveGroupRequest, event: Asked) -> Iterator[Effect]:
     yield Reply(event.to, LeaveGroupResponse(members=answers))
 
 
-def check_commit(group: Group, request: OffsetCommitRequest, *, pending: bool = False) -> None:
+def check_commit(group: Group, request: OffsetCommitRequest | PlainCommit, *, pending: bool = False) -> None:
     """Whether these offsets may be committed: by a member of this generation, or by anyone while the group is empty.
 
     Those of a transaction need name no member, as clients before KIP-447 don't, and may come in a rebalance.

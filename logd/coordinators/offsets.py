@@ -7,11 +7,12 @@ may. It never knows of members or sessions. Topics are named by name here; ids r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from logd.coordinators.effects import Record
+from logd.coordinators.events import PlainOffset
 from logd.coordinators.records import OFFSET_COMMIT_VALUE_VERSION, OFFSET_COMMIT_VALUE_VERSION_EXPIRING
 from logd.errors import ErrorCode
 from logd.wire.message import ZERO_UUID
@@ -94,7 +95,7 @@ class Offsets:
         """Take in one record; with a producer it counts only when its transaction commits."""
         self.newest = offset
         place = key.group, key.topic, key.partition
-        self._note(place, value, producer)
+        self._note(place, None if value is None else value.offset, producer)
         if value is None:
             _drop(self.groups, *place)
             for groups in self.open.values():
@@ -103,12 +104,19 @@ class Offsets:
         groups = self.groups if producer is None else self.open.setdefault(producer[0], {})
         _put(groups, *place, _committed(offset, value))
 
-    def _note(
-        self, place: tuple[str, str, int], value: OffsetCommitValue | None, producer: Producer | None = None
-    ) -> None:
+    def keep(self, group_id: str, committed: Sequence[PlainOffset], now_ms: int, first: int) -> None:
+        """Take in the records of a plain commit, as :meth:`replay` does; `first` is the offset of the first."""
+        for offset, plain in enumerate(committed, first):
+            place = group_id, plain.topic, plain.partition
+            self._note(place, plain.offset)
+            held = Committed(plain.offset, plain.leader_epoch, plain.metadata, now_ms, -1, plain.topic_id, offset)
+            _put(self.groups, *place, held)
+        self.newest = first + len(committed) - 1
+
+    def _note(self, place: tuple[str, str, int], offset: int | None, producer: Producer | None = None) -> None:
         """Count a commit that does not move its partition; any other ends the count."""
         held = self.get(*place)
-        if producer is not None or value is None or held is None or held.offset != value.offset:
+        if producer is not None or offset is None or held is None or held.offset != offset:
             self.repeated.pop(place, None)
             return
         seen = self.repeated.get(place, Repeated(held.committed_ms, 1))

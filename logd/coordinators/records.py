@@ -7,7 +7,10 @@ the log and by the loader on the way back. It never decides what a record means.
 
 from __future__ import annotations
 
+import struct
+
 from logd.coordinators.effects import Record
+from logd.coordinators.events import PlainOffset
 from logd.errors import DecodeError
 from logd.wire.codec import decode, encode
 from logd.wire.message import Message
@@ -37,7 +40,8 @@ OFFSET_COMMIT_VALUE_VERSION_EXPIRING = 1
 """The only version that holds a time of expiry of its own: for OffsetCommit 2-4 with a retention time."""
 GROUP_METADATA_VALUE_VERSION = 3
 
-OFFSET_COMMIT_TYPES = (0, 1)
+OFFSET_COMMIT_TYPE = 1
+OFFSET_COMMIT_TYPES = (0, OFFSET_COMMIT_TYPE)
 """Both stand for an offset commit: 0 was written by Kafka before 0.9, 1 is what is written now."""
 GROUP_METADATA_TYPE = 2
 
@@ -54,6 +58,14 @@ _TYPES: dict[int, tuple[type[Message], type[Message]]] = {
     8: (ConsumerGroupCurrentMemberAssignmentKey, ConsumerGroupCurrentMemberAssignmentValue),
     16: (ConsumerGroupRegularExpressionKey, ConsumerGroupRegularExpressionValue),
 }
+_head_of_name = struct.Struct(">hh").pack  # record type, length of the group's name
+_length = struct.Struct(">h").pack
+_index = struct.Struct(">i").pack
+_head_of_offset = struct.Struct(">hqiB").pack  # version, offset, leader epoch, length of the metadata + 1
+_tail_of_offset = struct.Struct(">qBBB16s").pack  # time, one tagged field: tag 0 of 16 bytes, the topic's id
+PLAIN_METADATA_BYTES_MAX = 126
+"""What :func:`offset_bytes` takes: its length is one byte there."""
+
 _HEAD_OF_KEY: dict[type[Message], bytes] = {key: number.to_bytes(2, "big") for number, (key, _) in _TYPES.items()}
 
 
@@ -64,6 +76,14 @@ def to_bytes(record: Record) -> tuple[bytes, bytes | None]:
         return key, None
     version = record.value_version
     return key, encode(record.value, version, version.to_bytes(2, "big"))
+
+
+def offset_bytes(group_id: str, plain: PlainOffset, now_ms: int) -> tuple[bytes, bytes]:
+    """What :func:`to_bytes` gives for an offset committed now that has no time of expiry of its own."""
+    group, topic, metadata = group_id.encode(), plain.topic.encode(), plain.metadata.encode()
+    key = _head_of_name(OFFSET_COMMIT_TYPE, len(group)) + group + _length(len(topic)) + topic + _index(plain.partition)
+    head = _head_of_offset(OFFSET_COMMIT_VALUE_VERSION, plain.offset, plain.leader_epoch, len(metadata) + 1)
+    return key, head + metadata + _tail_of_offset(now_ms, 1, 0, 16, plain.topic_id)
 
 
 def from_bytes(key: bytes, value: bytes | None) -> Record | None:

@@ -18,7 +18,7 @@ import trio
 
 from logd.chronicle import Note
 from logd.clock import Clock
-from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers, TakeProducerId
+from logd.coordinators.effects import Append, Arm, AtOnce, Disarm, Effect, Record, Reply, SendMarkers, TakeProducerId
 from logd.coordinators.journal import Batch, Journal, Producer, RecordBytes
 from logd.coordinators.timer import Timer
 from logd.errors import ErrorCode, Refused, StorageFailed
@@ -53,6 +53,10 @@ class Machine(Protocol):
 
     def handle(self, event: Any, now_ms: int) -> Sequence[Effect]:
         """What an event asks for. May change soft state, never hard state."""
+        ...
+
+    def at_once(self, event: Any, now_ms: int) -> AtOnce | None:
+        """The same for an event whose answer is known beforehand; None, and nothing changed, if it must be handled."""
         ...
 
     def replay(self, offset: int, producer: Producer | None, record: Record) -> None:
@@ -140,6 +144,26 @@ class Runtime:
         if self.serving:
             now_ms = self._clock.now_ms()
             self._carry_out(self.machine.handle(event, now_ms), now_ms)
+
+    def at_once(self, event: object) -> bool:
+        """Carry out an event whose answer is known and would not have to wait for anything.
+
+        :returns: False, and then nothing has changed: :meth:`step` has to handle the request, and tells what fails.
+        """
+        if not self.serving or self._parked or not self._journal.commits_at_once:
+            return False
+        now_ms = self._clock.now_ms()
+        found = self.machine.at_once(event, now_ms)
+        if found is None:
+            return False
+        try:
+            self._written = self._journal.append(found.records, now_ms)
+        except (Refused, StorageFailed):
+            return False
+        found.keep(self._written - len(found.records))
+        for effect in found.effects:
+            self._do(effect, now_ms)
+        return True
 
     def _carry_out(self, effects: Sequence[Effect], now_ms: int) -> None:
         appends = [effect for effect in effects if type(effect) is Append]

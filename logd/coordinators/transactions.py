@@ -110,6 +110,9 @@ class TransactionMachine:
             known: Any = value
             self.transactions[key.transactional_id] = Transaction.restore(known)
 
+    def at_once(self, event: object, now_ms: int) -> None:
+        """Nothing that a transaction coordinator is asked is so simple."""
+
     def replay_marker(self, producer: Producer, committed: bool) -> None:
         """No transaction ever writes to this topic."""
 
