@@ -17,10 +17,11 @@ import msgspec
 
 from logd.errors import Corrupt, StorageFailed, WorkerLost
 from logd.jobs.worker import Finish, Group, Outcome, Start
+from logd.log.batch_file import RELATIVE_OFFSET_MAX
 from logd.log.cleaner import LastBatch, Piece, Rewritten, Surveyed, Task
 from logd.log.index import TIME_ENTRY_BYTES
 from logd.log.log import Log
-from logd.log.segment import RELATIVE_OFFSET_MAX, Segment
+from logd.log.segment import Segment
 from logd.log.swap import Exchange
 
 if TYPE_CHECKING:

@@ -20,11 +20,12 @@ import numpy as np
 
 from logd.errors import StorageFailed
 from logd.log.aborted import AbortedTransaction
+from logd.log.batch_file import LOG_SUFFIX, BatchPlace
 from logd.log.chunks import Background, Batch, Reader, Rows, at_once, rows_of
 from logd.log.disk import Disk
 from logd.log.keymap import SPAN_MAX, Digester, Digests, Flags, KeyMap, OffsetSet, slots_for
 from logd.log.rewriting import Change, delete_horizon_ms, emptied, shifted, without, write_head
-from logd.log.segment import LOG_SUFFIX, BatchPlace, Segment
+from logd.log.segment import Segment
 from logd.log.swap import cleaned_path
 from logd.wire.batches import CONTROL, HEADER_BYTES, TRANSACTIONAL, BatchHeader
 from logd.wire.checksum import crc32c

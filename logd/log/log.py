@@ -20,6 +20,7 @@ import msgspec
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log import recovery, retention, truncation
 from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
+from logd.log.batch_file import LOG_SUFFIX, RELATIVE_OFFSET_MAX, Cold
 from logd.log.checkpoints import Checkpoints
 from logd.log.disk import PASSING, Disk, RealDisk
 from logd.log.epochs import EpochEnd, Epochs
@@ -29,13 +30,7 @@ from logd.log.markers import build_marker, note_marker
 from logd.log.producers import Kept, Producers, Verification
 from logd.log.retention import Doomed, Removal
 from logd.log.search import Scan, search
-from logd.log.segment import (
-    LOG_SUFFIX,
-    NO_TIMESTAMP,
-    RELATIVE_OFFSET_MAX,
-    Cold,
-    Segment,
-)
+from logd.log.segment import NO_TIMESTAMP, Segment
 from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
 from logd.log.swap import Exchange, Swap, after, discard, remember_cleaned

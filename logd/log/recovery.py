@@ -15,12 +15,13 @@ import msgspec
 from logd.errors import Corrupt, DecodeError, StorageFailed
 from logd.log.aborted import AbortedIndex
 from logd.log.admission import MAGIC, LogConfig
+from logd.log.batch_file import LOG_SUFFIX, SCAN_BYTES, BatchPlace
 from logd.log.disk import PAGE_BYTES, TEMPORARY_SUFFIX, Disk, Entry
 from logd.log.epochs import Epochs
 from logd.log.flush import mark_unflushed
 from logd.log.producers import Producers
 from logd.log.restoring import SNAPSHOT_SUFFIX, note_batch, put_right, restore_aborted, restore_producers
-from logd.log.segment import LOG_SUFFIX, SCAN_BYTES, TIME_INDEX_SUFFIX, BatchPlace, Segment
+from logd.log.segment import TIME_INDEX_SUFFIX, Segment
 from logd.log.state import (
     FLUSHED_NAME,
     META_NAME,

@@ -12,10 +12,11 @@ from typing import Final
 
 from logd.errors import Corrupt, DecodeError
 from logd.log.aborted import TXN_INDEX_SUFFIX, AbortedIndex
+from logd.log.batch_file import SCAN_BYTES
 from logd.log.disk import Disk, Entry
 from logd.log.markers import note_marker
 from logd.log.producers import Producers
-from logd.log.segment import SCAN_BYTES, Segment
+from logd.log.segment import Segment
 from logd.log.state import State
 from logd.wire.batches import CONTROL, HEADER_BYTES, BatchHeader, read_header
 

@@ -17,10 +17,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from logd.errors import Corrupt, DecodeError, StorageFailed
+from logd.log.batch_file import LOG_SUFFIX
 from logd.log.disk import Disk, File
 from logd.log.epochs import Epochs
 from logd.log.index import Index, parse
-from logd.log.segment import INDEX_SUFFIX, LOG_SUFFIX, NO_TIMESTAMP, TIME_INDEX_SUFFIX, Segment
+from logd.log.segment import INDEX_SUFFIX, NO_TIMESTAMP, TIME_INDEX_SUFFIX, Segment
 from logd.log.slices import what_is_wrong
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header, read_records
 

@@ -1,117 +1,63 @@
-"""One segment of a log: a file of record batches that starts at a base offset, with its index and its mapping.
+"""One segment of a log: a file of record batches from a base offset on, with its index and its times.
 
-The last segment of a log is appended to: its file is grown in allocated steps, batches are written with ``pwrite`` and
-read through a map of the same file. All others are sealed: cut to their data and neither open nor mapped until
-somebody reads them. Owned by :class:`~logd.log.log.Log`. It decides nothing about what may be appended, and Python
-never reads the mapped bytes: headers are read with ``pread``.
+The last segment of a log is appended to; all others are sealed. Owned by :class:`~logd.log.log.Log`. It says where an
+offset lies and when its records were made, and keeps both index files; the bytes are those of a
+:class:`~logd.log.batch_file.BatchFile`. It decides nothing about what may be appended.
 """
 
 from __future__ import annotations
 
-import contextlib
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from struct import Struct
-from typing import Final, NamedTuple
-from weakref import ref
+from typing import Final
 
 from logd.errors import Corrupt, StorageFailed
 from logd.log.aborted import TXN_INDEX_SUFFIX
-from logd.log.disk import DISK_FULL, Buffer, Disk, File, Mapping
+from logd.log.batch_file import LAST_DELTA, LOG_SUFFIX, PLACE, TIMES, WALK_BYTES, BatchFile, BatchPlace, Cold
+from logd.log.disk import DISK_FULL, Buffer, Disk
 from logd.log.index import TIME_ENTRY_BYTES, Index, parse
-from logd.wire.batches import HEADER_BYTES, LOG_OVERHEAD_BYTES, check_crc, read_header
-from logd.wire.checksum import crc32c
+from logd.wire.batches import HEADER_BYTES
 
-LOG_SUFFIX: Final = ".log"
 INDEX_SUFFIX: Final = ".index"
 TIME_INDEX_SUFFIX: Final = ".timeindex"
-RETIRED_SUFFIX: Final = ".retired"
 SUFFIXES: Final = (LOG_SUFFIX, INDEX_SUFFIX, TIME_INDEX_SUFFIX, TXN_INDEX_SUFFIX)
 """Of all files that a segment may have."""
 
-GROW_BYTES_MIN: Final = 64 * 1024
-GROW_BYTES_MAX: Final = 4 * 1024 * 1024
-WALK_BYTES: Final = 8 * 1024
 MARKS_MAX: Final = 64
-SCAN_BYTES: Final = 256 * 1024
-RELATIVE_OFFSET_MAX: Final = 2**31 - 1
 NO_TIMESTAMP: Final = -1
-
-# Where a v2 batch holds what a walk over headers needs.
-_PLACE: Final = Struct(">qi")  # base offset, length, at 0
-_LAST_DELTA: Final = Struct(">i")  # at 23
-_TIMES: Final = Struct(">qq")  # base and max timestamp, at 27
 _TIME_ENTRY: Final = Struct(">qi")
 
 
-class Cold(Exception):
-    """The answer is not in memory: ask again in a worker thread, where the disk may be waited for."""
-
-
-class BatchPlace(NamedTuple):
-    """Where a batch lies in a segment and what it spans."""
-
-    position: int
-    size: int
-    base_offset: int
-    last_offset: int
-    max_timestamp: int
-
-
-class Segment:
+class Segment(BatchFile):
     """Batches from ``base_offset`` to ``next_offset`` in the first ``size`` bytes of one file."""
 
     __slots__ = (
-        "_disk",
-        "_file",
         "_index",
         "_last_base",
         "_last_position",
-        "_mapped",
         "_marks",
         "_max_is_claimed",
         "_max_timestamp",
         "_max_timestamp_offset",
-        "_released_file",
-        "_released_mapping",
         "_since_index_bytes",
-        "_sure",
         "aborted",
-        "allocated",
-        "base_offset",
         "changed_ms",
-        "checksum",
         "created_ms",
         "damage",
-        "finished",
         "first_timestamp",
         "forgotten",
         "next_offset",
-        "path",
-        "preallocated",
-        "sealed",
-        "size",
         "touched",
-        "written_from",
     )
 
     def __init__(self, disk: Disk, directory: str, base_offset: int, now_ms: int) -> None:
-        self._disk = disk
-        self.path = f"{directory}/{base_offset:020d}"
-        self.base_offset = base_offset
+        super().__init__(disk, directory, base_offset)
         self.next_offset = base_offset
-        self.size = 0
-        self.allocated = 0
-        self.preallocated = 0  # how large the file is made at once
         self.changed_ms = now_ms
         self.created_ms = now_ms
         self.first_timestamp: int | None = None  # the largest of the first batch; None when not known yet
-        self.sealed = False
-        self.finished = False  # sealed, and all of it on disk
-        self.written_from = 0  # the position from which on this process wrote it
-        self._sure: list[tuple[int, int]] = []  # where, below that, it was read and found well
         self.aborted = b""  # what its transaction index is to hold, once it is sealed
-        self.checksum: int | None = None  # of the whole file, of a compacted segment until that was looked at
         self.damage: Corrupt | None = None  # why no index can be made, so that nobody reads all of it to hear so again
         self.forgotten = False  # no part of the log any more, and its file may be gone
         self.touched = False  # read since the last look for unused ones
@@ -122,12 +68,7 @@ class Segment:
         self._last_base = -1  # of the batch appended last, and where it is
         self._last_position = 0
         self._marks: dict[int, int] = {}  # offsets at which a batch begins, and where; a few that are asked for again
-        self._file: File | None = None
         self._index: Index | None = Index()
-        self._mapped: tuple[Mapping, int] | None = None  # and how many bytes
-        # What was let go and is still in use by readers is used again, or a thousand of them would pin a thousand maps.
-        self._released_file: ref[File] | None = None
-        self._released_mapping: tuple[ref[Mapping], int] | None = None
 
     @classmethod
     def found(cls, disk: Disk, directory: str, base_offset: int, size: int, changed_ms: int) -> Segment:
@@ -138,71 +79,6 @@ class Segment:
             segment._index = None
             segment._max_timestamp = None
         return segment
-
-    def is_sure(self, start: int, stop: int) -> bool:
-        """Say whether the bytes between two positions are known to be what was appended."""
-        stop = min(stop, self.written_from)
-        return start >= stop or any(low <= start and stop <= high for low, high in self._sure)
-
-    def check_whole(self) -> None:
-        """Look once whether a compacted segment is, to the byte, what compaction wrote; waits for the disk.
-
-        Where a batch's own checksum is wrong, that explains it, and whoever reads that batch hears so.
-
-        :raises Corrupt: a field that no batch's checksum covers is wrong, nobody knows where.
-        """
-        wanted, file = self.checksum, self.file
-        if wanted is None:
-            return
-        found = 0
-        for position in range(0, self.size, SCAN_BYTES):
-            found = crc32c(self._disk.read(file, min(SCAN_BYTES, self.size - position), position), found)
-        if found != wanted and not self._has_bad_batch():
-            raise Corrupt(self.log_path, 0, "the compacted segment is not what was written")
-        self.checksum = None
-
-    def _has_bad_batch(self) -> bool:
-        try:
-            for place in self.walk(0, self.size):
-                data = self._disk.read(self.file, place.size, place.position)
-                if len(data) < place.size or not check_crc(data, 0, read_header(data)):
-                    return True
-        except Corrupt:
-            return True
-        return False
-
-    def make_sure(self, start: int, stop: int) -> None:
-        """Note that the bytes between two positions are well."""
-        if self.is_sure(start, stop):
-            return
-        apart = []
-        for low, high in self._sure:
-            if low <= stop and start <= high:
-                start, stop = min(start, low), max(stop, high)
-            else:
-                apart.append((low, high))
-        self._sure = [*apart, (start, stop)]
-
-    @property
-    def log_path(self) -> str:
-        """The file of batches."""
-        return self.path + LOG_SUFFIX
-
-    @property
-    def open_file(self) -> File | None:
-        """The file, when it is open, or still is for others that read it."""
-        file = self._file
-        if file is None and self._released_file is not None:
-            file = self._file = self._released_file()
-        return file
-
-    @property
-    def file(self) -> File:
-        """The open file, opened (and made, when it is the first to be written) on first use."""
-        file = self.open_file
-        if file is None:
-            file = self._file = self._disk.open(self.log_path, create=not self.sealed)
-        return file
 
     @property
     def index(self) -> Index:
@@ -273,7 +149,7 @@ class Segment:
         position = self.size
         size = len(data)
         if position + size > self.allocated:
-            self._grow(size)
+            self.grow(size)
         self._disk.write(self.file, data, position)
         self.size = position + size
         self._last_base = base_offset
@@ -289,7 +165,7 @@ class Segment:
         """
         position = self.size
         if position + len(data) > self.allocated:
-            self._grow(len(data))
+            self.grow(len(data))
         self._disk.write(self.file, data, position)
         for at, size, base_offset, last_offset, max_timestamp in places:
             self._note(position + at, size, last_offset, max_timestamp, interval_bytes)
@@ -331,30 +207,11 @@ class Segment:
             self._max_timestamp = max_timestamp
             self._max_timestamp_offset = last_offset
 
-    def _grow(self, size: int) -> None:
-        step = max(min(max(GROW_BYTES_MIN, self.allocated), GROW_BYTES_MAX), self.preallocated - self.allocated)
-        needed = self.size + size - self.allocated
-        step = max(step, (needed + GROW_BYTES_MIN - 1) // GROW_BYTES_MIN * GROW_BYTES_MIN)
-        self._disk.allocate(self.file, self.allocated, step)
-        self.allocated += step
-
     def find_first_timestamp(self) -> int:
         """Read what ``segment.ms`` counts from, the first batch's largest timestamp; -1 when it has none."""
         head = self._disk.read(self.file, HEADER_BYTES, 0) if self.size else b""
-        self.first_timestamp = _TIMES.unpack_from(head, 27)[1] if len(head) == HEADER_BYTES else NO_TIMESTAMP
+        self.first_timestamp = TIMES.unpack_from(head, 27)[1] if len(head) == HEADER_BYTES else NO_TIMESTAMP
         return self.first_timestamp
-
-    def mapping(self, size: int) -> Mapping:
-        """Return a map of at least the first ``size`` bytes."""
-        mapped = self._mapped
-        if mapped is None and self._released_mapping is not None:
-            mapping, mapped_bytes = self._released_mapping[0](), self._released_mapping[1]
-            mapped = (mapping, mapped_bytes) if mapping is not None else None
-        if mapped is None or mapped[1] < size:
-            mapped_bytes = self.size if self.sealed else max(self.allocated, size)
-            mapped = self._disk.map(self.file, mapped_bytes), mapped_bytes
-        self._mapped = mapped  # in one step: a worker thread may be here while the loop is
-        return mapped[0]
 
     def mark(self, offset: int, position: int) -> None:
         """Remember that the batch at ``offset`` begins at ``position``: a reader will ask for it soon."""
@@ -386,8 +243,8 @@ class Segment:
             chunk = self._read(min(WALK_BYTES, self.size - position), position, wait)
             at = 0
             while at + HEADER_BYTES <= len(chunk):
-                base, length = _PLACE.unpack_from(chunk, at)
-                last_offset = base + _LAST_DELTA.unpack_from(chunk, at + 23)[0]
+                base, length = PLACE.unpack_from(chunk, at)
+                last_offset = base + LAST_DELTA.unpack_from(chunk, at + 23)[0]
                 if last >= 0 and last_offset - self.base_offset != last:
                     if not wait:
                         raise Cold
@@ -419,7 +276,7 @@ class Segment:
             chunk = self._read(min(WALK_BYTES, stop - end), end, wait)
             at = 0
             while at + HEADER_BYTES <= len(chunk):
-                size = self._checked(_PLACE.unpack_from(chunk, at)[1], end + at)
+                size = self._checked(PLACE.unpack_from(chunk, at)[1], end + at)
                 if end + at + size - start > bytes_max:
                     first = end + at == start
                     return start + size if first and at_least_one else end + at
@@ -429,20 +286,6 @@ class Segment:
             end += at
         return min(end, stop)
 
-    def _read(self, size: int, position: int, wait: bool) -> bytes:
-        if wait:
-            data = self._disk.read(self.file, size, position)
-            if len(data) < size:
-                raise self._ends_early(position + len(data))
-            return data
-        found = self._disk.read_cached(self.file, size, position)
-        if found is None or len(found) < size:
-            raise Cold
-        return found
-
-    def _ends_early(self, position: int) -> Corrupt:
-        return Corrupt(self.log_path, position, "the segment ends inside a batch")
-
     def base_offset_at(self, position: int, *, wait: bool = True) -> int:
         """Return the base offset of the batch at ``position``, or the next offset at the end.
 
@@ -450,35 +293,8 @@ class Segment:
         """
         if position >= self.size:
             return self.next_offset
-        base: int = _PLACE.unpack_from(self._read(_PLACE.size, position, wait))[0]
+        base: int = PLACE.unpack_from(self._read(PLACE.size, position, wait))[0]
         return base
-
-    def walk(self, start: int, stop: int) -> Iterator[BatchPlace]:
-        """Yield the batches between two positions, header by header, checking lengths and that offsets can be here.
-
-        :raises Corrupt: at a length or an offset that cannot be.
-        """
-        position = start
-        while position < stop:
-            chunk = self._disk.read(self.file, min(WALK_BYTES, stop - position), position)
-            at = 0
-            while at + HEADER_BYTES <= len(chunk):
-                base, length = _PLACE.unpack_from(chunk, at)
-                size = self._checked(length, position + at)
-                last = base + _LAST_DELTA.unpack_from(chunk, at + 23)[0]
-                if not 0 <= base - self.base_offset <= last - self.base_offset <= RELATIVE_OFFSET_MAX:
-                    raise Corrupt(self.log_path, position + at, f"offsets {base} to {last} cannot be in this segment")
-                yield BatchPlace(position + at, size, base, last, _TIMES.unpack_from(chunk, at + 27)[1])
-                at += size
-            if at == 0:
-                raise self._ends_early(position)
-            position += at
-
-    def _checked(self, length: int, position: int) -> int:
-        size = length + LOG_OVERHEAD_BYTES
-        if size < HEADER_BYTES or position + size > self.size:
-            raise Corrupt(self.log_path, position, f"a batch length of {length} cannot be")
-        return size
 
     def seal(self) -> None:
         """End appending. The file is still to be cut and its index written: see :meth:`write_sealed`."""
@@ -489,26 +305,12 @@ class Segment:
 
     def write_sealed(self) -> None:
         """Cut the file to its data and write its index, and flush both. Waits for the disk: off the loop."""
-        if self.allocated != self.size:
-            self._disk.resize(self.file, self.size)
-            self.allocated = self.size
-        self._disk.sync(self.file)
+        self.trim()
         self._write_index()
 
     def truncate(self, position: int, next_offset: int) -> None:
-        """Make ``position`` the end and write on from there; what was behind it is zeroed and flushed first.
-
-        Zeroed, not cut off: readers may hold the mapped bytes. Waits for the disk.
-        """
-        file = self.file
-        for start in range(position, self.allocated, SCAN_BYTES):
-            self._disk.write(file, bytes(min(SCAN_BYTES, self.allocated - start)), start)
-        self._disk.sync(file)
-        self.size = position
-        self.written_from = min(self.written_from, position)
-        self._sure = [(low, min(high, position)) for low, high in self._sure if low < position]
-        self.sealed = self.finished = False
-        self.checksum = None
+        """Make ``position`` the end, after :meth:`cut_back`, and make the index again. Waits for the disk."""
+        self.cut_back(position)
         self._marks = {}
         self._last_base = -1
         self.next_offset = next_offset
@@ -536,45 +338,11 @@ class Segment:
             self._disk.remove(self.path + TXN_INDEX_SUFFIX)
         self.aborted = b""
 
-    def close(self) -> None:
-        """Close and unmap, as far as nobody else uses them; the next who needs them opens again."""
-        if self._file is not None:
-            self._released_file = ref(self._file)
-        if self._mapped is not None:
-            self._released_mapping = ref(self._mapped[0]), self._mapped[1]
-        self._file = None
-        self._mapped = None
-
-    def forget(self) -> None:
-        """Let the files be removed without anybody having to wait but this thread; promises nothing.
-
-        What nobody has open takes up no descriptor afterwards: thousands may be removed one after the other.
-        """
-        file, mapped = self._file, self._mapped
-        if file is None and self._released_file is not None:
-            file = self._released_file()
-        mapping = mapped[0] if mapped is not None else None
-        if mapping is None and self._released_mapping is not None:
-            mapping = self._released_mapping[0]()
-        with contextlib.suppress(StorageFailed):
-            if file is not None:
-                self._disk.outlive(file, mapping)
-            self._disk.forget(file or self._disk.open(self.log_path), self.size)
-
     def release(self) -> None:
         """Close, unmap and forget what can be read again, unless the segment is still to be written."""
         if self.finished:
             self.close()
             self._index = None
-
-    def retire(self) -> None:
-        """Let those who still read go on while another file takes this name: the file stays open, the index is its own.
-
-        :raises StorageFailed: the file cannot be opened.
-        """
-        self._file = self.file
-        self.path += RETIRED_SUFFIX  # where no file is
-        self.finished = False  # never closed but with its last reader
 
     def _load_index(self) -> Index:
         path = self.path
@@ -620,7 +388,7 @@ class Segment:
             last, position = index.floor(offset - 1 - self.base_offset)
             times = bisect_left(index.time_offsets, last + 1)
             well = times and all(self._is_well(index, at) for at in (times - 1, times) if at < len(index.times))
-            if well and (last < 0 or self._last_offset_at(position) == last + self.base_offset):
+            if well and (last < 0 or self.last_offset_at(position) == last + self.base_offset):
                 index.cut(position + 1, last + 1)
                 self._index = index
                 self._load_max_timestamp(index)
@@ -649,14 +417,6 @@ class Segment:
     def last_position(self) -> int:
         """Where the batch that was appended or walked over last begins."""
         return self._last_position
-
-    def _last_offset_at(self, position: int) -> int:
-        head = self._disk.read(self.file, HEADER_BYTES, position)
-        if len(head) < HEADER_BYTES:
-            return -1
-        base: int = _PLACE.unpack_from(head)[0]
-        delta: int = _LAST_DELTA.unpack_from(head, 23)[0]
-        return base + delta
 
     def rebuild_index(self, interval_bytes: int = 4096) -> Index:
         """Make the index again from the headers of all batches."""

@@ -18,9 +18,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from logd.errors import DecodeError, StorageFailed
+from logd.log.batch_file import LOG_SUFFIX, SCAN_BYTES
 from logd.log.disk import Disk, Entry, File
 from logd.log.index import TIME_ENTRY_BYTES
-from logd.log.segment import INDEX_SUFFIX, LOG_SUFFIX, SCAN_BYTES, SUFFIXES, TIME_INDEX_SUFFIX, Segment
+from logd.log.segment import INDEX_SUFFIX, SUFFIXES, TIME_INDEX_SUFFIX, Segment
 from logd.wire.checksum import crc32c
 
 COMPACTION_NAME: Final = "partition.compaction"

@@ -9,8 +9,9 @@ import pytest
 
 from logd.config import Settings, TopicConfig
 from logd.jobs.compaction import Compaction, Rules, assess, compact, due, groups, rules_of, timestamps
+from logd.log.batch_file import RETIRED_SUFFIX
 from logd.log.log import Log, LogConfig
-from logd.log.segment import RETIRED_SUFFIX, Segment
+from logd.log.segment import Segment
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, checkpoint
 from tests.log.compacting import RULES, Direct, Held, clean, pairs_of, put, roll

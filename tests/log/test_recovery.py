@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from logd.errors import Corrupt
+from logd.log.batch_file import GROW_BYTES_MIN
 from logd.log.log import Log, LogConfig
-from logd.log.segment import GROW_BYTES_MIN
 from tests.fakes.disks import FaultyDisk, MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush
 from tests.log.compacting import clean, put, roll
