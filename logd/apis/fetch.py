@@ -221,7 +221,7 @@ def _read(partition: Partition, followed: Followed, left: int, read_committed: b
         # a batch that no longer fits counts, or a reader of whole batches would wait for bytes that can't come; and
         # who reads an older segment is answered at once, as in Kafka
         size_bytes = max(size_bytes, followed.bytes_max)
-        found.settled = found.settled or partition.log.lie_apart(followed.offset, end)
+        found.settled = found.settled or partition.log.segments.lie_apart(followed.offset, end)
     elif partition.acknowledged > partition.committed.offset:
         found.late.append((partition, partition.acknowledged))
     found.counted_bytes += size_bytes

@@ -148,7 +148,7 @@ async def _scanned(
         except (Corrupt, StorageFailed) as why:
             row.error_code = partition.unreadable(why).code
         finally:
-            partition.log.let_go(scan.segments)
+            partition.log.segments.let_go(scan.segments)
     return answer
 
 

@@ -35,7 +35,7 @@ def retain(held: Held, now_ms: int, *, delete: bool) -> Iterator[Callable[[], No
     """
     log = held.log
     log.producers.expire(now_ms, log.config.producer_id_expiration_ms)
-    log.release_unused()
+    log.segments.release_unused()
     for segment in log.expired(now_ms, held.last_stable_offset, delete=delete) or log.segments[:1]:
         if not segment.max_is_sure and segment.finished:
             yield segment.make_max_sure  # or a wrong bit would make it old

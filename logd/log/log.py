@@ -10,8 +10,7 @@ offline: every later call raises that :class:`~logd.errors.StorageFailed`.
 from __future__ import annotations
 
 import errno
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -20,24 +19,22 @@ import msgspec
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
 from logd.log import recovery, retention, truncation
 from logd.log.admission import LOG_APPEND_TIME_CONFIG, LogConfig, admit
-from logd.log.batch_file import LOG_SUFFIX, RELATIVE_OFFSET_MAX, Cold
+from logd.log.batch_file import LOG_SUFFIX, Cold
 from logd.log.checkpoints import Checkpoints
 from logd.log.disk import PASSING, Disk, RealDisk
 from logd.log.epochs import EpochEnd, Epochs
 from logd.log.flush import FlushJob, mark_unflushed
-from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.markers import build_marker, note_marker
 from logd.log.producers import Kept, Producers, Verification
 from logd.log.retention import Doomed, Removal
 from logd.log.search import Scan, search
 from logd.log.segment import NO_TIMESTAMP, Segment
+from logd.log.segments import Segments, must_roll
 from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
 from logd.log.swap import Exchange, Swap, after, discard, remember_cleaned
 from logd.log.transactions import NEVER
 from logd.wire.batches import CONTROL, TRANSACTIONAL, BatchHeader, check_crc, read_headers, stamp, stamp_append_time
-
-SEALED_OPEN_MAX: Final = 4
 
 _KEEP_ALL: Final = LogConfig(retention_ms=-1, retention_bytes=-1)
 
@@ -68,7 +65,7 @@ class Log:
         self.producers: Producers = found.producers
         self.transactions = found.producers.transactions
         self.aborted = found.aborted
-        self.segments: list[Segment] = found.segments
+        self.segments = Segments(found.segments)
         self.cleaned_offset = found.cleaned_offset
         """Below it the log is compacted."""
         self._sums = found.sums or {}
@@ -79,7 +76,6 @@ class Log:
         """Whether a flush failed and the word of it could not be left: see :func:`~logd.log.flush.mark_unflushed`."""
         self._active = found.segments[-1]
         self._active.written_from = self._active.size
-        self._bases = [segment.base_offset for segment in found.segments]
         self._unfinished: list[Segment] = found.unfinished
         self._new_names = self.flushed_offset < self.end_offset or bool(found.unfinished)
         self.checkpoints = Checkpoints(disk, path, found.state, found.snapshots)
@@ -87,7 +83,6 @@ class Log:
         self.checkpoints.since_point_bytes = sum(one.size for one in found.segments if one.next_offset > point)
         self._last_flush_ms = -1
         self._doomed: list[Doomed] = []
-        self._opened: list[Segment] = []  # sealed segments that were read, the latest last
 
     @classmethod
     def create(
@@ -274,7 +269,7 @@ class Log:
         size = len(data)
         try:
             if segment.size and (
-                segment.size + size > config.segment_bytes or self._must_roll(last, max_timestamp, now_ms)
+                segment.size + size > config.segment_bytes or must_roll(segment, config, last, max_timestamp, now_ms)
             ):
                 segment = self._roll(now_ms)
             if segment.size == 0:
@@ -287,22 +282,6 @@ class Log:
             raise
         self.checkpoints.since_point_bytes += size
 
-    def _must_roll(self, last: int, max_timestamp: int, now_ms: int) -> bool:
-        segment, config = self._active, self.config
-        index = segment.index
-        if (
-            last - segment.base_offset > RELATIVE_OFFSET_MAX
-            or len(index.offsets) * OFFSET_ENTRY_BYTES >= config.segment_index_bytes
-            or len(index.times) * TIME_ENTRY_BYTES >= config.segment_index_bytes
-        ):
-            return True
-        first = segment.first_timestamp
-        if first is None:
-            first = segment.find_first_timestamp()
-        if first < 0 or max_timestamp < 0:
-            return now_ms - segment.created_ms > config.segment_ms
-        return max_timestamp - first > config.segment_ms
-
     def assign_epoch(self, epoch: int) -> None:
         """Begin a leader epoch at the end of the log, as a new leader does before its first append."""
         self.epochs.assign(epoch, self.end_offset)
@@ -310,7 +289,7 @@ class Log:
     def roll_due(self, now_ms: int) -> bool:
         """Say whether ``segment.ms`` has passed for a segment that gets no appends."""
         segment = self._active
-        return segment.size > 0 and self._must_roll(self.end_offset - 1, NO_TIMESTAMP, now_ms)
+        return segment.size > 0 and must_roll(segment, self.config, self.end_offset - 1, NO_TIMESTAMP, now_ms)
 
     def roll(self, now_ms: int) -> None:
         """Seal the active segment and begin a new one at the end of the log."""
@@ -325,8 +304,7 @@ class Log:
         self._seal(sealed)
         self._unfinished.append(sealed)
         self._new_names = True
-        self.segments.append(segment)
-        self._bases.append(segment.base_offset)
+        self.segments.add(segment)
         self._active = segment
         self.checkpoints.forget_indexed()
         return segment
@@ -353,12 +331,13 @@ class Log:
             )
         if offset >= end:
             return []
-        at = bisect_right(self._bases, offset) - 1
-        while at < len(self.segments) and self._bases[at] < end:
-            segment = self.segments[at]
+        active, segments = self._active, self.segments
+        segment: Segment | None = segments.holding(offset)
+        while segment is not None and segment.base_offset < end:
             wanted = Wanted(offset, end, bytes_max, at_least_one, dense := self.is_dense(segment))
             piece = Slice(self._disk, segment, wanted, self.epochs)
-            self._touch(segment)
+            if segment is not active:
+                segments.touch(segment)
             try:
                 piece.locate(wait=False)
             except Cold:
@@ -370,40 +349,8 @@ class Log:
                 return []  # not even one batch fits
             if not dense:
                 offset = segment.next_offset  # it may end with a gap
-            at += 1
+            segment = segments.after(segment)
         return []
-
-    def lie_apart(self, offset: int, end: int) -> bool:
-        """Say whether a later segment than that of ``offset`` holds ``end``."""
-        return bisect_right(self._bases, offset) < bisect_right(self._bases, end)
-
-    def _touch(self, segment: Segment) -> None:
-        """Keep few sealed segments open: those that were read last."""
-        if segment is self._active:
-            return
-        segment.touched = True
-        opened = self._opened
-        if segment in opened:
-            if opened[-1] is not segment:
-                opened.remove(segment)
-                opened.append(segment)
-            return
-        opened.append(segment)
-        if len(opened) > SEALED_OPEN_MAX:
-            opened.pop(0).release()
-
-    def release_unused(self) -> None:
-        """Close and unmap sealed segments that nobody has read since the last call; called now and then."""
-        before, self._opened = self._opened, [segment for segment in self._opened if segment.touched]
-        for segment in self._opened:
-            segment.touched = False
-        self.let_go((*before, *self.segments[:-1]))  # of those before some may be deleted
-
-    def let_go(self, segments: Iterable[Segment]) -> None:
-        """Close segments that a look at their times has opened, but for the few whose batches were read last."""
-        for segment in segments:
-            if segment not in self._opened:
-                segment.release()
 
     def end_offset_for(self, epoch: int) -> EpochEnd:
         """Say where a leader epoch ends (OffsetForLeaderEpoch)."""
@@ -459,9 +406,8 @@ class Log:
             return
         if segments[-1] is self._active:
             self._roll(now_ms)
-        assert segments == self.segments[: len(segments)]
-        del self.segments[: len(segments)], self._bases[: len(segments)]
-        self.advance_start(self._bases[0])
+        self.segments.drop(segments)
+        self.advance_start(self.segments[0].base_offset)
         for segment in segments:
             segment.forgotten = True
         due_ms = now_ms + self.config.file_delete_delay_ms
@@ -501,9 +447,7 @@ class Log:
         :raises StorageFailed: the log is offline; the next open carries the swap out.
         """
         self._check()
-        at = bisect_right(self._bases, swap.exchange.base_offset) - 1
-        stop = at + len(swap.old)
-        if at < 0 or self.segments[at:stop] != swap.old or not all(one.finished for one in swap.old):
+        if not self.segments.has_run(swap.old) or not all(one.finished for one in swap.old):
             return False  # one that was truncated is written to again
         try:
             new = swap.rename()
@@ -514,9 +458,7 @@ class Log:
         self.aborted.forget(swap.dropped)
         new.aborted = self.aborted.part(new.base_offset, new.next_offset)
         self._sums = after(swap.sums, swap.exchange)
-        self.segments[at:stop] = [new]
-        self._bases[at:stop] = [new.base_offset]
-        self._opened = [one for one in self._opened if one not in swap.old]
+        self.segments.replace(swap.old, new)
         return True
 
     def discarding(self, base_offset: int) -> Callable[[], None]:
@@ -526,7 +468,8 @@ class Log:
     def remember_cleaned(self, offset: int) -> Callable[[], None]:
         """Count the log as compacted below ``offset``; return what writes that down, for a worker thread."""
         self.cleaned_offset = offset
-        self._sums = {base: one for base, one in self._sums.items() if base in self._bases}
+        bases = {segment.base_offset for segment in self.segments}
+        self._sums = {base: one for base, one in self._sums.items() if base in bases}
         return partial(remember_cleaned, self._disk, self.path, offset, self._sums)
 
     def truncate(self, offset: int) -> int:
@@ -541,11 +484,10 @@ class Log:
         if offset >= self.end_offset:
             return self.end_offset
         try:
-            self.segments = truncation.cut_back(self, self._disk, max(offset, self.start_offset))
+            self.segments = Segments(truncation.cut_back(self, self._disk, max(offset, self.start_offset)))
         except StorageFailed as failure:
             self.fail(failure, not mark_unflushed(self._disk, self.path))
             raise
-        self._bases = [segment.base_offset for segment in self.segments]
         self._active = self.segments[-1]
         self._unfinished = []
         return self.end_offset
@@ -599,8 +541,7 @@ class Log:
         for segment in job.sealed:
             if segment is not self._active:
                 segment.finished = True
-                if segment not in self._opened:
-                    segment.release()
+                self.segments.let_go([segment])
         self.checkpoints.written(job)
 
     def note_flushed(self) -> None:

@@ -9,6 +9,7 @@ decided by ``jobs``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from logd.errors import Corrupt
@@ -43,7 +44,7 @@ class Removal:
 
 
 def expired(
-    segments: list[Segment], config: LogConfig, now_ms: int, high_watermark: int, start_offset: int
+    segments: Sequence[Segment], config: LogConfig, now_ms: int, high_watermark: int, start_offset: int
 ) -> list[Segment]:
     """Return the segments, oldest first, that may go; the last one only when it is not empty."""
     released = []

@@ -116,7 +116,7 @@ class Scan:
 
     @property
     def segments(self) -> list[Segment]:
-        """The segments that it looks into, which are open from now on: see :meth:`~logd.log.log.Log.let_go`."""
+        """The segments that it looks into, open from now on: see :meth:`~logd.log.segments.Segments.let_go`."""
         return [piece.segment for piece in self._pieces]
 
     def run(self) -> Found | None:

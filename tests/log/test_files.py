@@ -43,8 +43,8 @@ def test_sealed_segments_are_cut_and_closed(log: Log) -> None:
     assert open_files() - before <= 1
     assert len(content(log)) == 400
     assert open_files() - before <= 2 + 2 * 4
-    log.release_unused()
-    log.release_unused()
+    log.segments.release_unused()
+    log.segments.release_unused()
     assert open_files() - before <= 2
 
 

@@ -156,12 +156,12 @@ def test_a_search_by_time_leaves_no_file_open(tmp_path: Path, timestamp: int | N
         assert len(scan.segments) > 4
         assert len(open_logs(tmp_path)) <= before + 1
         assert scan.run() is not None
-        log.let_go(scan.segments)
+        log.segments.let_go(scan.segments)
         assert len(open_logs(tmp_path)) <= before + 1
     for segment in log.segments:
         segment.make_max_sure()
         _ = segment.file
-    log.release_unused()
+    log.segments.release_unused()
     assert len(open_logs(tmp_path)) <= 1
     log.close(clean=False)
 
@@ -176,9 +176,9 @@ def test_what_was_read_and_then_deleted_is_not_left_open(tmp_path: Path) -> None
     for piece in log.read(0, bytes_max=1000, end=log.end_offset):
         assert piece.load()
     log.delete_segments(log.segments[:1], now_ms=0)
-    log.release_unused()
+    log.segments.release_unused()
     del piece
-    log.release_unused()
+    log.segments.release_unused()
     assert first.open_file is None
     log.close(clean=False)
 
