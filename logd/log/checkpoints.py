@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from logd.errors import StorageFailed
 from logd.log.aborted import TXN_INDEX_SUFFIX
-from logd.log.flush import IndexTail, RecoveryPoint
+from logd.log.flush import FlushJob, IndexTail, RecoveryPoint
 from logd.log.index import OFFSET_ENTRY_BYTES, TIME_ENTRY_BYTES
 from logd.log.restoring import SNAPSHOT_SUFFIX
 from logd.log.segment import INDEX_SUFFIX, TIME_INDEX_SUFFIX
@@ -20,7 +20,6 @@ from logd.log.state import FLUSHED_NAME, STATE_NAME, State, pack_flushed, pack_s
 
 if TYPE_CHECKING:
     from logd.log.disk import Disk
-    from logd.log.flush import FlushJob
     from logd.log.log import Log
     from logd.log.segment import Segment
 
@@ -117,6 +116,40 @@ class Checkpoints:
             tuple(log.epochs.entries),
             log.aborted.sum(log.start_offset, clean_end if clean_end >= 0 else point),
         )
+
+    def state_job(self, log: Log) -> FlushJob | None:
+        """A job that writes the state of a log as far as it is flushed; None when the file says it, or soon will."""
+        flushed, written = log.flushed_offset, self.state
+        point = min(written.recovery_point, flushed)
+        state = self.state_of(log, point=point, flushed=flushed, has_snapshot=written.has_snapshot)
+        if self.job is not None or state == written:
+            return None
+        self.job = FlushJob(
+            self._disk,
+            self._path,
+            log.fail,
+            next_offset=flushed,
+            files=[],
+            sealed=[],
+            sync_directory=False,
+            state=state,
+            sync_state=state.start_offset != written.start_offset,
+        )
+        return self.job
+
+    def write_closed(self, log: Log, active_bytes: int) -> None:
+        """Write producers and state of a log whose segments are all finished, so that it opens without being read.
+
+        Waits for the disk.
+
+        :raises StorageFailed: the log is recovered when it is opened.
+        """
+        end, known = log.end_offset, len(log.producers) > 0
+        if known:
+            self._disk.replace(self.snapshot_path(end), log.producers.snapshot(end), sync=True)
+        state = self.state_of(log, point=end, flushed=end, has_snapshot=known, clean_end=end, clean_bytes=active_bytes)
+        if state != self.state:
+            self.write(state)
 
     def write(self, state: State) -> None:
         """Write the state file now; waits for the disk.

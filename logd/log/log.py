@@ -552,24 +552,7 @@ class Log:
         """Return a job that writes the state file, None when the file says it all already or is being written."""
         self._check()
         self.high_watermark = high_watermark
-        checkpoints, flushed = self.checkpoints, self.flushed_offset
-        written = checkpoints.state
-        point = min(written.recovery_point, flushed)
-        state = checkpoints.state_of(self, point=point, flushed=flushed, has_snapshot=written.has_snapshot)
-        if checkpoints.job is not None or state == written:
-            return None
-        checkpoints.job = FlushJob(
-            self._disk,
-            self.path,
-            self.fail,
-            next_offset=flushed,
-            files=[],
-            sealed=[],
-            sync_directory=False,
-            state=state,
-            sync_state=state.start_offset != written.start_offset,
-        )
-        return checkpoints.job
+        return self.checkpoints.state_job(self)
 
     def close(self, *, clean: bool = True) -> None:
         """Flush all, cut the active segment to its data, and leave a directory that opens without reading data.
@@ -598,14 +581,7 @@ class Log:
         for segment in unfinished:
             self._seal(segment)
             segment.write_sealed()
-        checkpoints, end, known = self.checkpoints, self.end_offset, len(self.producers) > 0
-        if known:
-            self._disk.replace(checkpoints.snapshot_path(end), self.producers.snapshot(end), sync=True)
-        state = checkpoints.state_of(
-            self, point=end, flushed=end, has_snapshot=known, clean_end=end, clean_bytes=active.size
-        )
-        if state != checkpoints.state:
-            checkpoints.write(state)
+        self.checkpoints.write_closed(self, active.size)
 
 
 __all__ = ["Appended", "FlushJob", "Log", "LogConfig", "Removal", "Scan", "Slice"]
