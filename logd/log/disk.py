@@ -30,6 +30,7 @@ DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 PASSING: Final = (*DISK_FULL, *NO_DESCRIPTORS)
 """Refusals that go by themselves, before which nothing was changed: later calls may succeed."""
+RESIDENCY_PAGES: Final = 4096
 FORGET_BYTES: Final = 256 * 1024
 OUTLIVE_S: Final = 1.0
 """Long enough to unmap what has just lost its last user, which happens a moment after that is known."""
@@ -137,30 +138,39 @@ class Disk(Protocol):
         """Wait until the names in a directory are on the disk."""
 
 
+class Residency:
+    """Room for what mincore(2) tells of pages. Each disk has its own: of two nodes in one process both may ask."""
+
+    __slots__ = ("pages", "pointer")
+
+    def __init__(self) -> None:
+        self.pages = bytearray(RESIDENCY_PAGES)
+        self.pointer = (ctypes.c_char * RESIDENCY_PAGES).from_buffer(self.pages)
+
+
 class PageMapping:
     """A :class:`numpy.memmap` over the start of a file, and where its pages are."""
 
-    __slots__ = ("__weakref__", "_address", "view")
+    __slots__ = ("__weakref__", "_address", "_residency", "view")
 
-    def __init__(self, array: np.memmap[tuple[int], np.dtype[np.uint8]]) -> None:
+    def __init__(self, array: np.memmap[tuple[int], np.dtype[np.uint8]], residency: Residency) -> None:
         self.view = memoryview(cast(Buffer, array))
         self._address: int = array.__array_interface__["data"][0]
+        self._residency = residency
 
     def resident(self, start: int, stop: int) -> bool:
-        """See :meth:`Mapping.resident`; asks mincore(2), a microsecond for a megabyte."""
+        """See :meth:`Mapping.resident`; asks mincore(2), a microsecond for a megabyte. On the event loop only."""
         first = start & -PAGE_BYTES
         pages = (stop - first + PAGE_BYTES - 1) // PAGE_BYTES
-        if pages > len(_RESIDENCY):
-            return self.resident(start, first + len(_RESIDENCY) * PAGE_BYTES) and self.resident(
-                first + len(_RESIDENCY) * PAGE_BYTES, stop
-            )
-        if _MINCORE(self._address + first, pages * PAGE_BYTES, _RESIDENCY_POINTER):
+        if pages > RESIDENCY_PAGES:
+            told = first + RESIDENCY_PAGES * PAGE_BYTES
+            return self.resident(start, told) and self.resident(told, stop)
+        residency = self._residency
+        if _MINCORE(self._address + first, pages * PAGE_BYTES, residency.pointer):
             return False
-        return _RESIDENCY.count(1, 0, pages) == pages
+        return residency.pages.count(1, 0, pages) == pages
 
 
-_RESIDENCY: Final = bytearray(4096)
-_RESIDENCY_POINTER: Final = (ctypes.c_char * len(_RESIDENCY)).from_buffer(_RESIDENCY)
 _MINCORE: Final = ctypes.CDLL(None, use_errno=True).mincore
 _MINCORE.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p)
 _MINCORE.restype = ctypes.c_int
@@ -233,6 +243,7 @@ class RealDisk:
     def __init__(self, *, durable: bool = True, spare_descriptors: int = 0, room: Room | None = None) -> None:
         self._durable = durable
         self._room = room
+        self._residency = Residency()
         self._tells_cached = True
         self._spare_max = spare_descriptors
         self._spare: list[File] = []
@@ -376,7 +387,7 @@ class RealDisk:
         """See :meth:`Disk.map`."""
         try:
             with open(file.fd, "rb", closefd=False) as stream:
-                return PageMapping(np.memmap(stream, np.uint8, "r", shape=(size,)))
+                return PageMapping(np.memmap(stream, np.uint8, "r", shape=(size,)), self._residency)
         except OSError as cause:
             raise StorageFailed(file.path, cause) from cause
         except ValueError as cause:  # of mmap

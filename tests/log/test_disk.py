@@ -18,7 +18,18 @@ from typing import Any
 import pytest
 
 from logd.errors import StorageFailed
-from logd.log.disk import DISK_FULL, FORGET_BYTES, PAGE_BYTES, Closer, Disk, File, PageMapping, RealDisk, lock_file
+from logd.log.disk import (
+    _MINCORE,
+    DISK_FULL,
+    FORGET_BYTES,
+    PAGE_BYTES,
+    Closer,
+    Disk,
+    File,
+    PageMapping,
+    RealDisk,
+    lock_file,
+)
 from logd.log.retention import Removal
 from logd.log.segment import Segment
 from tests.fakes.disks import MemoryDisk
@@ -117,6 +128,30 @@ def test_residency_of_many_pages(tmp_path: Path) -> None:
     if disk.read_cached(file, 10, size // 2) is None:
         assert not mapping.resident(0, size)
     assert disk.read(file, 10, size // 2) == bytes(10)
+
+
+def test_two_nodes_ask_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two nodes in one process, each in a thread of its own, neither takes the other's answer for its own."""
+    size = 2 * PAGE_BYTES
+    mappings = []
+    for disk, data in ((RealDisk(), bytes(size)), (RealDisk(), b"")):
+        file = disk.open(f"{tmp_path}/{len(data)}", create=True)
+        disk.write(file, data, 0)
+        disk.resize(file, size)
+        mappings.append(disk.map(file, size))
+    written, empty = mappings
+    asked = []
+
+    def mincore(*question: object) -> int:
+        answer: int = _MINCORE(*question)
+        asked.append(question)
+        if len(asked) == 1:  # the other thread has its turn while this one is in the kernel
+            assert not empty.resident(0, size)
+        return answer
+
+    monkeypatch.setattr("logd.log.disk._MINCORE", mincore)
+    assert written.resident(0, size)
+    assert len(asked) == 2
 
 
 def test_what_is_cached_in_part(tmp_path: Path) -> None:
