@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 from logd.cli.failures import NOT_FOUND, Failure
 from logd.cli.lazy import LazyGroup
 from logd.cli.options import Settings, common_options
-from logd.cli.output import Thing, show_things
+from logd.cli.output import Thing, moment, show_things
 from logd.cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -76,9 +75,8 @@ def shown(contents: Contents) -> Thing:
         {"group": group.name, "offsets": len(group.commits), "settings": len(group.configs)}
         for group in contents.groups
     ]
-    moment = datetime.fromtimestamp(contents.head.created_ms / 1000, UTC)
     fields: dict[str, Any] = {
-        "created": moment.isoformat(timespec="seconds"),
+        "created": moment(contents.head.created_ms, "seconds"),
         "cluster": contents.head.cluster,
         "program": contents.head.program,
         "records": contents.end.records,

@@ -7,7 +7,6 @@ import re
 import stat
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +15,7 @@ import msgspec
 from logd.cli.completion import topic_names
 from logd.cli.failures import USAGE, Failure
 from logd.cli.options import FORMATS, Settings, common_options
-from logd.cli.output import chosen, escaped, printable, to_json
+from logd.cli.output import chosen, escaped, moment, printable, to_json
 from logd.cli.places import Offsets, bounds_of, chosen_partitions, resolve, stop_before, where_option
 from logd.cli.progress import Progress, file_bytes
 from logd.cli.records import TOKENS, as_field, as_object, as_text, compile_format
@@ -65,6 +64,7 @@ def consume(settings: Settings, /, **options: Any) -> None:
     Those that are there and those that come, until Ctrl-C, --count or --exit. In a pipe: one line for each record,
     with topic, partition, offset, timestamp, key, value and headers. The offset -10 is the last ten of each
     partition; 100:200 is what is there of that range, without 200; @ is a time, @-2h:@-1h what is between two.
+    Times are of UTC, those that are shown too, but where a zone is written behind one, as in 2026-11-01T00:00+01:00.
     """
     plan = plan_of(settings, **options)
     run_async(settings, lambda: Run(settings, plan).run())
@@ -232,8 +232,7 @@ def _tsv(record: Received) -> bytes:
 
 
 def _table(record: Received) -> bytes:
-    moment = datetime.fromtimestamp(max(record.timestamp_ms, 0) / 1000, UTC)
-    stamp = moment.strftime("%Y-%m-%d %H:%M:%S.") + f"{moment.microsecond // 1000:03d}"
+    stamp = moment(max(record.timestamp_ms, 0)).removesuffix("+00:00").replace("T", " ")
     place = f"{record.topic}/{record.partition}:{record.offset}"
     key = "-" if record.key is None else printable(as_text(record.key))
     value = "(no value)" if record.value is None else printable(as_text(record.value))

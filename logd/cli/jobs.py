@@ -16,7 +16,7 @@ import click
 from logd.cli.completion import topic_names
 from logd.cli.failures import PARTLY_FAILED, Failure, from_refused
 from logd.cli.options import Settings, common_options
-from logd.cli.output import note, show_rows
+from logd.cli.output import moment, note, show_rows
 from logd.cli.progress import Progress
 from logd.errors import Refused
 
@@ -191,6 +191,4 @@ def _failures(done: list[JobResult]) -> int:
 
 
 def _time(time_ms: int) -> str | None:
-    from datetime import UTC, datetime
-
-    return None if time_ms < 0 else datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if time_ms < 0 else moment(time_ms, "seconds").replace("+00:00", "Z")

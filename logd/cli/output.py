@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,9 @@ ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that move the cursor, change the colours or turn the direction of a terminal, and halves of pairs."""
+
+MOMENT = re.compile(r"^(\d{4}-\d\d-\d\d)T([\d:.]+)\+00:00$")
+"""A time as :func:`moment` writes it."""
 
 PIPE_WIDTH = 200
 """Characters of a table that goes into a pipe or a file."""
@@ -64,6 +68,14 @@ def text_of(cell: Cell) -> str:
 def escaped(text: str) -> str:
     """Text that fits into one field of one line."""
     return text.translate(ESCAPES)
+
+
+def moment(time_ms: int, precision: str = "milliseconds") -> str:
+    """A time in UTC; what no calendar has, as `--offset` takes it: a record may carry any number for its time."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec=precision)
+    except (ValueError, OverflowError, OSError):
+        return f"@{time_ms}"
 
 
 def printable(text: str) -> str:
@@ -175,7 +187,7 @@ def label(column: str) -> str:
 
 def _draw(columns: Sequence[str], rows: Sequence[Row], title: str) -> None:
     """A table; where it does not fit into the terminal, one block of lines for each row."""
-    cells = [[printable(text_of(cell)) for cell in row] for row in rows]
+    cells = [[MOMENT.sub(r"\1 \2Z", printable(text_of(cell))) for cell in row] for row in rows]
     numeric = [all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
     width = shutil.get_terminal_size((80, 24)).columns if is_terminal() else PIPE_WIDTH
     if sum(_least(index, columns, cells, numeric) for index in range(len(columns))) > width:
@@ -188,6 +200,16 @@ def _least(index: int, columns: Sequence[str], cells: Sequence[Sequence[str]], n
     longest = max(len(row[index]) for row in cells)
     head = max(map(len, label(columns[index]).split()))
     return max(longest if numeric[index] else min(longest, FOLDED_WIDTH), head) + GAP
+
+
+def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], least: Sequence[int], room: int) -> list[int]:
+    """As wide as heads and cells are; what is too much is taken from the widest that may be narrower."""
+    longest = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    widths = [min(max(len(label(column)), size), room) for column, size in zip(columns, longest, strict=True)]
+    for _ in range(sum(widths) - room):
+        widest = max(range(len(widths)), key=lambda index: widths[index] if widths[index] > least[index] else -1)
+        widths[widest] -= 1
+    return widths
 
 
 def _stack(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -> None:
@@ -209,10 +231,11 @@ def _tabulate(
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    for index, (column, is_number) in enumerate(zip(columns, numeric, strict=True)):
-        least = _least(index, columns, cells, numeric) - GAP
+    least = [_least(index, columns, cells, numeric) - GAP for index in range(len(columns))]
+    widths = _widths(columns, cells, least, width - GAP * len(columns))
+    for column, is_number, size in zip(columns, numeric, widths, strict=True):
         justify: Literal["left", "right"] = "right" if is_number else "left"
-        table.add_column(label(column), justify=justify, overflow="fold", min_width=least)
+        table.add_column(label(column), justify=justify, overflow="fold", width=size)
     for row in cells:
         table.add_row(*map(Text, row))
     Console(file=sys.stdout, width=width, highlight=False).print(table)

@@ -29,9 +29,15 @@ if TYPE_CHECKING:
 CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 ACKS = {"all": -1, "1": 1, "0": 0}
 CHUNK_BYTES = 1 << 16
+LINE_BYTES_MAX = 256 << 20
+"""Of a line of the input: more than any server takes, and JSON is longer than the record that it holds."""
 
 OF_ONE_RECORD = frozenset({ErrorCode.MESSAGE_TOO_LARGE, ErrorCode.INVALID_RECORD, ErrorCode.INVALID_TIMESTAMP})
 """Refusals that say nothing about the next record: go on."""
+
+
+class LineTooLong(Exception):
+    """A line that goes on and on."""
 
 
 class Plan(msgspec.Struct):
@@ -132,21 +138,27 @@ def _header(text: str) -> tuple[str, bytes | None]:
 
 
 async def read_lines() -> AsyncGenerator[list[bytes], None]:
-    """The lines of stdin, without their ends, as many at a time as came together; the last one may lack its end."""
+    """The lines of stdin, without their ends, as many at a time as came together; the last one may lack its end.
+
+    :raises LineTooLong: the end of a line does not come.
+    """
     import trio
 
-    rest = b""
-    read = _reader()
-    while True:
-        # in a thread that may be left behind: a terminal or a pipe can make us wait for ever
-        data = await trio.to_thread.run_sync(read, abandon_on_cancel=True)
-        if not data:
-            break
-        *lines, rest = (rest + data).split(b"\n")
+    begun: list[bytes] = []  # the parts of a line whose end has not come
+    size, read = 0, _reader()
+    # in a thread that may be left behind: a terminal or a pipe can make us wait for ever
+    while data := await trio.to_thread.run_sync(read, abandon_on_cancel=True):
+        *lines, rest = data.split(b"\n")
         if lines:
+            lines[0] = b"".join([*begun, lines[0]])
+            begun, size = [], 0
             yield lines
-    if rest:
-        yield [rest]
+        begun.append(rest)
+        size += len(rest)
+        if size > LINE_BYTES_MAX:
+            raise LineTooLong(f"it is longer than {LINE_BYTES_MAX >> 20} MiB, and no server takes such a record")
+    if size:
+        yield [b"".join(begun)]
 
 
 def _reader() -> Callable[[], bytes]:
@@ -219,16 +231,18 @@ class Run:
 
     async def _send_lines(self, producer: Producer, progress: Progress, *, of_bytes: bool) -> None:
         async with aclosing(read_lines()) as chunks:
-            async for lines in chunks:
-                for draft in self._drafts(lines):
-                    try:
+            try:
+                async for lines in chunks:
+                    for draft in self._drafts(lines):
                         await self._send(producer, draft)
-                    except Refused as error:
-                        self._stop_at(error.message)
+                    if self._bad_line is not None or not self._can_go_on():
                         return
-                if self._bad_line is not None or not self._can_go_on():
-                    return
-                progress.advance(len(lines) + (sum(map(len, lines)) if of_bytes else 0))
+                    progress.advance(len(lines) + (sum(map(len, lines)) if of_bytes else 0))
+            except LineTooLong as error:
+                self._line += 1
+                self._stop_at(str(error))
+            except Refused as error:
+                self._stop_at(error.message)
 
     def _drafts(self, lines: list[bytes]) -> Iterator[Draft]:
         """The records of these lines, up to the first that is none."""
@@ -332,4 +346,7 @@ class Run:
         what = f"{self._failed} of {self._failed + self._sent} records were not taken"
         code = PARTLY_FAILED if self._sent else failure.code or FAILED
         why = failure.why if isinstance(self._first_error, Refused) else f"{failure.what}: {failure.why}"
-        raise Failure(what, why, failure.remedy or f"logd-cli topic describe {self._plan.topic}", code)
+        remedy = failure.remedy or f"logd-cli topic describe {self._plan.topic}"
+        if isinstance(self._first_error, Refused) and self._first_error.code == ErrorCode.MESSAGE_TOO_LARGE:
+            remedy = f"logd-cli topic alter {self._plan.topic} --config max.message.bytes=BYTES"
+        raise Failure(what, why, remedy, code)

@@ -177,7 +177,9 @@ def _refuse_unbuilt(http: str, nodes: int, metadata: str | None) -> None:
 
 
 @main.command()
-@click.option("--config", "config_file", metavar="FILE", help="Settings in a TOML file.")
+@click.option(
+    "--config", "config_file", metavar="FILE", help="Settings in a TOML file, or in one of Kafka's (.properties)."
+)
 @click.option("--data-dir", metavar="DIR", help="Where data is kept. [default: ./logd-data]")
 @click.option(
     "--listen",

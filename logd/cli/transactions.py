@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,7 +10,7 @@ import click
 from logd.cli.completion import topic_names
 from logd.cli.failures import FAILED, NOT_FOUND, PARTLY_FAILED, Failure, did_you_mean, from_refused
 from logd.cli.options import Amount, Settings, common_options, confirm
-from logd.cli.output import Thing, note, show_rows, show_things
+from logd.cli.output import Thing, moment, note, show_rows, show_things
 from logd.cli.places import chosen_partitions, now_ms, topic_or_partition
 from logd.cli.session import existing_topic, with_admin
 from logd.errors import ErrorCode, Refused
@@ -109,7 +108,7 @@ def _shown(item: Transaction) -> Thing:
 
 
 def _moment(time_ms: int) -> str | None:
-    return None if time_ms < 0 else datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return None if time_ms < 0 else moment(time_ms)
 
 
 @transaction.command("abort-hanging")

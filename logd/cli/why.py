@@ -5,7 +5,6 @@ logd alone keeps such a memory; against another server the commands say so, and 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +13,7 @@ from logd.cli.completion import group_names, topic_names
 from logd.cli.failures import FAILED, NOT_FOUND, USAGE, Failure
 from logd.cli.groups import existing_group
 from logd.cli.options import Settings, common_options
-from logd.cli.output import Thing, chosen, note, show_rows, show_things
+from logd.cli.output import Thing, chosen, moment, note, show_rows, show_things
 from logd.cli.places import now_ms
 from logd.cli.session import existing_topic, with_admin
 from logd.cli.where import parse_moment
@@ -73,13 +72,13 @@ _command(
 
 
 def _show(settings: Settings, kind: str, subject: str, count: int, since: str | None) -> None:
-    moment = -1
+    since_ms = -1
     if since is not None:
         try:
-            moment = parse_moment(since, now_ms())
+            since_ms = parse_moment(since, now_ms())
         except ValueError as error:
             raise Failure("the command line is wrong", f"--since: {error}", "--since @-1h", USAGE) from None
-    found = with_admin(settings, lambda admin: _ask(admin, kind, subject, count, moment))
+    found = with_admin(settings, lambda admin: _ask(admin, kind, subject, count, since_ms))
     events = [_row(event, kind, subject) for event in (*found.findings, *found.events)]
     if chosen(settings.output) == "json":
         show_things(settings.output, [Thing(_fields(found), ())])
@@ -118,7 +117,7 @@ def _row(event: Event, kind: str, subject: str) -> tuple[str | None, str, str, s
 
 
 def _moment(time_ms: int | None) -> str | None:
-    return None if time_ms is None else datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds")
+    return None if time_ms is None else moment(time_ms)
 
 
 def _fields(found: Why) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from logd.cli import produce
 from tests.cli.conftest import Cli, start
 
 
@@ -16,6 +17,18 @@ def test_lines_in_lines_out(cli: Cli, topic: str) -> None:
     ran = cli("produce", topic, "-p", "0", stdin=b"one\n\ntwo\nthree")
     assert (ran.code, ran.out, ran.err) == (0, "", f"4 records sent to topic '{topic}'\n")
     assert cli("consume", topic, "--exit", "-o", "raw").out == "one\n\ntwo\nthree\n"
+
+
+def test_a_line_that_never_ends(cli: Cli, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told before it fills the memory; the lines before it are sent, and a line in many parts is put together."""
+    monkeypatch.setattr(produce, "LINE_BYTES_MAX", 10_000)
+    monkeypatch.setattr(produce, "CHUNK_BYTES", 1000)
+    ran = cli("produce", topic, "-p", "0", stdin=b"a" * 9000 + b"\nb\n" + b"c" * 20_000)
+    assert (ran.code, ran.err.splitlines()[:2]) == (
+        1,
+        [f"2 records sent to topic '{topic}'", "error: line 3 of the input can't be sent"],
+    )
+    assert cli("consume", topic, "--exit", "-f", "%S ").out == "9000 1 "
 
 
 def test_keys_headers_and_tombstones(cli: Cli, topic: str) -> None:
@@ -135,7 +148,11 @@ def test_a_record_that_is_too_large(cli: Cli, topic: str) -> None:
     assert ran.code == 8
     assert "MESSAGE_TOO_LARGE" in ran.err
     assert cli("consume", topic, "-e", "-o", "raw").out == "small\nsmall too\n"
-    assert cli("produce", topic, stdin=big).code == 1
+    ran = cli("produce", topic, stdin=big)
+    assert (ran.code, ran.err.splitlines()[-1]) == (
+        1,
+        f"try:   logd-cli topic alter {topic} --config max.message.bytes=BYTES",
+    )
 
 
 def test_several_topics(cli: Cli, topic: str) -> None:

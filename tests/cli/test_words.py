@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from logd.cli import output
 from logd.cli.consume import WRITERS
 from logd.cli.failures import Failure, show
-from logd.cli.output import Thing, escaped, show_rows, show_things
+from logd.cli.output import Thing, escaped, moment, show_rows, show_things
 from logd.cli.records import as_field, as_object, compile_format, draft_from_json, draft_from_line
 from logd.cli.where import END, OFFSET, RANGE, START, TAIL, TIME, Where, parse_where
 from logd.client import Received
@@ -195,6 +195,29 @@ def test_a_table_that_does_not_fit(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, shown.splitlines())) <= 40
 
 
+@pytest.mark.parametrize("width", range(79, 100))
+def test_a_table_that_fits_just_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """No digit is cut off at the right edge: what there is too much of is taken from texts and from heads."""
+    monkeypatch.setattr(output, "PIPE_WIDTH", width)
+    columns = ("topic", "partition", "leader", "epoch", "replicas", "in_sync", "start", "end", "records")
+    show_rows("table", columns, [("orders-1", 0, 0, 0, [0], [0], 0, 67, 1234567), ("o", 1, 0, 0, [0], [0], 0, 67, 8)])
+    shown = capsys.readouterr().out
+    assert "1234567\n" in shown.replace(" \n", "\n")
+    assert all(len(line) <= width for line in shown.splitlines())
+
+
+def test_times_of_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time in a table is shorter, and is folded between day and hour if it has to be."""
+    monkeypatch.setattr(output, "PIPE_WIDTH", 50)
+    show_rows("table", ("time", "what"), [(moment(NOW_MS + 7), "it " * 20)])
+    shown = capsys.readouterr().out
+    assert [line.split()[0] for line in shown.splitlines()[3:5]] == ["2023-11-14", "22:13:20.007Z"]
+    show_rows("tsv", ("time", "what"), [(moment(NOW_MS + 7), "it")])
+    assert capsys.readouterr().out == "2023-11-14T22:13:20.007+00:00\tit\n"
+
+
 def test_an_empty_table_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     """Where there is nothing to show, one line says what there is none of, and stdout stays empty."""
     show_rows("table", ("transactional_id", "state"), [])
@@ -217,6 +240,15 @@ def test_a_table_does_nothing_to_the_terminal(capsys: pytest.CaptureFixture[str]
     shown = "".join(capsys.readouterr()) + WRITERS["table"](record).decode()
     assert not set(bad[:1] + bad[-2:]) & set(shown)
     assert shown.count("\\x1b[2J\\x07\\u202e") == 9
+
+
+@pytest.mark.parametrize("time_ms", [1_764_526_000_000_000, (1 << 63) - 1])
+def test_times_that_no_calendar_has(time_ms: int) -> None:
+    """A producer may put down anything for a time, microseconds for instance: it is shown as `--offset` takes it."""
+    record = Received("t", 1, 2, time_ms, False, b"k", b"v", [])
+    assert WRITERS["table"](record).decode().split() == [f"@{time_ms}", "t/1:2", "k", "v"]
+    assert parse_where(moment(time_ms), NOW_MS) == Where(TIME, time_ms)
+    assert moment(NOW_MS + 7) == "2023-11-14T22:13:20.007+00:00"
 
 
 def test_rows_in_every_form(capsys: pytest.CaptureFixture[str]) -> None:
