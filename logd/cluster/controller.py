@@ -67,7 +67,8 @@ def check_topic_name(name: str) -> None:
     elif len(name) > TOPIC_NAME_BYTES_MAX:
         wrong = f"'{name[:30]}...' has {len(name)} characters, and {TOPIC_NAME_BYTES_MAX} are the most"
     elif not _NAME_CHARACTERS.issuperset(name):
-        wrong = f"'{name}' has characters other than ASCII letters and digits, '.', '_' and '-'"
+        # as Kafka words it: suites of clients look for that
+        wrong = f"'{name}' contains one or more characters other than ASCII alphanumerics, '.', '_' and '-'"
     else:
         return
     raise Refused(ErrorCode.INVALID_TOPIC_EXCEPTION, f"Topic name is invalid: {wrong}")

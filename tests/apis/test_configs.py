@@ -96,6 +96,13 @@ async def test_describe_a_topic(version: int) -> None:
     assert not any(config.synonyms for config in plain.configs)
 
 
+async def test_the_first_setting_of_a_topic_is_that_of_kafka() -> None:
+    """Kafka's order is that of a hash table; suites of clients (rdkafka-ruby, karafka) look at the first one."""
+    node = await with_topic(retention_ms="5")
+    result = await describe(node, TOPIC, "t")
+    assert result.configs[0].name == "compression.type"
+
+
 async def test_describe_some_keys() -> None:
     """Keys that are there, once each; an empty list means all."""
     node = await with_topic()

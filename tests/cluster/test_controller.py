@@ -108,6 +108,12 @@ def test_names_that_no_topic_can_have(name: str) -> None:
     assert caught.value.code is ErrorCode.INVALID_TOPIC_EXCEPTION
 
 
+def test_strange_characters_are_told_in_words_that_clients_look_for() -> None:
+    """Suites of clients (rdkafka-ruby, karafka) match what Kafka says of such a name."""
+    with pytest.raises(Refused, match=r"Topic name is invalid: '.*' contains one or more characters other than ASCII"):
+        check_topic_name("[!@#]")
+
+
 @pytest.mark.parametrize("name", ["a", "...", "a" * 249, "A.b_c-9", "__x"])
 def test_names_that_a_topic_can_have(name: str) -> None:
     """Letters, digits, dot, underscore and dash, at most 249."""
