@@ -15,7 +15,7 @@ import trio
 
 from logd.client.commits import FENCED, Identity, commit_offsets, fetch_offsets
 from logd.client.errors import ClientError, CommitFailed, is_retriable
-from logd.client.fetching import NO_END, Fetcher
+from logd.client.fetching import NO_END, Assigned, Fetcher
 from logd.client.membership import Member
 from logd.client.metadata import TopicPartition
 from logd.client.offsets import EARLIEST, LATEST, list_offsets
@@ -64,6 +64,7 @@ class Share:
         self._settings = settings
         self._callbacks = callbacks
         self._patience = trio.CancelScope()
+        self._committing = trio.Lock()
         self._committed: dict[TopicPartition, int] = {}
         self._base: dict[TopicPartition, int] = {}
         """Where a transaction that is aborted goes back to: what was committed, or where the partition was begun."""
@@ -109,13 +110,40 @@ class Share:
             return await trio.lowlevel.checkpoint()
         if self.member is not None and who.epoch <= 0:
             raise _too_late(who)
+        before = {at: (self._fetcher.assigned.get(at), self._committed.get(at)) for at in news}
         try:
-            await commit_offsets(router, who, news)
+            await self._commit(who, news, router)
         except CommitFailed as error:
             if self.is_leaving or error.code not in STALE or not await self._is_renewed(who):
                 raise
-            await commit_offsets(router, self.identity, news)
-        self.committed_up_to(news)
+            await self._commit_again(news, before, router, error)
+
+    async def _commit(self, who: Identity, news: Mapping[TopicPartition, int], router: Router) -> None:
+        """One commit after the other: one that has to be tried again must not come behind a newer one."""
+        async with self._committing:
+            await commit_offsets(router, who, news)
+            self.committed_up_to(news)
+
+    async def _commit_again(
+        self,
+        news: Mapping[TopicPartition, int],
+        before: Mapping[TopicPartition, tuple[Assigned | None, int | None]],
+        router: Router,
+        error: CommitFailed,
+    ) -> None:
+        """Under the new identity, what is still this member's and was not committed since: of the rest others, or this
+        one, may have committed more by now.
+
+        :raises CommitFailed: some of the partitions were given up since.
+        """
+        async with self._committing:
+            mine = {at: offset for at, offset in news.items() if self._fetcher.assigned.get(at) is before[at][0]}
+            left = {at: offset for at, offset in mine.items() if self._committed.get(at) == before[at][1]}
+            if left:
+                await commit_offsets(router, self.identity, left)
+                self.committed_up_to(left)
+        if len(mine) < len(news):
+            raise error
 
     def work(self) -> dict[TopicPartition, int]:
         """What a transaction commits: where each partition stands of which the program was given records.
