@@ -267,7 +267,10 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
     data.mark_dirty()
     cluster.listeners.append(node.partitions.follow)
     chronicle = Chronicle(settings.why_events_max_bytes)
-    node.groups = GroupCoordinator(cluster=cluster, partitions=node.partitions, clock=clock, chronicle=chronicle)
+    steady = SteadyClock(clock, trio.current_time, data.first.noted_clock())
+    node.groups = GroupCoordinator(
+        cluster=cluster, partitions=node.partitions, clock=clock, chronicle=chronicle, steady=steady
+    )
     markers = MarkerWriter(node.partitions, node.groups)
     node.transactions = TransactionCoordinator(
         cluster=cluster,
@@ -276,8 +279,8 @@ async def _start(node: Node, data: DataDirectories, background: trio.Nursery) ->
         markers=markers,
         partitions=node.partitions,
         chronicle=chronicle,
+        steady=steady,
     )
-    steady = SteadyClock(clock, trio.current_time, data.first.noted_clock())
     compactor = Compactor(node.partitions, cluster, steady, partial(hire_compaction, cluster))
     runs = Runs(Housekeeping(node.partitions, retain, compactor, steady), clock.now_ms())
     await background.start(runs.run)

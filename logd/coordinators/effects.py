@@ -53,11 +53,15 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Arm(msgspec.Struct, frozen=True):
-    """Hand `event` to the machine in `after_ms` milliseconds. The same key again replaces the earlier one."""
+    """Hand `event` to the machine in `after_ms` milliseconds. The same key again replaces the earlier one.
+
+    :param steady: with a time that does not believe a leap of the clock: for what forgets by age.
+    """
 
     key: Hashable
     after_ms: int
     event: object
+    steady: bool = False
 
 
 class Disarm(msgspec.Struct, frozen=True):

@@ -93,6 +93,7 @@ class GroupCoordinator:
     :param journal_of: instead of `partitions`, the journal of each shard, None for one that this node does not lead.
     :param new_id: gives a new UUID in text for members that have no id.
     :param chronicle: where what happens to groups is remembered.
+    :param steady: a clock whose leaps are not believed, by which offsets and groups expire; else `clock`.
     """
 
     def __init__(
@@ -104,12 +105,14 @@ class GroupCoordinator:
         journal_of: Callable[[int], Journal | None] | None = None,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
         chronicle: Chronicle | None = None,
+        steady: Clock | None = None,
     ) -> None:
         self._cluster = cluster
         if journal_of is None:
             assert partitions is not None, "the shards need a place for their records"
             journal_of = partition_journals(partitions, TOPIC)
         self._clock = clock
+        self._steady = steady or clock
         self._new_id = new_id
         self.chronicle = Chronicle(0) if chronicle is None else chronicle
         self._shards = Shards(
@@ -160,7 +163,7 @@ class GroupCoordinator:
         from logd.coordinators.shard import open_shard
 
         tell, limit_ms = self.chronicle.add, self._cluster.settings.offsets_commit_timeout_ms
-        return open_shard(name, journal, self._settings_seen(), limit_ms, timer, self._clock, tell)
+        return open_shard(name, journal, self._settings_seen(), limit_ms, timer, self._clock, tell, self._steady)
 
     def _tell_topics(self, shard: Runtime, *, loaded: bool) -> None:
         """Tell a shard that serves from now on which topics there are; what it has loaded may name others."""

@@ -76,7 +76,7 @@ class GroupMachine:
 
     def loaded(self, now_ms: int) -> list[Effect]:
         """All records are in: serve from here. Every member gets its full session."""
-        effects: list[Effect] = [Arm(SWEEP_KEY, self.limits.sweep_every_ms, SweepElapsed())]
+        effects: list[Effect] = [Arm(SWEEP_KEY, self.limits.sweep_every_ms, SweepElapsed(), steady=True)]
         for group_id in self.stored:
             group = self.groups[group_id] = self._restore(group_id, now_ms)
             effects += [rebalance.heard_of(group, member) for member in group.members.values()]
@@ -314,7 +314,7 @@ class GroupMachine:
             yield Append(found.records)
         for group in found.groups:
             yield from self._forget(group)
-        yield Arm(SWEEP_KEY, self.limits.sweep_every_ms if found.whole else SOON_MS, event)
+        yield Arm(SWEEP_KEY, self.limits.sweep_every_ms if found.whole else SOON_MS, event, steady=True)
 
     def _drop_topics(self, event: TopicsDeleted, now_ms: int) -> Iterator[Effect]:
         yield from self._drop_some(event, lambda topic, held: topic in event.names)

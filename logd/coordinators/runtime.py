@@ -105,6 +105,7 @@ class Runtime:
     """One machine over one journal. Everything but :meth:`load` and :meth:`release` is synchronous.
 
     :param limit_ms: how long a reply may wait for what was written before it.
+    :param steady: the time of deadlines that ask for a steady one; else `clock`.
     :param send: does in a task what a step can't: markers, written when the offset that it is given is committed, and
         new producer ids.
     :param tell: remembers what happened, for those who ask why.
@@ -121,6 +122,7 @@ class Runtime:
         limit_ms: int,
         send: Callable[[SendMarkers | TakeProducerId, int], None] | None = None,
         tell: Callable[[Note, int], None] | None = None,
+        steady: Clock | None = None,
     ) -> None:
         self.name = name
         self.machine = machine
@@ -129,6 +131,7 @@ class Runtime:
         self._form = form
         self._timer = timer
         self._clock = clock
+        self._steady = steady or clock
         self._limit_s = limit_ms / 1000
         self._send = send
         self._tell = tell
@@ -139,10 +142,10 @@ class Runtime:
 
     # Steps
 
-    def step(self, event: object) -> None:
+    def step(self, event: object, clock: Clock | None = None) -> None:
         """Let the machine handle one event, and do what it asks for."""
         if self.serving:
-            now_ms = self._clock.now_ms()
+            now_ms = (clock or self._clock).now_ms()
             self._carry_out(self.machine.handle(event, now_ms), now_ms)
 
     def at_once(self, event: object) -> bool:
@@ -220,8 +223,8 @@ class Runtime:
         if isinstance(effect, Disarm):
             self._timer.disarm(self.name, effect.key)
         else:
-            event = effect.event
-            self._timer.arm(self.name, effect.key, effect.after_ms, lambda: self.step(event))
+            event, clock = effect.event, self._steady if effect.steady else self._clock
+            self._timer.arm(self.name, effect.key, effect.after_ms, lambda: self.step(event, clock))
 
     # Replies
 

@@ -65,9 +65,16 @@ def settings_seen(settings: Settings, resources: Mapping[tuple[int, str], Mappin
 
 
 def open_shard(
-    name: str, journal: Journal, seen: SettingsSeen, limit_ms: int, timer: Timer, clock: Clock, tell: Tell
+    name: str,
+    journal: Journal,
+    seen: SettingsSeen,
+    limit_ms: int,
+    timer: Timer,
+    clock: Clock,
+    tell: Tell,
+    steady: Clock,
 ) -> Runtime:
     """A runtime of groups that is not loaded yet."""
     machine = ShardMachine(seen.classic, seen.modern)
     machine.handle(seen, 0)
-    return Runtime(name, machine, journal, _FORM, timer, clock, limit_ms, tell=tell)
+    return Runtime(name, machine, journal, _FORM, timer, clock, limit_ms, tell=tell, steady=steady)

@@ -84,6 +84,7 @@ class TransactionCoordinator:
     :param partitions: the partitions that this node hosts, those of `__transaction_state` among them.
     :param journal_of: instead of `partitions`, the journal of each shard, None for one that this node does not lead.
     :param chronicle: where what happens to transactional ids is remembered.
+    :param steady: a clock whose leaps are not believed, by which transactional ids expire; else `clock`.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class TransactionCoordinator:
         partitions: PartitionTable | None = None,
         journal_of: Callable[[int], Journal | None] | None = None,
         chronicle: Chronicle | None = None,
+        steady: Clock | None = None,
     ) -> None:
         self._chronicle = Chronicle(0) if chronicle is None else chronicle
         if journal_of is None:
@@ -104,6 +106,7 @@ class TransactionCoordinator:
         self._cluster = cluster
         self._next_id = ids
         self._clock = clock
+        self._steady = steady
         self._markers = markers
         self._shards = Shards(TOPIC, cluster=cluster, journal_of=journal_of, open_shard=self._open_shard, log=logger)
         self._ending: dict[str, trio.Event] = {}
@@ -147,7 +150,7 @@ class TransactionCoordinator:
             self._shards.start(partial(self._send, runtime, journal, effect, offset, ended))
 
         settings, tell = self._cluster.settings, self._chronicle.add
-        runtime = open_shard(name, journal, settings, self._level(), timer, self._clock, send, tell)
+        runtime = open_shard(name, journal, settings, self._level(), timer, self._clock, send, tell, self._steady)
         return runtime
 
     async def ensure_topic(self) -> None:

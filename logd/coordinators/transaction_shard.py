@@ -34,6 +34,7 @@ def open_shard(
     clock: Clock,
     send: Callable[[SendMarkers | TakeProducerId, int], None],
     tell: Callable[[Note, int], None] | None = None,
+    steady: Clock | None = None,
 ) -> Runtime:
     """A runtime of transactions that is not loaded yet."""
     limits = TransactionLimits(
@@ -41,4 +42,5 @@ def open_shard(
         sweep_every_ms=settings.transaction_remove_expired_transaction_cleanup_interval_ms,
     )
     machine = TransactionMachine(limits, level)
-    return Runtime(name, machine, journal, _FORM, timer, clock, settings.offsets_commit_timeout_ms, send, tell)
+    limit_ms = settings.offsets_commit_timeout_ms
+    return Runtime(name, machine, journal, _FORM, timer, clock, limit_ms, send, tell, steady)

@@ -118,7 +118,7 @@ class TransactionMachine:
 
     def loaded(self, now_ms: int) -> list[Effect]:
         """All records are in: finish what was begun, and watch what is open."""
-        effects: list[Effect] = [Arm(SWEEP_KEY, self.limits.sweep_every_ms, IdleSwept())]
+        effects: list[Effect] = [Arm(SWEEP_KEY, self.limits.sweep_every_ms, IdleSwept(), steady=True)]
         for transactional_id, transaction in self.transactions.items():
             if transaction.state in PREPARED:
                 effects.append(_markers(transactional_id, transaction))
@@ -324,7 +324,7 @@ class TransactionMachine:
         if idle:
             yield Append(tuple(idle[: limits.sweep_records_max]))
         more = len(idle) > limits.sweep_records_max
-        yield Arm(SWEEP_KEY, SOON_MS if more else limits.sweep_every_ms, IdleSwept())
+        yield Arm(SWEEP_KEY, SOON_MS if more else limits.sweep_every_ms, IdleSwept(), steady=True)
 
     def _choose_version(self, event: VersionChosen, now_ms: int) -> Iterator[Effect]:
         self.level = event.level

@@ -1,10 +1,10 @@
 """The time that housekeeping goes by: the time of day, but never ahead of a clock that nobody can set.
 
-Retention, the expiry of producers and of tombstones cannot be taken back, so a time of day that leaps forward (a
-wrong server of time, a hand) is not believed: until it is back, or a day has passed, time goes on from what it was. So
-it is at a start that finds a month or more gone since the data directory was in use. Backward the time of day is
-followed at once, since that deletes nothing. The node makes one for upkeep and compaction; everything else keeps the
-plain clock.
+Retention, the expiry of producers, of tombstones, of committed offsets and of transactional ids cannot be taken back,
+so a time of day that leaps forward (a wrong server of time, a hand) is not believed: until it is back, or a day has
+passed, time goes on from what it was. So it is at a start that finds a month or more gone since the data directory was
+in use. Backward the time of day is followed at once, since that deletes nothing. The node makes one for upkeep,
+compaction and the sweeps of the coordinators; everything else keeps the plain clock.
 """
 
 from __future__ import annotations

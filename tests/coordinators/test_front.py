@@ -30,11 +30,17 @@ from logd.wire.schemas.offset_commit import (
 from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup, OffsetFetchResponseGroup
 
 ID = b"0123456789abcdef"
+TEN_YEARS_MS = 10 * 365 * 24 * 3600 * 1000
 
 
-class FixedClock:
+class SetClock:
+    """A clock that somebody sets."""
+
+    def __init__(self, time_ms: int = 1234) -> None:
+        self.time_ms = time_ms
+
     def now_ms(self) -> int:
-        return 1234
+        return self.time_ms
 
 
 class House:
@@ -44,7 +50,8 @@ class House:
         self.cluster = cluster
         self.journals = {} if journals is None else journals
         self.led = True
-        self.front = GroupCoordinator(cluster=cluster, clock=FixedClock(), journal_of=self.journal_of)
+        self.clock, self.steady = SetClock(), SetClock()
+        self.front = GroupCoordinator(cluster=cluster, clock=self.clock, steady=self.steady, journal_of=self.journal_of)
 
     def journal_of(self, index: int) -> Journal | None:
         return self.journals.setdefault(index, MemoryJournal()) if self.led else None
@@ -159,6 +166,23 @@ async def test_deleted_topics() -> None:
         await again.front.until_serving(["g"])
         await trio.testing.wait_all_tasks_blocked()
         assert again.committed("g") == {"v": 5}
+
+
+@pytest.mark.trio
+async def test_a_leap_of_the_clock_expires_no_offset(autojump_clock: trio.testing.MockClock) -> None:
+    """A wrong time of day would forget all that idle groups have read; the steady one forgets it in its time."""
+    cluster = await new_cluster()
+    await cluster.create_topics([NewTopic("t", 1, 1)])
+    look_s = 2 * cluster.settings.offsets_retention_check_interval_ms / 1000
+    async with house(cluster) as on:
+        await on.front.ensure_topic()
+        on.commit("g", "t", 5)
+        on.clock.time_ms += TEN_YEARS_MS
+        await trio.sleep(look_s)
+        assert on.committed("g") == {"t": 5}
+        on.steady.time_ms += TEN_YEARS_MS
+        await trio.sleep(look_s)
+        assert on.committed("g") == {}
 
 
 class SlowJournal(MemoryJournal):

@@ -27,17 +27,13 @@ from logd.wire.schemas.describe_transactions import DescribeTransactionsRequest,
 from logd.wire.schemas.end_txn import EndTxnRequest
 from logd.wire.schemas.init_producer_id import InitProducerIdRequest
 from logd.wire.schemas.transaction_records import TransactionLogKey
+from tests.coordinators.test_front import TEN_YEARS_MS, SetClock
 
 pytestmark = pytest.mark.trio
 
 ID = "x"
 PLACES = [("t", 0), ("u", 3)]
 PATIENCE_S = Settings().add_partitions_to_txn_retry_backoff_max_ms / 1000
-
-
-class FixedClock:
-    def now_ms(self) -> int:
-        return 1_000_000
 
 
 class Pen:
@@ -66,12 +62,14 @@ class House:
         self.cluster = cluster
         self.journals = journals
         self.pen = Pen()
+        self.clock, self.steady = SetClock(1_000_000), SetClock(1_000_000)
         self.no_ids: list[Exception] = []
         """Why there is no producer id, as often as there is none."""
         self.front = TransactionCoordinator(
             cluster=cluster,
             ids=self.next_id,
-            clock=FixedClock(),
+            clock=self.clock,
+            steady=self.steady,
             markers=self.pen,
             journal_of=self.journal_of,
         )
@@ -126,6 +124,19 @@ async def house(
         await made.front.until_serving([ID])
         yield made
         nursery.cancel_scope.cancel()
+
+
+async def test_a_leap_of_the_clock_forgets_no_id(autojump_clock: trio.testing.MockClock) -> None:
+    """A wrong time of day would forget every idle id, and fence its producer; the steady one forgets in its time."""
+    async with house() as at:
+        look_s = 2 * at.cluster.settings.transaction_remove_expired_transaction_cleanup_interval_ms / 1000
+        await at.init()
+        at.clock.time_ms += TEN_YEARS_MS
+        await trio.sleep(look_s)
+        assert await at.state() == "Empty"
+        at.steady.time_ms += TEN_YEARS_MS
+        await trio.sleep(look_s)
+        assert await at.state() == ""
 
 
 async def test_markers_after_the_decision_is_safe(autojump_clock: trio.testing.MockClock) -> None:
