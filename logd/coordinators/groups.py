@@ -50,6 +50,8 @@ GROUP_NOT_FOUND_ON_COMMIT_VERSION = 9
 SWEEP_KEY = ("sweep",)
 SOON_MS = 100
 """When to go on with what did not fit one batch."""
+AGAIN_MS = 1_000
+"""When to see whether what had to go is gone: the log may have been full."""
 
 
 class GroupMachine:
@@ -111,6 +113,12 @@ class GroupMachine:
             if isinstance(record.key, OffsetCommitKey):
                 self._forget_unwritten(record.key.group)
         return effects
+
+    def keep(self, group_ids: Iterable[str], now_ms: int) -> None:
+        """Those of them that have nothing but offsets stay, since they did not change over after all."""
+        for group_id in group_ids:
+            if group_id not in self.groups and self.stored.get(group_id, group_id) is None:
+                self.groups[group_id] = Group(group_id, now_ms)
 
     def _forget_unwritten(self, group_id: str) -> None:
         """A group that was to begin with a commit, which then was not written."""
@@ -335,9 +343,9 @@ class GroupMachine:
         if not records:
             return
         yield Append(records)
-        if len(records) == self.limits.sweep_records_max:
-            rest = msgspec.structs.replace(event, up_to=up_to)
-            yield Arm(("topics", id(rest)), SOON_MS, rest)
+        rest = msgspec.structs.replace(event, up_to=up_to)
+        whole = len(records) < self.limits.sweep_records_max  # looked at again all the same: it may not get written
+        yield Arm(("topics", id(rest)), AGAIN_MS if whole else SOON_MS, rest)
 
 
 def _retold(record: Record) -> str | None:

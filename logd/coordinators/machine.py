@@ -140,7 +140,10 @@ class ShardMachine:
         """These records were not written: soft state goes back to what is."""
         taken = list(records)
         rest = [record for record in taken if type(record.key) not in RECORD_KEYS]
-        return [*self.classic.refused(rest, why, now_ms), *self.modern.refused(taken)]
+        moved: list[Any] = [record.key for record in taken if type(record.key) in RECORD_KEYS]
+        effects = [*self.classic.refused(rest, why, now_ms), *self.modern.refused(taken)]
+        self.classic.keep({key.group_id for key in moved}, now_ms)
+        return effects
 
     def check(self) -> None:
         """Assert what must always hold. For tests."""
@@ -306,6 +309,7 @@ class ShardMachine:
             )
 
     def _commit_pending(self, event: PendingAsked, now_ms: int) -> Iterator[Effect]:
+        self._check_after_seek(event.request, now_ms)
         group = self.modern.groups.get(event.request.group_id)
         if group is None:
             yield from self.classic.handle(event, now_ms)

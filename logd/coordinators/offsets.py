@@ -179,7 +179,7 @@ class Offsets:
                 topic.name,
                 topic.topic_id,
                 [
-                    self._answer(request.group_id, topic.name, index, require_stable)
+                    self._answer(request.group_id, topic.name, index, require_stable, topic.topic_id)
                     for index in topic.partition_indexes
                 ],
             )
@@ -198,11 +198,14 @@ class Offsets:
         ]
         return OffsetFetchResponseGroup(group_id, topics)
 
-    def _answer(self, group_id: str, topic: str, index: int, require_stable: bool) -> OffsetFetchResponsePartitions:
+    def _answer(
+        self, group_id: str, topic: str, index: int, require_stable: bool, topic_id: bytes = ZERO_UUID
+    ) -> OffsetFetchResponsePartitions:
+        """What a partition has; nothing, if that was committed for an earlier topic of the name than is asked for."""
         if require_stable and self.open and self.unstable(group_id, topic, index):
             return OffsetFetchResponsePartitions(index, -1, -1, "", int(ErrorCode.UNSTABLE_OFFSET_COMMIT))
         held = self.get(group_id, topic, index)
-        if held is None:
+        if held is None or (held.topic_id != topic_id and ZERO_UUID not in (held.topic_id, topic_id)):
             return OffsetFetchResponsePartitions(index, -1, -1, "", 0)
         return OffsetFetchResponsePartitions(index, held.offset, held.leader_epoch, held.metadata, 0)
 

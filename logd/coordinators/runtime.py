@@ -22,6 +22,7 @@ from logd.coordinators.effects import Append, Arm, AtOnce, Disarm, Effect, Recor
 from logd.coordinators.journal import Batch, Journal, Producer, RecordBytes
 from logd.coordinators.timer import Timer
 from logd.errors import ErrorCode, Refused, StorageFailed
+from logd.wire.codec import EncodeError
 from logd.wire.message import Message
 
 logger = logging.getLogger(__name__)
@@ -94,8 +95,10 @@ class _Parked(msgspec.Struct, frozen=True):
     message: Message | Refused
 
 
-def as_told(why: Refused | StorageFailed) -> Refused:
+def as_told(why: Refused | StorageFailed | EncodeError) -> Refused:
     """What a failed append is called towards clients."""
+    if isinstance(why, EncodeError):
+        return Refused(ErrorCode.UNKNOWN_SERVER_ERROR, f"what was to be kept can't be written down: {why}")
     if isinstance(why, StorageFailed):
         return Refused(ErrorCode.NOT_COORDINATOR, f"the coordinator's log failed: {why}")
     return Refused(_AS_TOLD.get(why.code, why.code), why.message)
@@ -174,7 +177,7 @@ class Runtime:
         if records:
             try:
                 self._write(records, appends[0].producer, now_ms)
-            except (Refused, StorageFailed) as why:
+            except (Refused, StorageFailed, EncodeError) as why:
                 self._take_back(effects, records, as_told(why), now_ms)
                 return
         for effect in effects:

@@ -87,12 +87,15 @@ class TransactionMachine:
         self.transactions: dict[str, Transaction] = {}
         self.before: dict[str, int] = {}
         """The epoch before the present one, when the producer itself raised it (KIP-360)."""
+        self._before_step: dict[str, int] = {}
+        """Those that the present step has changed, as they were."""
 
     # The runtime's side
 
     def handle(self, event: Any, now_ms: int) -> list[Effect]:
         """What `event` asks for. A request that can't be served gets a ``Reply`` with the refusal."""
         kind = type(event.request) if type(event) is TransactionAsked else type(event)
+        self._before_step.clear()
         try:
             return list(_HANDLERS[kind](self, event, now_ms))
         except Refused as refused:
@@ -134,10 +137,10 @@ class TransactionMachine:
     def refused(self, records: Iterable[Record], why: Refused, now_ms: int) -> Sequence[Effect]:
         """These records were not written. What is asked for again later: markers, aborts."""
         again: list[Effect] = []
+        self.before |= self._before_step
         for record in records:
             key = record.key
             assert isinstance(key, TransactionLogKey)
-            self.before.pop(key.transactional_id, None)
             transaction = self.transactions.get(key.transactional_id)
             if transaction is not None and transaction.state in PREPARED:
                 again.append(Arm(_key(key.transactional_id), SOON_MS, _written(key.transactional_id, transaction)))
@@ -207,14 +210,19 @@ class TransactionMachine:
         before = self.before.get(transactional_id, NO_EPOCH)
         if transaction.exhausted and expected in (None, epoch):
             assert event.new_producer_id != NO_PRODUCER_ID, "an id for a producer that has used up all its epochs"
-            self.before[transactional_id] = NO_EPOCH if expected is None else epoch
+            self._set_before(transactional_id, NO_EPOCH if expected is None else epoch)
             return initialised(transaction, timeout_ms, now_ms, epoch=0, producer_id=event.new_producer_id)
         if expected is None or epoch in (NO_EPOCH, expected):
-            self.before[transactional_id] = NO_EPOCH if expected is None else epoch
+            self._set_before(transactional_id, NO_EPOCH if expected is None else epoch)
             return initialised(transaction, timeout_ms, now_ms, epoch=epoch + 1)
         if expected != before:
             raise fenced(transactional_id, expected, epoch)
         return initialised(transaction, timeout_ms, now_ms, epoch=epoch)
+
+    def _set_before(self, transactional_id: str, epoch: int) -> None:
+        """Until the step's record is refused."""
+        self._before_step[transactional_id] = self.before.get(transactional_id, NO_EPOCH)
+        self.before[transactional_id] = epoch
 
     # A transaction
 
@@ -275,9 +283,9 @@ class TransactionMachine:
         """Decide the end, then have the markers written."""
         after = prepared(transaction, commit, version, now_ms, fence=fence, new_id=new_id)
         if version >= EPOCH_BUMP_VERSION:
-            self.before[transactional_id] = transaction.epoch
+            self._set_before(transactional_id, transaction.epoch)
         elif fence:
-            self.before[transactional_id] = NO_EPOCH
+            self._set_before(transactional_id, NO_EPOCH)
         yield _append(transactional_id, after)
         yield Disarm(_key(transactional_id))
         yield _markers(transactional_id, after)

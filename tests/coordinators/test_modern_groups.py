@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from logd.coordinators.events import PendingAsked
 from logd.coordinators.modern_group import GroupPhase
 from logd.coordinators.modern_groups import ModernLimits
 from logd.coordinators.modern_members import Phase
@@ -20,6 +21,7 @@ from logd.wire.schemas.offset_commit import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
     OffsetCommitRequestTopic,
+    OffsetCommitResponse,
 )
 from logd.wire.schemas.offset_delete import (
     OffsetDeleteRequest,
@@ -27,6 +29,7 @@ from logd.wire.schemas.offset_delete import (
     OffsetDeleteRequestTopic,
 )
 from logd.wire.schemas.offset_fetch import OffsetFetchRequestGroup, OffsetFetchRequestTopics
+from logd.wire.schemas.seek_group import SeekGroupPartition, SeekGroupRequest, SeekGroupTopic
 from tests.coordinators.modern_shard import Client, ModernShard, owned, settle, topic_id
 
 
@@ -392,6 +395,53 @@ def test_a_refused_write_changes_nothing() -> None:
     shard.failing = False
     assert group_of(shard) == before
     assert shard.code("m2", 0) is ErrorCode.NONE
+
+
+def test_a_refused_change_of_protocol_leaves_offsets_to_their_group() -> None:
+    """A group that only has offsets is still there when its first member could not be written down."""
+    shard = ModernShard(t=1)
+    shard.commit("old", "", -1, {("t", 0): 5})
+    shard.failing = True
+    assert shard.code("m", 0) is ErrorCode.NOT_COORDINATOR
+    shard.failing = False
+    shard.machine.check()
+    listed = shard.request(ListGroupsRequest(), 5)
+    assert [group.group_id for group in listed.groups] == ["g"]
+
+
+@pytest.mark.parametrize("modern", [False, True])
+def test_no_late_offsets_of_a_transaction_undo_a_seek(modern: bool) -> None:
+    """Nor those that come without a member, as of clients that name only the group; a while later they are taken."""
+    shard = ModernShard(t=1)
+    if modern:
+        shard.beat("m", 0)
+    else:
+        shard.join("j", version=3)
+    late = OffsetCommitRequest(
+        "g", topics=[OffsetCommitRequestTopic("t", partitions=[OffsetCommitRequestPartition(0, 9)])]
+    )
+    shard.request(SeekGroupRequest("g", [SeekGroupTopic("t", [SeekGroupPartition(0, 4)])]), 0)
+    shard.step(PendingAsked("soon", late, (1, 0)))
+    refused = shard.answers["soon"]
+    assert isinstance(refused, Refused)
+    assert refused.code is ErrorCode.UNKNOWN_MEMBER_ID
+    shard.now_ms += 10_000
+    shard.step(PendingAsked("later", late, (1, 0)))
+    assert isinstance(shard.answers["later"], OffsetCommitResponse)
+
+
+def test_offsets_of_a_topic_that_was_there_before_are_not_told() -> None:
+    """Whoever asks for a topic by its id is told nothing of an earlier one of that name."""
+    shard = ModernShard(t=1)
+    partition = OffsetCommitRequestPartition(0, 5)
+    shard.request(OffsetCommitRequest("g", topics=[OffsetCommitRequestTopic("t", topic_id("t"), [partition])]), 9)
+
+    def offset(asked: bytes) -> int:
+        topics = [OffsetFetchRequestTopics("t", asked, [0])]
+        (topic,) = shard.machine.classic.offsets.fetch(OffsetFetchRequestGroup("g", topics=topics), False).topics
+        return int(topic.partitions[0].committed_offset)
+
+    assert [offset(topic_id("t")), offset(bytes(16)), offset(topic_id("u"))] == [5, 5, -1]
 
 
 def test_an_administrator_takes_members_out() -> None:

@@ -16,6 +16,7 @@ from logd.coordinators.journal import Batch, MemoryJournal, RecordBytes
 from logd.coordinators.runtime import RecordForm, Runtime
 from logd.coordinators.timer import Timer
 from logd.errors import ErrorCode, Refused, StorageFailed
+from logd.wire.codec import EncodeError
 from logd.wire.message import Message
 from logd.wire.schemas.heartbeat import HeartbeatResponse
 from logd.wire.schemas.offset_commit import OffsetCommitResponse
@@ -76,6 +77,8 @@ class FixedClock:
 
 def write(record: Record) -> RecordBytes:
     assert isinstance(record.key, Note)
+    if record.key.text == "unwritable":
+        raise EncodeError("too long")
     return record.key.text.encode(), b""
 
 
@@ -180,6 +183,15 @@ async def test_a_refused_append_changes_nothing(failure: Exception, told: ErrorC
         on.journal.failure = None
         on.ask("c")
         assert on.book.notes == [(0, None, "c")]
+
+
+@pytest.mark.trio
+async def test_a_record_that_cannot_be_written_changes_nothing() -> None:
+    """A field that its form has no room for (an id of over 32,767 bytes) is refused as a failed append is."""
+    async with stage() as on:
+        assert code(on.ask("a", "unwritable")) == ErrorCode.UNKNOWN_SERVER_ERROR
+        assert (on.book.notes, on.journal.batches) == ([], [])
+        assert on.book.taken_back == ["a", "unwritable"]
 
 
 @pytest.mark.trio

@@ -240,6 +240,23 @@ def test_as_many_votes_go_the_same_way(protocols: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize("found", [False, True])
+def test_a_topic_is_gone_though_its_offsets_could_not_be_deleted_at_once(found: bool) -> None:
+    """A log that is full for a while keeps no offset alive that a topic made again would begin with."""
+    shard = Shard()
+    shard.commit("old", "", -1, {("t", 0): 100, ("t", 1): 101})
+    shard.failing = True
+    shard.step(TopicsFound({}) if found else TopicsDeleted(frozenset({"t"})))
+    shard.advance(10_000)
+    assert "t" in shard.machine.offsets.groups["g"]
+    shard.failing = False
+    shard.commit("new", "", -1, {("t", 0): 1})
+    shard.advance(10_000)
+    held = shard.machine.offsets.groups["g"]["t"]
+    assert {index: committed.offset for index, committed in held.items()} == {0: 1}
+    assert not shard.deadlines.next_ms()
+
+
+@pytest.mark.parametrize("found", [False, True])
 def test_a_topic_that_is_made_again_keeps_its_offsets(found: bool) -> None:
     """A deletion that takes several batches takes nothing that was committed after it; nor do those missed before a
     start."""
