@@ -139,6 +139,7 @@ class Runtime:
         self._send = send
         self._tell = tell
         self._written = 0
+        self._complained = ""
         self._parked: deque[_Parked] = deque()
         self._someone_waits = trio.Event()
         self._closed = False
@@ -166,6 +167,7 @@ class Runtime:
             self._written = self._journal.append(found.records, now_ms)
         except (Refused, StorageFailed):
             return False
+        self._complained = ""
         found.keep(self._written - len(found.records))
         for effect in found.effects:
             self._do(effect, now_ms)
@@ -199,6 +201,7 @@ class Runtime:
 
     def _write(self, records: Sequence[Record], producer: Producer | None, now_ms: int) -> None:
         self._written = self._journal.append([self._form.write(record) for record in records], now_ms, producer)
+        self._complained = ""
         base = self._written - len(records)
         for index, record in enumerate(records):
             self.machine.replay(base + index, producer, record)
@@ -213,7 +216,9 @@ class Runtime:
         self.machine.replay_marker(producer, committed)
 
     def _take_back(self, effects: Sequence[Effect], records: Sequence[Record], why: Refused, now_ms: int) -> None:
-        logger.warning("%s: %d records were not written: %s", self.name, len(records), why.message)
+        if why.message != self._complained:  # once for as long as it stays the same: some of it is tried for ever
+            self._complained = why.message
+            logger.warning("%s: %d records were not written: %s", self.name, len(records), why.message)
         for effect in effects:
             match effect:
                 case Reply():

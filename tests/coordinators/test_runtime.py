@@ -186,6 +186,21 @@ async def test_a_refused_append_changes_nothing(failure: Exception, told: ErrorC
 
 
 @pytest.mark.trio
+async def test_a_log_that_fails_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    """What is tried ten times a second until the log works again does not fill the disk with warnings."""
+    async with stage() as on:
+        on.journal.failure = StorageFailed("log", OSError(28, "full"))
+        for _ in range(3):
+            on.ask("a")
+        assert len(caplog.records) == 1
+        on.journal.failure = None
+        on.ask("a")
+        on.journal.failure = StorageFailed("log", OSError(28, "full"))
+        on.ask("a")
+        assert len(caplog.records) == 2
+
+
+@pytest.mark.trio
 async def test_a_record_that_cannot_be_written_changes_nothing() -> None:
     """A field that its form has no room for (an id of over 32,767 bytes) is refused as a failed append is."""
     async with stage() as on:
