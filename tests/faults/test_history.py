@@ -10,6 +10,7 @@ from tools.faults import history
 from tools.faults.history import (
     Acknowledged,
     Ended,
+    Ending,
     Event,
     Failed,
     OffsetCommitted,
@@ -32,6 +33,7 @@ def good() -> list[Event]:
     for name, outcome, base in (("x", history.COMMITTED, 6), ("y", history.ABORTED, 9)):
         for number in range(2):
             events += [Sent("b", "t-0", f"{name}{number}", name), Acknowledged("t-0", f"{name}{number}", base + number)]
+        events += [Ending(name)] * (outcome == history.COMMITTED)
         events.append(Ended(name, outcome))
     seen = [(number, f"a{number}") for number in range(6)] + [(6, "x0"), (7, "x1")]
     for offset, value in seen:
@@ -49,6 +51,12 @@ def swapped(events: list[Event]) -> list[Event]:
     return events
 
 
+def hasty(events: list[Event]) -> list[Event]:
+    """A reader of committed records is given one before its commit is asked for."""
+    at = events.index(Ending("x"))
+    return [*events[:at], Polled("d", "t-0", 6, "x0", True), *events[at:]]
+
+
 INJECTED = {
     "lost": lambda events: [one for one in events if one != Read("t-0", 3, "a3", True)],
     "duplicated": lambda events: [*events, Read("t-0", 12, "a3", True)],
@@ -56,6 +64,7 @@ INJECTED = {
     "inconsistent-offset": lambda events: [*events, Polled("d", "t-0", 3, "a4", True)],
     "phantom": lambda events: [*events, Read("t-0", 13, "never", True)],
     "aborted-read": lambda events: [*events, Polled("d", "t-0", 9, "y0", True)],
+    "early-read": hasty,
     "torn-transaction": lambda events: [one for one in events if one != Read("t-0", 7, "x1", True)],
     "non-monotonic-poll": lambda events: [*events, Polled("c", "t-0", 2, "a2", True)],
     "offset-regress": lambda events: [*events, OffsetFetched("g", "t-0", 3)],

@@ -8,6 +8,7 @@ that ends by itself as ``gave_up``; both are begun anew and named in the report.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import subprocess
@@ -22,16 +23,19 @@ from tools.faults.history import (
     ABORTED,
     COMMITTED,
     Acknowledged,
+    Anomaly,
     Ended,
+    Ending,
     Event,
     OffsetCommitted,
     OffsetFetched,
     OffsetTried,
+    Polled,
     Read,
     Sent,
 )
 from tools.faults.peer import Peer
-from tools.faults.report import Report, Skipped, late
+from tools.faults.report import Report, Skipped, late, only_first
 from tools.faults.server import ROOT, Server
 
 SOURCE, TARGET, GROUP = "input", "output", "relays"
@@ -64,10 +68,12 @@ class Worker:
         """Begin a process."""
         command = [sys.executable, "-m", "tools.faults.relay", bootstrap, self.name, json.dumps([*self.copied])]
         with self.log.open("a") as log:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True)
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True
+            )
         self.failure, self.step = "", "start"
         self.lives += 1
-        self._thread = threading.Thread(target=self._listen, args=[self._process.stdout])
+        self._thread = threading.Thread(target=self._listen, args=[self._process.stdout, self._process.stdin])
         self._thread.start()
 
     def kill(self) -> None:
@@ -79,7 +85,10 @@ class Worker:
         process.wait()
         self._thread.join()
         assert process.stdout is not None
+        assert process.stdin is not None
         process.stdout.close()
+        with contextlib.suppress(OSError):
+            process.stdin.close()
         if self._open[0] and self.step != "committing":
             self._events.append(Ended(self._open[0], ABORTED))
         self._open = ("", [])
@@ -89,10 +98,14 @@ class Worker:
         """Whether its process is gone by itself."""
         return self._process is not None and self._process.poll() is not None
 
-    def _listen(self, lines: Any) -> None:
+    def _listen(self, lines: Any, answers: Any) -> None:
         for line in lines:
             if line.endswith("\n"):
                 self._told(*json.loads(line))
+                if self.step == "committing":
+                    with contextlib.suppress(OSError):
+                        answers.write("noted\n")
+                        answers.flush()
 
     def _told(self, step: str, what: Any, taken: Any = ()) -> None:
         self.step = step
@@ -109,6 +122,7 @@ class Worker:
             case "committing":
                 ends = self._ends().items()
                 self._events += [OffsetTried(GROUP, f"{SOURCE}-{one}", offset) for one, offset in ends]
+                self._events.append(Ending(what))
             case "committed":
                 self._committed()
             case "aborted":
@@ -128,6 +142,41 @@ class Worker:
         self.copied |= self._ends()
         self._open = ("", [])
         self.commits += 1
+
+
+class Reader:
+    """A thread that reads the output, committed records only, from the start and through all kills."""
+
+    def __init__(self, bootstrap: str, events: list[Event]) -> None:
+        self._consumer = consumer(bootstrap, "reader")
+        self._events = events
+        self._next = [0] * PARTITIONS
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            for message in self._consumer.consume(500, 0.05):
+                if message.error() is None:
+                    place = f"{TARGET}-{message.partition()}"
+                    self._events.append(Polled("reader", place, message.offset(), message.value().decode(), True))
+                    self._next[message.partition()] = message.offset() + 1
+
+    def until(self, last: list[tuple[int, int, str]]) -> None:
+        """Wait until it has come to the end of the last read; for PATIENCE_S at most."""
+        ends = [max((offset + 1 for place, offset, _ in last if place == one), default=0) for one in range(PARTITIONS)]
+        end = time.monotonic() + PATIENCE_S
+        while any(at < wanted for at, wanted in zip(self._next, ends, strict=True)) and time.monotonic() < end:
+            time.sleep(0.005)
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._consumer.close()
 
 
 class Round:
@@ -226,22 +275,12 @@ def run(seed: int, rounds: int, directory: Path, on: str = "os") -> Report:
             peer.create(SOURCE, PARTITIONS)
             peer.create(TARGET, PARTITIONS)
         task = Round(server, directory, random.Random(seed), report)
-        try:
-            for worker in task.workers:
-                worker.start(server.bootstrap)
-            for _ in range(rounds):
-                if late():
-                    break
-                task.fill()
-                task.kill()
-                task.until_commit()
-            task.until_all()
-        except TimeoutError as failed:
-            report.wrong("never-done", str(failed))
-        finally:
-            for worker in task.workers:
-                worker.kill()
-        task.events += [Read(f"{TARGET}-{one[0]}", *one[1:], True) for one in read_to_end(server.bootstrap)]
+        with Reader(server.bootstrap, task.events) as reader:
+            copy(task, rounds)
+            last = read_to_end(server.bootstrap)
+            reader.until(last)
+        report.add(skipped(task.events, last))
+        task.events += [Read(f"{TARGET}-{one[0]}", *one[1:], True) for one in last]
         with Peer(server.bootstrap) as peer:
             for one in range(PARTITIONS):
                 task.events.append(OffsetFetched(GROUP, f"{SOURCE}-{one}", peer.committed(GROUP, SOURCE, one)))
@@ -249,6 +288,7 @@ def run(seed: int, rounds: int, directory: Path, on: str = "os") -> Report:
             report.wrong("crashed", server.log_end())
     history.save(task.events, directory / "history.jsonl")
     report.figures["input"] = sum(task.filled)
+    report.figures["polled"] = sum(isinstance(one, Polled) for one in task.events)
     report.figures["transactions"] = sum(worker.commits for worker in task.workers)
     report.figures["aborted"] = sum(isinstance(one, Ended) and one.outcome == ABORTED for one in task.events)
     begun = {one.transaction for one in task.events if isinstance(one, Sent)}
@@ -256,6 +296,37 @@ def run(seed: int, rounds: int, directory: Path, on: str = "os") -> Report:
     report.add(history.check(task.events))
     report.add(history.check(by_input(task.events, task.filled)), "input")
     return report
+
+
+def copy(task: Round, rounds: int) -> None:
+    """Have the workers copy everything, with so many kills on the way."""
+    try:
+        for worker in task.workers:
+            worker.start(task.server.bootstrap)
+        for _ in range(rounds):
+            if late() or (only_first() and read_wrong(task.events)):
+                break
+            task.fill()
+            task.kill()
+            task.until_commit()
+        task.until_all()
+    except TimeoutError as failed:
+        task.report.wrong("never-done", str(failed))
+    finally:
+        for worker in task.workers:
+            worker.kill()
+
+
+def read_wrong(events: list[Event]) -> bool:
+    """Whether the reader was given what it must not be; what is missing may still come."""
+    return any(one.kind in ("aborted-read", "early-read") for one in history.check(events))
+
+
+def skipped(events: list[Event], last: list[tuple[int, int, str]]) -> list[Anomaly]:
+    """What the last read finds and the reader that was there all the while was not given."""
+    given = {(one.partition, one.offset) for one in events if isinstance(one, Polled)}
+    missing = [one for one in last if (f"{TARGET}-{one[0]}", one[1]) not in given]
+    return [Anomaly("skipped", f"the reader was not given {TARGET}-{one[0]}@{one[1]} ({one[2]})") for one in missing]
 
 
 def by_input(events: list[Event], filled: list[int]) -> list[Event]:
@@ -271,13 +342,22 @@ def by_input(events: list[Event], filled: list[int]) -> list[Event]:
     return seen
 
 
-def read_to_end(bootstrap: str) -> list[tuple[int, int, str]]:
-    """Partition, offset and value of all that a read_committed consumer is given of the output."""
+def consumer(bootstrap: str, group: str) -> Any:
+    """A consumer of the whole output from its start, of committed records."""
     from confluent_kafka import Consumer, TopicPartition
 
-    options = {"group.id": "last", "enable.partition.eof": True, "isolation.level": "read_committed"}
-    reader: Any = Consumer({"bootstrap.servers": bootstrap, **QUICK, **options, "auto.offset.reset": "error"})
-    reader.assign([TopicPartition(TARGET, one, 0) for one in range(PARTITIONS)])
+    from tools.faults.relay import STAYS
+
+    options = {"group.id": group, "enable.partition.eof": True, "isolation.level": "read_committed"}
+    options |= {"enable.auto.commit": False, "auto.offset.reset": "error"}
+    found: Any = Consumer({"bootstrap.servers": bootstrap, **QUICK, **STAYS, **options})
+    found.assign([TopicPartition(TARGET, one, 0) for one in range(PARTITIONS)])
+    return found
+
+
+def read_to_end(bootstrap: str) -> list[tuple[int, int, str]]:
+    """Partition, offset and value of all that a read_committed consumer is given of the output."""
+    reader = consumer(bootstrap, "last")
     found: list[tuple[int, int, str]] = []
     ended: set[int] = set()
     end = time.monotonic() + PATIENCE_S

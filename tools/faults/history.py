@@ -23,6 +23,7 @@ KINDS = (
     "inconsistent-offset",
     "phantom",
     "aborted-read",
+    "early-read",
     "torn-transaction",
     "non-monotonic-poll",
     "offset-regress",
@@ -54,6 +55,13 @@ class Failed:
 
     partition: str
     value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The commit of a transaction is about to be asked for; it is told before, so that no reader can be quicker."""
+
+    transaction: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +120,10 @@ class OffsetFetched:
     offset: int
 
 
-Event = Sent | Acknowledged | Failed | Ended | Polled | Read | OffsetCommitted | OffsetTried | OffsetFetched
+Event = Sent | Acknowledged | Failed | Ending | Ended | Polled | Read | OffsetCommitted | OffsetTried | OffsetFetched
 _TYPES: dict[str, Any] = {
     one.__name__: one
-    for one in (Sent, Acknowledged, Failed, Ended, Polled, Read, OffsetCommitted, OffsetTried, OffsetFetched)
+    for one in (Sent, Acknowledged, Failed, Ending, Ended, Polled, Read, OffsetCommitted, OffsetTried, OffsetFetched)
 }
 
 
@@ -153,6 +161,9 @@ class _Facts:
     orders: dict[tuple[str, str], dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     acknowledged: dict[tuple[str, str], int] = field(default_factory=dict)
     failed: set[tuple[str, str]] = field(default_factory=set)
+    ending: set[str] = field(default_factory=set)
+    early: list[tuple[str, Polled]] = field(default_factory=list)
+    """Records that a reader of committed ones was given before the commit was asked for."""
     outcomes: dict[str, str] = field(default_factory=dict)
     read: dict[str, list[Read]] = field(default_factory=lambda: defaultdict(list))
     polled: dict[tuple[str, str], list[Polled]] = field(default_factory=lambda: defaultdict(list))
@@ -168,12 +179,17 @@ class _Facts:
                 self.acknowledged[event.partition, event.value] = event.offset
             case Failed():
                 self.failed.add((event.partition, event.value))
+            case Ending():
+                self.ending.add(event.transaction)
             case Ended():
                 self.outcomes[event.transaction] = event.outcome
             case Read():
                 self.read[event.partition].append(event)
             case Polled():
                 self.polled[event.reader, event.partition].append(event)
+                sent = self.sent.get((event.partition, event.value))
+                if event.committed_only and sent is not None and sent.transaction not in self.ending:
+                    self.early.append((sent.transaction, event))
             case _:
                 self.offsets.append(event)
 
@@ -189,7 +205,7 @@ def check(events: Iterable[Event]) -> list[Anomaly]:
     for event in events:
         facts.take(event)
     found: list[Anomaly] = []
-    for look in (_lost, _twice, _disorder, _two_values, _phantoms, _aborted, _torn, _backward, _regress):
+    for look in (_lost, _twice, _disorder, _two_values, _phantoms, _aborted, _early, _torn, _backward, _regress):
         found.extend(look(facts))
     return found
 
@@ -250,6 +266,12 @@ def _aborted(facts: _Facts) -> Iterator[Anomaly]:
         for one in some:
             if one.committed_only and facts.outcome((one.partition, one.value)) == ABORTED:
                 yield Anomaly("aborted-read", f"{one.value} at {one.partition}@{one.offset} was aborted")
+
+
+def _early(facts: _Facts) -> Iterator[Anomaly]:
+    for transaction, one in facts.early:
+        if transaction in facts.ending:
+            yield Anomaly("early-read", f"{one.value} at {one.partition}@{one.offset} was read before it was committed")
 
 
 def _torn(facts: _Facts) -> Iterator[Anomaly]:

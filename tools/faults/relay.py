@@ -4,6 +4,7 @@
 step that it names is taken. It is ``python -m tools.faults.relay BOOTSTRAP NAME PARTITIONS`` (a JSON list of numbers).
 ``["from", {partition: offset}]``: it goes on there. ``["begin", transaction, [[partition, offset, value], ...]]``, then
 ``offsets``, ``committing`` and ``committed`` or ``aborted``, each with the transaction. ``["failed", why]``: it ends.
+It commits once a line has come in answer to ``committing``, so that whoever reads its records can tell what is early.
 """
 
 from __future__ import annotations
@@ -91,11 +92,14 @@ class Relay:
             producer.begin_transaction()
             for partition, _, value in taken:
                 producer.produce(TARGET, f"{value}@{transaction}".encode(), partition=partition)
+            if self._number % 2:  # the others are on their way when the commit is asked for
+                patiently(lambda: producer.flush(PATIENCE_S))
             tell("offsets", transaction)
             places = [TopicPartition(SOURCE, *one) for one in self._next.items()]
             group = self._consumer.consumer_group_metadata()
             patiently(lambda: producer.send_offsets_to_transaction(places, group, PATIENCE_S))
             tell("committing", transaction)
+            sys.stdin.readline()
             patiently(lambda: producer.commit_transaction(PATIENCE_S))
             tell("committed", transaction)
         except KafkaException as failed:

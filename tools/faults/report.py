@@ -25,6 +25,11 @@ def end_at_first() -> None:
     _FIRST.append(True)
 
 
+def only_first() -> bool:
+    """Whether the first anomaly is all that is wanted, so that looking early pays."""
+    return bool(_FIRST)
+
+
 def late() -> bool:
     """Whether no other round is to begin."""
     return bool(_END) and time.monotonic() > _END[0]

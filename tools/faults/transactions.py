@@ -15,7 +15,7 @@ from logd.wire.schemas.init_producer_id import InitProducerIdRequest
 from logd.wire.schemas.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from tools.faults import conversation
 from tools.faults.conversation import COORDINATOR_COMES, EARLIEST, OK, PAUSE_S, TRIES_MAX, Talk, Told
-from tools.faults.history import ABORTED, COMMITTED, Acknowledged, Ended, Event, Sent
+from tools.faults.history import ABORTED, COMMITTED, Acknowledged, Ended, Ending, Event, Sent
 
 CONCURRENT = 51
 COMES = (*COORDINATOR_COMES, CONCURRENT)
@@ -65,6 +65,7 @@ class Transactor:
         """One transaction over all partitions. Raises Told; after that, and after Gone, call :meth:`begin`."""
         yield from self.open(values, timestamp)
         self._commit_sent = commit
+        self.events += [Ending(self._open)] * commit
         yield from self._retried(EndTxnRequest(self.name, *self._producer, commit), 1, lambda answer: answer.error_code)
         self.events.append(Ended(self._open, COMMITTED if commit else ABORTED))
         self.committed += commit
