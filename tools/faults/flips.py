@@ -2,8 +2,9 @@
 
 Each partition takes one flip a start, in a file whose kind comes from the seed, so that a start tries dozens. What is
 served must be, batch for batch, what was served before; what is not served must be refused with an error. Housekeeping
-looks at it, and something is appended to each partition. The fields of a batch header that the checksum does not cover
-(base offset, length, epoch) are aimed at as a kind of their own.
+looks at it, before anybody reads or after, and something is appended to each partition. The fields of a batch header
+that the checksum does not cover (base offset, length, epoch) are aimed at as a kind of their own, and so is the length
+in the segment that is written to, which tells where the next batch begins.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ from pathlib import Path
 
 from tools.faults.conversation import OK, STORAGE, Gone, Told
 from tools.faults.load import Load
+from tools.faults.looks import COMMAND, NAMED_BY, until_looked
 from tools.faults.peer import Peer, Stream, now_ms
 from tools.faults.report import Report, late
 from tools.faults.server import NotReady, Server
 
 PARTITIONS = 40
 TOPIC, COMPACTED = "flips", "flipped-keys"
-BATCHES = (".log", "recent", "uncovered")
+BATCHES = (".log", "recent", "uncovered", "length")
 KINDS = (
     ".log",
     "recent",
     "uncovered",
+    "length",
     ".index",
     ".timeindex",
     ".snapshot",
@@ -43,8 +46,8 @@ NODE_FILES = (
     "partitions.known",
 )
 NOTED_S = 2.5
-UPKEEP_S = 1.5
-"""In it everything is looked at by housekeeping once, which must not end by what it meets."""
+LENGTH = range(8, 12)
+"""Where a batch says how long it is."""
 
 SETTINGS = {
     "log.flush.mode": "group",
@@ -75,8 +78,10 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
         # what a recovery reads is what came after its recovery point
         kinds = KINDS if source == template else (*KINDS, *["recent"] * len(KINDS))
         flipped = flip_partitions(data, kinds, places, chance, min(rounds - report.faults, len(places)), report)
-        compare(data, seen, flipped, report)
+        compare(data, seen, flipped, chance, report)
     for number in range(max(4, rounds // 40)):
+        if late():
+            break
         node_flip(*templates[number % 2], directory / "data", chance, report)
     return report
 
@@ -149,13 +154,15 @@ def flip_partitions(
         kind = chance.choice(kinds)
         log = data / f"{topic}-{partition}"
         found = sorted(path for path in log.iterdir() if belongs(path, kind) and has_data(path))
-        if kind == "recent" or (kind == "uncovered" and chance.random() < 0.5):  # the one that is written to
+        if kind in ("recent", "length") or (
+            kind == "uncovered" and chance.random() < 0.5
+        ):  # the one that is written to
             found = found[-1:]
         if not found:
             kind, found = ".log", sorted(path for path in log.glob("*.log") if has_data(path))
         path = chance.choice(found)
         size = path.stat().st_size if kind != "recent" else sum(map(len, batches_of(path)))
-        at = outside_the_checksum(path, chance) if kind == "uncovered" else chance.randrange(size)
+        at = outside_the_checksum(path, chance, kind) if kind in ("uncovered", "length") else chance.randrange(size)
         done[topic, partition] = f"{path.name} bit {flip(path, at, chance)}"
         report.faults += 1
         report.count(kind.strip("."))
@@ -172,10 +179,10 @@ def belongs(path: Path, kind: str) -> bool:
     return path.name.endswith(".log" if kind in BATCHES else kind)
 
 
-def outside_the_checksum(path: Path, chance: random.Random) -> int:
-    """A byte of a random batch's base offset, length, epoch, magic or checksum."""
+def outside_the_checksum(path: Path, chance: random.Random, kind: str) -> int:
+    """A byte of a random batch's base offset, length, epoch, magic or checksum, or of its length alone."""
     sizes = [len(one) for one in batches_of(path)]
-    return sum(sizes[: chance.randrange(len(sizes))]) + chance.randrange(21)
+    return sum(sizes[: chance.randrange(len(sizes))]) + chance.choice(LENGTH if kind == "length" else range(21))
 
 
 def batches_of(path: Path) -> list[bytes]:
@@ -198,20 +205,24 @@ def flip(path: Path, at: int, chance: random.Random) -> int:
     return at * 8 + bit
 
 
-def compare(data: Path, seen: Seen, flipped: dict[tuple[str, int], str], report: Report) -> None:
-    """Serve a damaged directory and look at every batch that comes."""
-    calm = {"log.cleaner.enable": "false", "log.retention.check.interval.ms": "100"}
-    with Server(data, settings={**SETTINGS, **calm}) as server:
+def compare(data: Path, seen: Seen, flipped: dict[tuple[str, int], str], chance: random.Random, report: Report) -> None:
+    """Serve a damaged directory and look at every batch that comes; housekeeping is the first to look, or the last."""
+    calm = {"log.cleaner.enable": "false", "log.retention.check.interval.ms": "1"}
+    looks = data.with_name("looks")
+    looks.unlink(missing_ok=True)
+    with Server(data, settings={**SETTINGS, **calm}, environment={NAMED_BY: str(looks)}, main=COMMAND) as server:
         try:
             server.start()
         except NotReady as error:
             report.wrong("no-start", f"{error}; {flipped}")
             return
         try:
+            if chance.random() < 0.5:
+                keep_up(looks, server, report)
             with Peer(server.bootstrap) as peer:
                 for place, before in seen.items():
                     look(peer, place, before, flipped.get(place, ""), report)
-                time.sleep(UPKEEP_S)
+                keep_up(looks, server, report)
                 producer_id = peer.producer_id()
                 for place in seen:
                     write(peer, place, producer_id, flipped.get(place, ""), report)
@@ -221,6 +232,14 @@ def compare(data: Path, seen: Seen, flipped: dict[tuple[str, int], str], report:
         if server.stop() or "Traceback" in server.log_end(1 << 20):
             report.wrong("crashed", server.log_end())
         server.log.unlink()
+
+
+def keep_up(looks: Path, server: Server, report: Report) -> None:
+    """Wait until housekeeping has looked at everything, which must not end by what it meets."""
+    if until_looked(looks, lambda: server.running):
+        report.count("looks")
+    elif server.running:
+        report.wrong("no-upkeep", f"housekeeping comes to no end: {server.log_end()}")
 
 
 def look(peer: Peer, place: tuple[str, int], before: dict[int, bytes], what: str, report: Report) -> None:

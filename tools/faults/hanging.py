@@ -3,7 +3,8 @@
 In each round producers begin transactions with short timeouts, write to all partitions and are never heard of again;
 in every second round the server is killed meanwhile and started. A watcher asks for the last stable offsets all the
 time. What counts is how long after a transaction's timeout its records are still not passed, or after the server is
-ready, where it was away when the timeout came. What is not passed in PATIENCE_S is an anomaly.
+ready, where it was away when the timeout came. What is not passed in PATIENCE_S is an anomaly; ``on`` gives other
+seconds than these.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class Watcher:
         self._thread.join()
 
 
-def run(seed: int, rounds: int, directory: Path) -> Report:
+def run(seed: int, rounds: int, directory: Path, on: str = f"{PATIENCE_S:g}") -> Report:
     """``rounds`` times 25 producers that die, with a kill of the server in every second round."""
     chance = random.Random(seed)
     report = Report("hanging", seed)
@@ -92,7 +93,7 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
                 kills = number % 2 == 1
                 left = _leave(watcher, chance, f"{seed}.{number}", chance.randrange(PRODUCERS) if kills else -1, report)
                 report.faults += len({one.transaction for one in left})
-                _wait(watcher, left, "past_s_max_with_kills" if kills else "past_s_max", report)
+                _wait(watcher, left, float(on), "past_s_max_with_kills" if kills else "past_s_max", report)
         finally:
             watcher.stop()
         if server.stop():
@@ -129,9 +130,9 @@ def _leave(watcher: Watcher, chance: random.Random, name: str, killed_at: int, r
     return left
 
 
-def _wait(watcher: Watcher, left: list[Left], figure: str, report: Report) -> None:
+def _wait(watcher: Watcher, left: list[Left], patience_s: float, figure: str, report: Report) -> None:
     """Until all is passed; how long that took after the timeouts."""
-    end = max(one.due_s for one in left) + PATIENCE_S
+    end = max(one.due_s for one in left) + patience_s
     for one in left:
         while (at := watcher.passed(one)) is None and time.monotonic() < end:
             time.sleep(PAUSE_S)

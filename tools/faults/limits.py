@@ -2,8 +2,10 @@
 threads that are not to be had.
 
 ``on`` is ``descriptors``: the server may open 64 to 256 files, and hundreds connect. Who was there before goes on:
-appends, rolls, new topics, commits, compaction; when the crowd leaves, newcomers are served. Or ``memory``: the server
-lives in a control group of 512 MiB while a thousand readers ask for 160 MB each and take nothing of it; writers go on.
+appends, rolls, new topics, commits, compaction; when the crowd leaves, newcomers are served. Half of the crowds find
+that the limit is lowered below what is in use, until compaction has tried to begin its worker: it, and rolls, may be
+refused, and go on afterwards. Or ``memory``: the server lives in a control group of 512 MiB while a thousand readers
+ask for 160 MB each and take nothing of it; writers go on.
 Or ``threads``: its control group may have no process or thread more than it has, now and then for so long that those
 which are idle end; writers go on. Sometimes it is killed in the middle. At the end all is read.
 """
@@ -14,6 +16,7 @@ import contextlib
 import os
 import random
 import re
+import resource
 import shutil
 import socket
 import time
@@ -23,7 +26,7 @@ from pathlib import Path
 
 from logd.wire.frames import request_bytes
 from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
-from tools.faults.conversation import OK, Gone, Told
+from tools.faults.conversation import OK, STORAGE, Gone, Told
 from tools.faults.full import GIVEN_UP
 from tools.faults.load import Load
 from tools.faults.peer import Peer, Stream, now_ms
@@ -39,8 +42,13 @@ ANSWER_S_MAX = 60.0
 GROWTH_MIB_MAX = 160.0
 """A connection may cost 64 KiB; the rest is for what is under way."""
 
+KEYED = "keyed"
+LOG_MAX = 1 << 20
 HOUSEKEEPING_S = 2.5
-"""So long every other crowd stays: retention and compaction come to their turn in it."""
+"""So long half of the crowds stay: retention and compaction come to their turn in it."""
+
+NOT_NOW = re.compile("(was not compacted|is not compacted now), to be tried again: .*Too many open files")
+FAMINE_S_MAX = 15.0
 
 IDLE_S = 11.0
 """After so long without work trio's threads end."""
@@ -114,7 +122,7 @@ def run(seed: int, rounds: int, directory: Path, on: str = "descriptors") -> Rep
         with Peer(server.bootstrap) as peer:
             load.begin(peer, "limits", 3)
             if on != "memory":  # housekeeping needs some, too
-                load.begin(peer, "keyed", 1, cleanup_policy="compact")
+                load.begin(peer, KEYED, 1, cleanup_policy="compact")
                 load.places.pop()  # what was replaced need not be there
             else:
                 fill(peer)
@@ -163,8 +171,11 @@ def crowd(server: Server, load: Load, on: str, where: str, report: Report) -> No
                 sock.settimeout(ANSWER_S_MAX)
                 sock.recv(1, socket.MSG_PEEK)
             grown_mib = max(grown_mib, anonymous_mib(server) - before_mib)
-        if on == "descriptors" and load.chance.random() < 0.5:
-            time.sleep(HOUSEKEEPING_S)
+        if on == "descriptors":
+            if load.chance.random() < 0.5:
+                time.sleep(HOUSEKEEPING_S)
+            else:
+                famine(server, peer, load, where, report)
         work(server, peer, load, where, report)
         grown_mib = max(grown_mib, anonymous_mib(server) - before_mib)
         report.longest("grown_mib_max", grown_mib)
@@ -201,6 +212,33 @@ def without(threads: Group, server: Server, load: Load, where: str, report: Repo
         peer.create("after", 1)
         peer.delete("after")
     after(server, load, where, report)
+
+
+def famine(server: Server, peer: Peer, load: Load, where: str, report: Report) -> None:
+    """Let nothing be opened until compaction has found no descriptor for its worker; batches may be refused."""
+    assert server.process is not None
+    pid, said = server.process.pid, len(server.log_end(LOG_MAX))
+    keyed, begun = load.writers[-1], newest(server)
+    end = time.monotonic() + FAMINE_S_MAX
+    while newest(server) == begun and time.monotonic() < end:  # a segment that can be compacted
+        keyed.step(peer, 5)
+    _, hard = limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        while not (met := NOT_NOW.search(server.log_end(LOG_MAX), said)) and time.monotonic() < end:
+            for writer in load.writers:
+                if (code := writer.step(peer, 5)) not in (OK, STORAGE):
+                    report.wrong("answer", f"{where}: no descriptor, and {writer.stream.place} answers {code}")
+            time.sleep(0.02)
+    finally:
+        with suppress(ProcessLookupError):
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    report.count("famines" if met else "famines_unmet")
+
+
+def newest(server: Server) -> str:
+    """The last segment of the compacted topic."""
+    return max(path.name for path in (server.data_dir / f"{KEYED}-0").glob("*.log"))
 
 
 def anonymous_mib(server: Server) -> float:
@@ -258,7 +296,7 @@ def finish(server: Server, load: Load, report: Report) -> None:
         report.wrong("unreadable", f"{error!r} {server.log_end()}")
     report.add(load.anomalies())
     report.figures["acknowledged"] = load.acknowledged
-    if GIVEN_UP in server.log_end(1 << 20):
+    if GIVEN_UP in server.log_end(LOG_MAX):
         report.wrong("given-up", server.log_end())
-    if (server.running and server.stop()) or "Traceback" in server.log_end(1 << 20):
+    if (server.running and server.stop()) or "Traceback" in server.log_end(LOG_MAX):
         report.wrong("crashed", server.log_end())

@@ -215,6 +215,12 @@ def look(data: Path, events: list[Event], where: str, directory: Path, report: R
         except (NotReady, Told, Gone) as error:
             report.wrong("not-recovered", f"{where}: {error!r} {server.log_end()}")
             return
+    judge(events, found, where, report)
+    report.count("records_seen", sum(len(some) for some in found.values()))
+
+
+def judge(events: list[Event], found: dict[str, list[Event]], where: str, report: Report) -> None:
+    """Compare what was known before a cut with what is there after it, by topic."""
     plain = [one for one in events if place_of(one).startswith(PLAIN)]
     report.add(check([*plain, *found[PLAIN]]), where)
     there = {(one.partition, one.offset, one.value) for one in found[PLAIN] if isinstance(one, Read)}
@@ -230,7 +236,6 @@ def look(data: Path, events: list[Event], where: str, directory: Path, report: R
     last = max((number_of(one.value) for one in found[KEYED] if isinstance(one, Read)), default=-1)
     if promised and last < max(promised):
         report.wrong("lost", f"{where}: {max(promised)} was promised for the key, {last} is its last value")
-    report.count("records_seen", sum(len(some) for some in found.values()))
 
 
 def read(peer: Peer) -> dict[str, list[Event]]:
