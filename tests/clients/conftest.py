@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from uuid import uuid4
 
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from tests.clients.java import HOST
+
 NewTopicName = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tools_end() -> Iterator[None]:
+    """The JVM of Kafka's tools ends with the session."""
+    yield
+    HOST.end()
 
 
 @pytest.fixture

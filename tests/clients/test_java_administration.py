@@ -8,14 +8,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.clients.java import JVM_OPTIONS, NEEDS_JAVA, TOOLS, run_java
-from tools import apache_kafka
+from tests.clients.java import NEEDS_JAVA, java, run_java
 
 pytestmark = NEEDS_JAVA
 
@@ -34,13 +32,9 @@ def failing(bootstrap: str) -> Tool:
     """Run a tool that must fail, and return all that it says."""
 
     def run(name: str, *arguments: str) -> str:
-        libs = apache_kafka.installed_libs()
-        assert libs is not None
         server = ["--bootstrap-server", bootstrap]
-        options = [*arguments, *server] if name == "ClusterTool" else [*server, *arguments]
-        command = apache_kafka.java_command(f"{TOOLS}.{name}", options, libs=libs, options=JVM_OPTIONS)
-        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-        assert done.returncode != 0, done.stdout
+        done = java(name, *([*arguments, *server] if name == "ClusterTool" else [*server, *arguments]))
+        assert done.code != 0, done.stdout
         return done.stdout + done.stderr
 
     return run
