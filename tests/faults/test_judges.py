@@ -8,12 +8,15 @@ from typing import Any
 
 import pytest
 
+from tools import churn
+from tools.churn import Churn, Outcome
 from tools.faults import __main__ as command
 from tools.faults import calls, clock, flips, full, hanging, hostile, limits, power, report
 from tools.faults.conversation import OK, STORAGE, Gone, Told
 from tools.faults.history import Acknowledged, Event, Polled, Read, Sent
 from tools.faults.looks import until_looked
 from tools.faults.report import Report, Skipped
+from tools.hostile import failures
 
 PLACE = ("t", 0)
 
@@ -316,3 +319,54 @@ def test_first_anomaly_ends_a_run(found: Report, monkeypatch: pytest.MonkeyPatch
     assert not report.late()
     found.wrong("lost", "there")
     assert report.late()
+
+
+# The tools beside the kit
+
+
+@pytest.fixture
+def churned(tmp_path: Path) -> Churn:
+    """A run of groups that is over: two records in each partition were sent, and read."""
+    one = Churn.__new__(Churn)
+    one.directory, one.outcome, one.committed = tmp_path, Outcome(sent=2 * churn.PARTITIONS), {}
+    one.topic = one.group = "churn"
+    lines = [f"{index} {offset}" for index in range(churn.PARTITIONS) for offset in range(2)]
+    (tmp_path / "read-1").write_text("\n".join([*lines, lines[0]]) + "\n")
+    return one
+
+
+def test_churn_lost(churned: Churn) -> None:
+    """A record that no member read."""
+    churned._judge()
+    assert (churned.outcome.lost, churned.outcome.twice, churned.outcome.good) == ([], 1, True)
+    file = churned.directory / "read-1"
+    file.write_text(file.read_text().replace("1 0\n", ""))
+    churned._judge()
+    assert (churned.outcome.lost, churned.outcome.good) == ([(1, 0)], False)
+
+
+def test_churn_backward(churned: Churn) -> None:
+    """A committed offset that is lower than before; one that is not there, or not answered, is no answer."""
+    told: list[int] = []
+    place = SimpleNamespace(partition=0, offset=0)
+
+    def answer(*_: Any) -> dict[str, Any]:
+        place.offset = told.pop(0)
+        return {"churn": SimpleNamespace(result=lambda _: SimpleNamespace(topic_partitions=[place]))}
+
+    churned.admin = SimpleNamespace(list_consumer_group_offsets=answer)  # type: ignore[assignment]
+    told += [4, -1, 4, 7]
+    for _ in range(4):
+        churned._look()
+    assert churned.outcome.good
+    told += [6]
+    churned._look()
+    assert churned.outcome.backward == ["partition 0: 7 -> 6"]
+    assert not churned.outcome.good
+
+
+def test_hostile_log() -> None:
+    """A traceback of the server's is a failure, whatever stands around it."""
+    trace = 'Traceback (most recent call last):\n  File "/x/logd/wire/codec.py", line 7, in decode\nKeyError: 3\n'
+    assert list(failures("logd: a line\nanother: Error\n")) == []
+    assert len(list(failures(f"a line\n{trace}a line\n{trace}"))) == 2
