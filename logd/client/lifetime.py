@@ -5,12 +5,13 @@ Router, producer, consumer and admin derive from :class:`Lifetime`. It starts no
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
 
-class Lifetime:
+class Lifetime(ABC):
     """An asynchronous context whose inside is :meth:`_live`.
 
     An exception of the body goes on as it is; it is not wrapped into the exception group of our own nursery.
@@ -18,8 +19,9 @@ class Lifetime:
 
     _life: AbstractAsyncContextManager[None] | None = None
 
+    @abstractmethod
     def _live(self) -> AbstractAsyncContextManager[None]:
-        raise NotImplementedError
+        """What is there, tasks and connections, while the object is open."""
 
     async def _wind_up(self) -> None:
         """Called when the body ended well, before the tasks are cancelled."""

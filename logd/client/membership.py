@@ -6,6 +6,7 @@ is seen here as an :class:`Owner`. ``classic`` and ``modern`` hold the two proto
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from typing import Protocol
 
@@ -65,7 +66,7 @@ class Owner(Protocol):
         """Let the program raise this: the member has ended."""
 
 
-class Member:
+class Member(ABC):
     """One member of one group. ``identity`` is what commits are made with."""
 
     protocol = ""
@@ -82,13 +83,13 @@ class Member:
         self._group = group
         self._topics = sorted(topics)
 
+    @abstractmethod
     async def run(self) -> None:
         """Join, and stay until cancelled; when that can't be, the owner is told why and this returns."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def leave(self, router: Router) -> None:
         """Tell the coordinator that the member is gone, after :meth:`run` has ended; `router` may be a fresh one."""
-        raise NotImplementedError
 
     def _identify(self, member_id: str, epoch: int) -> None:
         self.identity = self.identity._replace(member_id=member_id, epoch=epoch)

@@ -12,6 +12,7 @@ import resource
 import selectors
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,7 @@ def find_coordinator(sock: socket.socket, group: str) -> None:
         time.sleep(0.1)
 
 
-class Member:
+class Member(ABC):
     """One member and its connection; `received` takes an answer and says what to send next."""
 
     def __init__(self, address: tuple[str, int], group: str, topic: str, name: str) -> None:
@@ -111,14 +112,17 @@ class Member:
         """How many partitions it has."""
         return sum(len(indexes) for indexes in self.owned.values())
 
+    @abstractmethod
     def start(self) -> None:
-        raise NotImplementedError
+        """Ask to be let into the group, or in again."""
 
+    @abstractmethod
     def beat(self) -> None:
-        raise NotImplementedError
+        """Send a heartbeat."""
 
+    @abstractmethod
     def received(self, answer: Any) -> None:
-        raise NotImplementedError
+        """Take an answer in, and send what comes next."""
 
 
 class ClassicMember(Member):

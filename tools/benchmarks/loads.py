@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -53,7 +54,7 @@ class Sizes:
         return Sizes(5_000, 1.0, 0.3, 4_000_000, 50, 20, 500, 2_000, 5, 3, 0.5, 20_000, 0.2, 20)
 
 
-class Load:
+class Load(ABC):
     """A load with the defaults: nothing to prepare, nothing to clean, a topic of its own in every run."""
 
     name: ClassVar[str]
@@ -67,9 +68,9 @@ class Load:
     def prepare(self, system: System) -> None:
         """Make what every run of this load reads."""
 
+    @abstractmethod
     def run(self, system: System) -> Metrics:
         """Once. Raises ClientFailed."""
-        raise NotImplementedError
 
     def clean(self, system: System) -> None:
         """Remove what `prepare` made."""
