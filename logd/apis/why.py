@@ -25,6 +25,7 @@ from logd.wire.schemas.describe_transactions import (
 from logd.wire.schemas.group_lag import LaggingGroup, LaggingPartition
 from logd.wire.schemas.list_transactions import ListTransactionsRequest, ListTransactionsResponse
 from logd.wire.schemas.why import EventFact, Finding, WhyEvent, WhyRequest, WhyResponse
+from logd.wire.transactions import NAMES, State
 
 if TYPE_CHECKING:
     from logd.coordinators.front import Waiter
@@ -260,14 +261,17 @@ def _of_state(row: TransactionState, now_ms: int) -> Finding:
     open_s = max(now_ms - row.transaction_start_time_ms, 0) / 1000
     facts: dict[str, object] = {"state": row.transaction_state, "producer": row.producer_id}
     facts |= {"epoch": row.producer_epoch, "partitions": len(places)}
-    if row.transaction_state == "Ongoing":
+    if row.transaction_state == NAMES[State.ONGOING]:
         left_s = max(row.transaction_timeout_ms / 1000 - open_s, 0)
         text = f"{producer} has a transaction open for {open_s:.1f} s, with {where}; it is aborted in {left_s:.1f} s "
         return finding("open", f"{text}(transaction.timeout.ms {row.transaction_timeout_ms})", **facts)
     if row.transaction_state.startswith("Prepare"):
-        end = "committed" if row.transaction_state == "PrepareCommit" else "aborted"
+        end = "committed" if row.transaction_state == NAMES[State.PREPARE_COMMIT] else "aborted"
         text = f"the transaction of {producer} is being {end}: its markers are not yet written in all of {where}"
         return finding("ending", text, **facts)
-    last = {"CompleteCommit": "; the last one was committed", "CompleteAbort": "; the last one was aborted"}
+    last = {
+        NAMES[State.COMPLETE_COMMIT]: "; the last one was committed",
+        NAMES[State.COMPLETE_ABORT]: "; the last one was aborted",
+    }
     text = f"{producer} has no transaction open{last.get(row.transaction_state, '')}"
     return finding("idle", text, **facts)

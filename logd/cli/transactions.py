@@ -14,22 +14,13 @@ from logd.cli.output import Thing, moment, note, show_rows, show_things
 from logd.cli.places import chosen_partitions, now_ms, topic_or_partition
 from logd.cli.session import existing_topic, with_admin
 from logd.errors import ErrorCode, Refused
+from logd.wire.transactions import NAMES
 
 if TYPE_CHECKING:
     from logd.client import Admin, TopicPartition
     from logd.client.transaction_admin import OpenTransaction, Transaction
 
 HELD_COLUMNS = ("topic", "partition", "producer", "epoch", "first_offset", "last_write", "age_s")
-STATES = (
-    "Empty",
-    "Ongoing",
-    "PrepareCommit",
-    "PrepareAbort",
-    "CompleteCommit",
-    "CompleteAbort",
-    "PrepareEpochFence",
-    "Dead",
-)
 OLD_S = 900.0
 """A transaction that lives longer than this can't be one that goes on: transaction.max.timeout.ms of brokers."""
 
@@ -43,7 +34,7 @@ def transaction() -> None:
 @click.option(
     "--state",
     "states",
-    type=click.Choice(STATES, case_sensitive=False),
+    type=click.Choice(list(NAMES.values()), case_sensitive=False),
     multiple=True,
     help="Only in this state; may be repeated.",
 )

@@ -16,6 +16,9 @@ from logd.client.metadata import TopicPartition
 from logd.client.routing import TRANSACTION, Router
 from logd.errors import Refused
 from logd.wire.schemas import describe_producers, describe_transactions, list_transactions, write_txn_markers
+from logd.wire.transactions import NAMES, State
+
+UNDER_WAY = {NAMES[state] for state in (State.ONGOING, State.PREPARE_COMMIT, State.PREPARE_ABORT)}
 
 
 class ListedTransaction(msgspec.Struct, frozen=True):
@@ -173,6 +176,6 @@ def _is_known(one: OpenTransaction, found: Transaction | None) -> bool:
     """Whether the coordinator has the partition in a transaction that it will end itself."""
     if found is None or found.producer_epoch < one.producer_epoch:
         return False
-    if found.state in ("PrepareCommit", "PrepareAbort", "Ongoing"):
+    if found.state in UNDER_WAY:
         return one.at in found.partitions
     return False

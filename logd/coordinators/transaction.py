@@ -7,12 +7,11 @@ what comes out and owns nothing of these rules. Follows KIP-98, KIP-360, KIP-447
 
 from __future__ import annotations
 
-from enum import IntEnum
-
 import msgspec
 
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.transaction_records import PartitionsSchema, TransactionLogValue
+from logd.wire.transactions import NAMES, State
 
 NO_PRODUCER_ID = -1
 NO_EPOCH = -1
@@ -25,32 +24,6 @@ EPOCH_BUMP_VERSION = 2
 """The transaction.version in which every transaction raises the producer's epoch (KIP-890)."""
 
 TopicPartition = tuple[str, int]
-
-
-class State(IntEnum):
-    """Where a transaction stands; the numbers are those of the records."""
-
-    EMPTY = 0
-    ONGOING = 1
-    PREPARE_COMMIT = 2
-    PREPARE_ABORT = 3
-    COMPLETE_COMMIT = 4
-    COMPLETE_ABORT = 5
-    DEAD = 6
-    PREPARE_EPOCH_FENCE = 7
-
-
-NAMES = {
-    State.EMPTY: "Empty",
-    State.ONGOING: "Ongoing",
-    State.PREPARE_COMMIT: "PrepareCommit",
-    State.PREPARE_ABORT: "PrepareAbort",
-    State.COMPLETE_COMMIT: "CompleteCommit",
-    State.COMPLETE_ABORT: "CompleteAbort",
-    State.DEAD: "Dead",
-    State.PREPARE_EPOCH_FENCE: "PrepareEpochFence",
-}
-"""As DescribeTransactions and ListTransactions show them. The last two are never stored."""
 
 PREPARED = (State.PREPARE_COMMIT, State.PREPARE_ABORT)
 COMPLETE = (State.COMPLETE_COMMIT, State.COMPLETE_ABORT)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from logd.coordinators.transaction import NAMES, Transaction
+from logd.coordinators.transaction import Transaction
 from logd.errors import ErrorCode
 from logd.expressions import Expression
 from logd.wire.schemas import describe_transactions
 from logd.wire.schemas import list_transactions as listing
 from logd.wire.schemas.describe_transactions import DescribeTransactionsResponse, TopicData
 from logd.wire.schemas.list_transactions import ListTransactionsRequest, ListTransactionsResponse
+from logd.wire.transactions import NAMES
 
 _STATES = {name: state for state, name in NAMES.items()}
 

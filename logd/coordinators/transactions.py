@@ -23,7 +23,6 @@ from logd.coordinators.transaction import (
     NO_EPOCH,
     NO_PRODUCER_ID,
     PREPARED,
-    State,
     Transaction,
     begun,
     check_end,
@@ -57,6 +56,7 @@ from logd.wire.schemas.end_txn import EndTxnRequest, EndTxnResponse
 from logd.wire.schemas.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from logd.wire.schemas.list_transactions import ListTransactionsRequest
 from logd.wire.schemas.transaction_records import TransactionLogKey
+from logd.wire.transactions import State
 
 END_BUMP_VERSION = 5
 """From this version of EndTxn on the client knows transaction.version 2."""

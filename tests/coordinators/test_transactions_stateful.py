@@ -6,12 +6,13 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from logd.coordinators.transaction import EPOCH_LAST, IDLE, PREPARED, State
+from logd.coordinators.transaction import EPOCH_LAST, IDLE, PREPARED
 from logd.coordinators.transaction_events import VersionChosen
 from logd.coordinators.transactions import TransactionLimits
 from logd.errors import Refused
 from logd.wire.schemas.end_txn import EndTxnResponse
 from logd.wire.schemas.init_producer_id import InitProducerIdResponse
+from logd.wire.transactions import State
 from tests.coordinators.transaction_story import Story
 
 IDS = st.sampled_from(["x", "y"])

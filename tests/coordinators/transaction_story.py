@@ -12,7 +12,7 @@ import msgspec
 
 from logd.coordinators.deadlines import Deadlines
 from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers, TakeProducerId
-from logd.coordinators.transaction import NAMES, Transaction
+from logd.coordinators.transaction import Transaction
 from logd.coordinators.transaction_events import TransactionAsked, TransactionExpired
 from logd.coordinators.transaction_records import from_bytes, to_bytes
 from logd.coordinators.transactions import TransactionLimits, TransactionMachine
@@ -26,6 +26,7 @@ from logd.wire.schemas.add_partitions_to_txn import (
 from logd.wire.schemas.end_txn import EndTxnRequest, EndTxnResponse
 from logd.wire.schemas.init_producer_id import InitProducerIdRequest, InitProducerIdResponse
 from logd.wire.schemas.transaction_records import TransactionLogKey, TransactionLogValue
+from logd.wire.transactions import NAMES
 
 ID = "x"
 TIMEOUT_MS = 60_000
