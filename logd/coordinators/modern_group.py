@@ -71,6 +71,8 @@ class ModernGroup:
         self.target_epoch = 0
         self.target_ms = -1
         self.members: dict[str, Member] = {}
+        self.instances: dict[str, str] = {}
+        """The member that holds each group.instance.id."""
         self.target: dict[str, Share] = {}
         self.current: dict[str, Current] = {}
         self.regexes: dict[str, Resolved] = {}
@@ -86,9 +88,9 @@ class ModernGroup:
         twin = ModernGroup(self.group_id)
         twin.epoch, twin.topics_hash = self.epoch, self.topics_hash
         twin.target_epoch, twin.target_ms = self.target_epoch, self.target_ms
-        twin.members, twin.target = dict(self.members), dict(self.target)
-        twin.current, twin.regexes = dict(self.current), dict(self.regexes)
-        twin.holders = dict(self.holders)
+        twin.members, twin.instances = dict(self.members), dict(self.instances)
+        twin.target, twin.current = dict(self.target), dict(self.current)
+        twin.regexes, twin.holders = dict(self.regexes), dict(self.holders)
         return twin
 
     # Records
@@ -115,10 +117,16 @@ class ModernGroup:
         )
 
     def _member(self, key: ConsumerGroupMemberMetadataKey, value: Any) -> None:
+        member_id = key.member_id
+        before = self.members.get(member_id)
+        if before is not None and before.instance_id is not None and self.instance(before.instance_id) == member_id:
+            del self.instances[before.instance_id]
         if value is None:
-            self.members.pop(key.member_id, None)
-        else:
-            self.members[key.member_id] = read_member(value)
+            self.members.pop(member_id, None)
+            return
+        member = self.members[member_id] = read_member(value)
+        if member.instance_id is not None:
+            self.instances[member.instance_id] = member_id
 
     def _share(self, key: ConsumerGroupTargetAssignmentMemberKey, value: Any) -> None:
         if value is None:
@@ -162,10 +170,7 @@ class ModernGroup:
 
     def instance(self, instance_id: str) -> str | None:
         """The member that holds a group.instance.id."""
-        for member_id, member in self.members.items():
-            if member.instance_id == instance_id:
-                return member_id
-        return None
+        return self.instances.get(instance_id)
 
     def topics_of(self, member: Member) -> frozenset[str]:
         """Names that a member subscribes to, those that its expression stands for among them."""
@@ -205,8 +210,10 @@ class ModernGroup:
         assert held == self.holders
         assert set(self.target) <= set(self.members)
         assert self.target_epoch <= max(self.epoch, 0)
-        instances = [member.instance_id for member in self.members.values() if member.instance_id is not None]
-        assert len(instances) == len(set(instances)), "a group.instance.id has two members"
+        static = [
+            (one.instance_id, member_id) for member_id, one in self.members.items() if one.instance_id is not None
+        ]
+        assert sorted(static) == sorted(self.instances.items()), "a group.instance.id has two members, or the wrong one"
 
 
 _NOTHING = Current()
