@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -87,6 +88,19 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Door]]:
     for one in made:
         one.far.close()
         one.near.close()
+
+
+@asynccontextmanager
+async def watched(one: Door) -> AsyncIterator[None]:
+    """A door that is served and has been asked, where guests that are silent for too long are sent away."""
+    guests = Guests(lambda: (10, 10))
+    guests.present.add(one.peer)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guests.sweep, IDLE_MS)
+        nursery.start_soon(one.serve)
+        one.ask()
+        yield
+        nursery.cancel_scope.cancel()
 
 
 @pytest.mark.trio
@@ -172,15 +186,9 @@ async def test_who_does_not_read_is_sent_away(
     """A peer that leaves its answer in the socket is silent: it is closed like any other that is."""
     caplog.set_level(logging.ERROR)
     one = door([bytes(64 << 20)])
-    guests = Guests(lambda: (10, 10))
-    guests.present.add(one.peer)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(guests.sweep, IDLE_MS)
-        nursery.start_soon(one.serve)
-        one.ask()
+    async with watched(one):
         with trio.fail_after(2 * IDLE_MS / 1000):
             await one.ended.wait()
-        nursery.cancel_scope.cancel()
     assert trio.current_time() >= IDLE_MS / 1000
     assert not caplog.records
 
@@ -190,20 +198,14 @@ async def test_who_reads_slowly_is_served(door: Callable[..., Door], autojump_cl
     """Each piece that a peer takes shows that it is there."""
     size = 4 << 20
     one = door([bytes(size)])
-    guests = Guests(lambda: (10, 10))
-    guests.present.add(one.peer)
     got = 0
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(guests.sweep, IDLE_MS)
-        nursery.start_soon(one.serve)
-        one.ask()
+    async with watched(one):
         while got < size:
             await trio.sleep(IDLE_MS / 1000 * 0.8)
             piece = one.far.recv(size)
             assert piece
             got += len(piece)
         assert not one.ended.is_set()
-        nursery.cancel_scope.cancel()
     assert trio.current_time() > 2 * IDLE_MS / 1000
 
 
@@ -213,15 +215,9 @@ async def test_who_waits_for_us_is_not_idle(door: Callable[..., Door], autojump_
     """A long wait for an answer is no silence of the peer's, unless it has left meanwhile."""
     answer = Answer(b"late")
     one = door(answer)
-    guests = Guests(lambda: (10, 10))
-    guests.present.add(one.peer)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(guests.sweep, IDLE_MS)
-        nursery.start_soon(one.serve)
-        one.ask()
+    async with watched(one):
         if gone:
             one.far.close()
         await trio.sleep(3 * IDLE_MS / 1000)
         assert one.ended.is_set() == gone
         answer.there.set()
-        nursery.cancel_scope.cancel()
