@@ -11,10 +11,10 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from logd.apis.produce import ATTRIBUTES_AT, TOPIC_IDS_FROM, TRANSACTIONAL, refused_row
+from logd.apis.produce import ATTRIBUTES_AT, TOPIC_IDS_FROM, refused_row
 from logd.apis.registry import Call, Connection, Services, shortcut
 from logd.errors import DecodeError, Refused
-from logd.wire.batches import HEADER_BYTES, max_is_before_base
+from logd.wire.batches import HEADER_BYTES, TRANSACTIONAL, max_is_before_base
 from logd.wire.decoder import uvarint_tail
 from logd.wire.frames import RequestHead, response_parts
 from logd.wire.message import ZERO_UUID, Buffer

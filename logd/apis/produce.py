@@ -26,7 +26,9 @@ from logd.log.producers import Verification
 from logd.partitions.partition import ANY_AGE, Partition
 from logd.partitions.table import PartitionTable
 from logd.wire.batches import (
+    CODEC_MASK,
     HEADER_BYTES,
+    TRANSACTIONAL,
     check_crc,
     max_is_before_base,
     read_header,
@@ -54,7 +56,6 @@ TOPIC_IDS_FROM = 13
 ZSTD_FROM = 7
 ATTRIBUTES_AT = 22
 """The low byte of a batch's attributes."""
-TRANSACTIONAL, CODEC_MASK = 0x10, 0x07
 UNCOMMON = TRANSACTIONAL | CODEC_MASK
 
 LIGHT_BYTES_MAX = 16 * 1024
