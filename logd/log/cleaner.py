@@ -231,14 +231,14 @@ class Cleaner:
         base, following = group[0].base_offset, group[-1].next_offset
         out = Segment(disk, task.directory, base, task.now_ms)
         out.path = cleaned_path(task.directory, base)
-        _remove(disk, out)
+        out.remove()
         out.file  # made now: nothing may come into it  # noqa: B018
         rewriting = _Rewriting(out, task.index_interval_bytes)
         try:
             self._write_group(group, rewriting)
         except StorageFailed:
             with contextlib.suppress(StorageFailed):
-                _remove(disk, out)  # the space may be what is missing
+                out.remove()  # the space may be what is missing
             raise
         size = sum(piece.size for piece in group)
         counts = (rewriting.records_before, rewriting.records_after)
@@ -428,11 +428,6 @@ def _spans(aborted: Sequence[AbortedTransaction]) -> dict[int, tuple[list[int], 
         firsts.append(one.first_offset)
         lasts.append(one.last_offset)
     return spans
-
-
-def _remove(disk: Disk, segment: Segment) -> None:
-    for path in segment.paths():
-        disk.remove(path)
 
 
 class _Rewriting:

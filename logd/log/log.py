@@ -424,7 +424,7 @@ class Log:
         if not due:
             return None
         self._doomed = [one for one in self._doomed if one not in due]
-        return Removal(self._disk, [one.segment for one in due])
+        return Removal([one.segment for one in due])
 
     def _waits(self, doomed: Doomed, now_ms: int) -> bool:
         """No longer than the delay, whatever the clock was when it was asked for."""

@@ -106,7 +106,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
         cleaned_offset = min(settled.cleaned_offset, found.end_offset)
         return found._replace(cleaned_offset=cleaned_offset, has_gaps=settled.compacted, sums=settled.sums)
     for segment in segments:  # all that was not deleted before is lost, and none of it was flushed
-        remove_segment(disk, segment)
+        segment.remove()
     return empty(disk, path, topic_id, state, now_ms)
 
 
@@ -150,12 +150,6 @@ def _write_again(disk: Disk, path: str, segments: list[Segment], state: State) -
         segment.close()
     disk.remove(f"{path}/{UNFLUSHED_NAME}")
     disk.sync_directory(path)
-
-
-def remove_segment(disk: Disk, segment: Segment) -> None:
-    """Remove the files of a segment; the data goes last, so that no index is ever left alone."""
-    for name in reversed(segment.paths()):
-        disk.remove(name)
 
 
 def _topic_id(disk: Disk, path: str) -> bytes:
@@ -413,7 +407,7 @@ class _Recovery:
             segment = self._segments[at]
             raise Corrupt(segment.log_path, segment.size, "flushed data is missing")
         for segment in self._segments[at + 1 :]:
-            remove_segment(self._disk, segment)
+            segment.remove()
         del self._segments[at + 1 :]
         self._segments[-1].sealed = self._segments[-1].finished = False
         if self._segments[-1] in self._unfinished:

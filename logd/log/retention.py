@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from logd.errors import Corrupt
 from logd.log.admission import LogConfig
-from logd.log.disk import Disk
 from logd.log.segment import Segment
 
 
@@ -28,19 +27,17 @@ class Doomed(NamedTuple):
 class Removal:
     """Segments whose files are to be removed, in a worker thread: unlinking a large file waits for the disk."""
 
-    def __init__(self, disk: Disk, segments: list[Segment]) -> None:
-        self._disk = disk
+    def __init__(self, segments: list[Segment]) -> None:
         self.segments = segments
 
     def run(self) -> None:
-        """Remove the files; the data goes last, so that no index is ever left alone.
+        """Remove the files.
 
         :raises StorageFailed: some are left; after the next start they are released again.
         """
         for segment in self.segments:
             segment.forget()
-            for path in reversed(segment.paths()):
-                self._disk.remove(path)
+            segment.remove()
 
 
 def expired(

@@ -453,3 +453,11 @@ class Segment(BatchFile):
     def paths(self) -> list[str]:
         """Return the files that belong to the segment, there or not."""
         return [self.path + suffix for suffix in SUFFIXES]
+
+    def remove(self) -> None:
+        """Remove its files; the data goes last, so that no index is ever left alone. Waits for the disk.
+
+        :raises StorageFailed: some are left.
+        """
+        for path in reversed(self.paths()):
+            self._disk.remove(path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from logd.log.recovery import remove_segment
 from logd.log.restoring import restore_producers
 from logd.log.segment import Segment
 
@@ -41,7 +40,7 @@ def cut_back(log: Log, disk: Disk, offset: int) -> list[Segment]:
     checkpoints.forget_flushed()
     checkpoints.write(checkpoints.state_of(log, point=point, flushed=log.flushed_offset, has_snapshot=True))
     for later in segments[at + 1 :]:
-        remove_segment(disk, later)
+        later.remove()
     for sealed in earlier:
         if not sealed.finished:
             sealed.write_sealed()  # or the new end would not be flushed
@@ -70,7 +69,7 @@ def _start_over(log: Log, disk: Disk) -> Segment:
     checkpoints.forget_flushed()
     checkpoints.write(checkpoints.state_of(log, point=start, flushed=start, has_snapshot=False))
     for segment in log.segments:
-        remove_segment(disk, segment)
+        segment.remove()
     checkpoints.remove_snapshots(-1)
     checkpoints.forget_indexed()
     log.producers.clear()

@@ -319,7 +319,14 @@ def own_closer(monkeypatch: pytest.MonkeyPatch) -> tuple[Closer, SimpleQueue[thr
 
 def test_removing_many_files_takes_few_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Retention that takes hundreds of segments at once, none of which is read, leaves descriptors for others."""
-    disk = RealDisk()
+    most = [0]
+
+    class Counting(RealDisk):
+        def remove(self, path: str) -> None:
+            most[0] = max(most[0], len(_open_inodes()))
+            super().remove(path)
+
+    disk = Counting()
     segments = []
     for base in range(50):
         segment = Segment(disk, str(tmp_path), base, 0)
@@ -328,15 +335,8 @@ def test_removing_many_files_takes_few_descriptors(tmp_path: Path, monkeypatch: 
         segment.size = 4
         segment.close()
         segments.append(segment)
-    most = [0]
-
-    class Counting(RealDisk):
-        def remove(self, path: str) -> None:
-            most[0] = max(most[0], len(_open_inodes()))
-            super().remove(path)
-
     before = len(_open_inodes())
-    Removal(Counting(), segments).run()
+    Removal(segments).run()
     assert not os.listdir(tmp_path)
     assert most[0] <= before + 2
 
