@@ -199,9 +199,5 @@ class StorageFailed(Exception):
         self.cause = cause
 
 
-class Fenced(Exception):
-    """A write that carries an older leader epoch, or an older version of the metadata, than the one in force."""
-
-
 class WorkerLost(Exception):
     """The worker process failed or was ended; the text says how. What it had begun is left undone."""

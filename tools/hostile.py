@@ -43,7 +43,6 @@ GOOD, VICTIM = "good", "victim"
 NAMES = (VICTIM, VICTIM, "", ".", "x" * 300, "no-such", "__consumer_offsets", "a/b", "\0")
 NUMBERS = (-2, -1, 0, 1, 2, 3, 1 << 31, (1 << 31) - 1, 1 << 15, (1 << 63) - 1, -(1 << 63))
 BITS = {"int8": 8, "int16": 16, "int32": 32, "int64": 64, "uint16": 16, "uint32": 32}
-SLOW_ANSWER_S = 1.0
 PATIENCE_S = 0.02
 GROWTH_KIB_MAX = 64 * 1024
 

@@ -26,7 +26,6 @@ PRODUCE, FETCH, API_VERSIONS = 0, 1, 18
 LARGE_BYTES = 64 * 1024
 """A request over this size has so many elements that a thread decodes it; Produce and Fetch are about bytes."""
 
-Buffer = bytes | bytearray | memoryview
 Parts = list[Any]
 
 
@@ -160,9 +159,9 @@ def _call(head: RequestHead, connection: Connection, services: Services) -> Call
 def start(frame: memoryview, connection: Connection, services: Services) -> Parts | Pending | Large | None:
     """Begin one request.
 
-    :param frame: header and body without the four size bytes; a handler that is still pending may hold views of it.
     Bytes after a body are let pass, as Apache Kafka lets them: librdkafka 2.15 sends three of them behind Metadata v13.
 
+    :param frame: header and body without the four size bytes; a handler that is still pending may hold views of it.
     :returns: buffers to send, or what to wait for, or None when the request wants no answer.
     :raises Hangup: when the connection has to be closed.
     """

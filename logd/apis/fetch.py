@@ -38,9 +38,6 @@ LEADERS_FROM = 16
 STORAGE_ERRORS_FROM = 6
 MOVED = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
 UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
-CONSUMER = -1
-DEBUG_CONSUMER = -2
-"""A consumer that says so may read as a replica would; here that makes no difference."""
 COMMIT_WAIT_S_MAX = 1.0
 """A disk that takes longer for a flush does not keep a Fetch waiting: then it gets what is committed."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from logd.errors import ErrorCode, Refused
-from logd.wire.message import ZERO_UUID
 from logd.wire.schemas.fetch import FetchPartition, FetchRequest, FetchTopic
 
 SESSIONLESS = 0
@@ -171,8 +170,3 @@ class Sessions:
             return False
         del self._sessions[oldest.id]
         return True
-
-
-def named_by_id(request: FetchRequest) -> bool:
-    """Whether any topic of the request is named by its id."""
-    return any(topic.topic_id != ZERO_UUID for topic in request.topics)

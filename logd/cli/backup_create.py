@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from logd.client.metadata import TopicInfo
     from logd.client.stored import StoredBatch
 
-BLOCK_BYTES_MAX = 8 << 20
-
 
 @click.command("create")
 @click.argument("file", type=click.Path())

@@ -26,8 +26,6 @@ EARLIEST = -2
 MAX_TIMESTAMP = -3
 """The record with the highest timestamp (KIP-734)."""
 
-MAX_TIMESTAMP_VERSION = 7
-
 
 class FoundOffset(NamedTuple):
     """An answer; offset -1: no record is that young. `timestamp_ms` is -1 where a special offset was asked for."""

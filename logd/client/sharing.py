@@ -29,7 +29,6 @@ Callback = Callable[[list[TopicPartition]], Awaitable[None] | None]
 PLACES = {"start": EARLIEST, "end": LATEST}
 STALE = (ErrorCode.STALE_MEMBER_EPOCH, ErrorCode.REBALANCE_IN_PROGRESS)
 """The commit crossed a rebalance that the member takes part in: it is made again as soon as the member knows."""
-TRIES_FOR_EPOCH = 10
 
 
 class Share:

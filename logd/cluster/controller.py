@@ -294,13 +294,6 @@ def unknown_topic_id() -> Refused:
     return Refused(ErrorCode.UNKNOWN_TOPIC_ID, "There is no topic with this id on this server.")
 
 
-def set_topic_configs(image: Image, configs: Mapping[str, Mapping[str, str]]) -> Changes:
-    """The whole new set of settings of each topic in `configs`; they have been checked."""
-    return Changes(
-        topics=tuple(msgspec.structs.replace(image.topics[name], configs=new) for name, new in configs.items())
-    )
-
-
 def register(image: Image, broker: Broker) -> Changes:
     """A node starts: it is known from now on, with an epoch of its own.
 

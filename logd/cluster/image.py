@@ -110,10 +110,6 @@ class Image(msgspec.Struct, frozen=True, kw_only=True):
     producer_ids_next: int = 0
     partition_count: int = 0
 
-    def topic_by_id(self, topic_id: bytes) -> Topic | None:
-        """The topic with these 16 bytes, or None."""
-        return self.topics_by_id.get(topic_id)
-
     def partition(self, topic: str, index: int) -> PartitionState | None:
         """One partition's state, or None when there is none of that name and index."""
         found = self.topics.get(topic)

@@ -521,13 +521,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return self.log_roll_ms if self.log_roll_ms is not None else self.log_roll_hours * 3_600_000
 
     @property
-    def roll_jitter_ms(self) -> int:
-        """The most that is randomly taken off `roll_ms`, ms."""
-        return (
-            self.log_roll_jitter_ms if self.log_roll_jitter_ms is not None else self.log_roll_jitter_hours * 3_600_000
-        )
-
-    @property
     def flush_ms(self) -> int:
         """How long unflushed data may wait, ms."""
         given = self.log_flush_interval_ms

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -26,7 +26,7 @@ from logd.coordinators.events import (
     TopicsSeen,
 )
 from logd.coordinators.journal import Journal, partition_journals
-from logd.coordinators.shards import Metadata, Shards, shard_of
+from logd.coordinators.shards import Metadata, Shards
 from logd.errors import Refused
 from logd.wire.message import Message
 from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
@@ -146,7 +146,7 @@ class GroupCoordinator:
         """Tell the shards what is new in an image; listener of the cluster."""
         if (
             old.resource_configs is not new.resource_configs
-            or old.default_broker_configs is not (new.default_broker_configs)
+            or old.default_broker_configs is not new.default_broker_configs
             or old.broker_configs is not new.broker_configs
         ):
             self._shards.tell(self._settings_seen())
@@ -240,13 +240,6 @@ class GroupCoordinator:
             waiters.append(Waiter())
             shard.step(Asked(waiters[-1], request, version))
         return waiters
-
-    def by_shard(self, group_ids: Iterable[str]) -> list[list[str]]:
-        """Group ids sorted by the shard that serves them."""
-        shards: dict[int, list[str]] = {}
-        for group_id in group_ids:
-            shards.setdefault(shard_of(group_id, max(self._shards.count, 1)), []).append(group_id)
-        return list(shards.values())
 
 
 def _topics_of(image: Image) -> TopicsSeen:

@@ -41,14 +41,12 @@ OFFSET_COMMIT_VALUE_VERSION_EXPIRING = 1
 GROUP_METADATA_VALUE_VERSION = 3
 
 OFFSET_COMMIT_TYPE = 1
-OFFSET_COMMIT_TYPES = (0, OFFSET_COMMIT_TYPE)
-"""Both stand for an offset commit: 0 was written by Kafka before 0.9, 1 is what is written now."""
 GROUP_METADATA_TYPE = 2
 
 _KEY_VERSION = 0
 _TYPES: dict[int, tuple[type[Message], type[Message]]] = {
-    0: (OffsetCommitKey, OffsetCommitValue),
-    1: (OffsetCommitKey, OffsetCommitValue),
+    0: (OffsetCommitKey, OffsetCommitValue),  # written by Kafka before 0.9
+    OFFSET_COMMIT_TYPE: (OffsetCommitKey, OffsetCommitValue),
     GROUP_METADATA_TYPE: (GroupMetadataKey, GroupMetadataValue),
     3: (ConsumerGroupMetadataKey, ConsumerGroupMetadataValue),
     4: (ConsumerGroupPartitionMetadataKey, ConsumerGroupPartitionMetadataValue),

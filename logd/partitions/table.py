@@ -223,7 +223,7 @@ class PartitionTable:
         if (
             old.topics is not new.topics
             or old.broker_configs is not new.broker_configs
-            or (old.default_broker_configs is not new.default_broker_configs)
+            or old.default_broker_configs is not new.default_broker_configs
         ):
             self._configure()
 

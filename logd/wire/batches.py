@@ -57,7 +57,6 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _read_header = _HEADER.unpack_from
 _over_crc = struct.Struct(">qiibI")
 _under_crc = struct.Struct(">hiqqqhii")
-_epoch_and_magic = struct.Struct(">ib")
 
 
 class BatchHeader(msgspec.Struct, frozen=True, gc=False):

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import trio
 
-from logd.clock import Clock
 from logd.config import Settings
 from logd.errors import Refused, StorageFailed
 from logd.jobs.retention import retain
@@ -30,7 +29,6 @@ from tests.log.batches import batch, flush
 from tests.partitions.test_table import NEW, OLD, Standing, image, table
 
 SCARCE = [errno.EMFILE, errno.ENFILE]
-PATIENT: Clock = Standing()
 
 
 def refuse(number: int, only: str = "") -> Any:

@@ -86,10 +86,6 @@ class Specs:
     def name(self, key: int) -> str:
         return self._names[key]
 
-    def valid_versions(self, api: str) -> range:
-        low, _, high = self._specs[api + "Request"]["validVersions"].partition("-")
-        return range(int(low), int(high or low) + 1)
-
     def flexible(self, message: str, version: int) -> bool:
         return _covers(self._specs[message].get("flexibleVersions"), version)
 

@@ -28,7 +28,6 @@ IDLE_S = 3.0
 FLAT_WITHIN = 1.05
 FLAT_RUNS = 2  # one slow run is a busy neighbour, two are a warm server
 DELETED_TIMEOUT_S = 10.0
-LEFT_OVER_BYTES_MAX = 64 << 20
 
 RUN_FAILURES = (ClientFailed, KafkaException, KafkaUnavailable, StartFailed, OSError, subprocess.SubprocessError)
 
