@@ -506,26 +506,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     given: Mapping[str, str] = {}
 
-    @property
-    def retention_ms(self) -> int:
-        """How long data is kept, -1 for ever: the finest of the three log.retention settings that is set."""
-        if self.log_retention_ms is not None:
-            return self.log_retention_ms
-        if self.log_retention_minutes is not None:
-            return self.log_retention_minutes * 60_000 if self.log_retention_minutes >= 0 else -1
-        return self.log_retention_hours * 3_600_000 if self.log_retention_hours >= 0 else -1
-
-    @property
-    def roll_ms(self) -> int:
-        """The age at which a segment is closed, ms."""
-        return self.log_roll_ms if self.log_roll_ms is not None else self.log_roll_hours * 3_600_000
-
-    @property
-    def flush_ms(self) -> int:
-        """How long unflushed data may wait, ms."""
-        given = self.log_flush_interval_ms
-        return given if given is not None else self.log_flush_scheduler_interval_ms
-
 
 def _definitions() -> dict[str, Definition]:
     found = {}

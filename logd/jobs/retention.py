@@ -7,7 +7,7 @@ to be run in a worker thread before the generator goes on. The node runs it ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from logd.log.log import Log
@@ -54,11 +54,3 @@ def remember(held: Held) -> Iterator[Callable[[], None]]:
     if job is not None:
         yield job.run
         held.log.flushed(job)
-
-
-def retain_all(partitions: Iterable[Held], now_ms: int) -> Iterator[Callable[[], None]]:
-    """Let many logs forget and remember, one after the other; logs that are offline are left alone."""
-    for held in partitions:
-        if held.log.failure is None:
-            yield from retain(held, now_ms, delete=True)
-            yield from remember(held)

@@ -132,7 +132,7 @@ class Partition:
 
     def begin(self) -> None:
         """Called on the event loop once the partition is in use: what recovery found is flushed before it is served."""
-        self.log.epochs.assign(self.leader_epoch, self.log.end_offset)
+        self.log.assign_epoch(self.leader_epoch)
         if self.durable and self.log.flushed_offset < self.log.end_offset:
             self.want_flush()
 

@@ -10,6 +10,7 @@ from logd.apis import configs
 from logd.apis.configs import ALTER_CONFIGS, DESCRIBE_CONFIGS, INCREMENTAL_ALTER_CONFIGS, LIST_CONFIG_RESOURCES
 from logd.cluster.controller import NewTopic
 from logd.config.settings import DEFINITIONS
+from logd.config.topics import topic_defaults
 from logd.errors import ErrorCode
 from logd.wire.schemas import alter_configs as replacing
 from logd.wire.schemas import incremental_alter_configs as incremental
@@ -322,7 +323,7 @@ async def test_dynamic_broker_settings_apply_and_are_told() -> None:
     (topic,) = (await describe(node, TOPIC, "t", "retention.ms")).configs
     assert (topic.value, topic.config_source) == ("5", 2)
     assert await alter(node, BROKER, "0", ("log.retention.ms", DELETE, None)) == (0, None)
-    assert node.cluster.settings.retention_ms == 6
+    assert topic_defaults(node.cluster.settings).retention_ms == 6
 
 
 @pytest.mark.parametrize("version", versions(ALTER_CONFIGS))
@@ -334,7 +335,7 @@ async def test_replace(version: int) -> None:
     assert await replace(node, TOPIC, "t", version=version) == 0
     assert node.cluster.image.topics["t"].configs == {}
     assert await replace(node, BROKER, "0", ("log.retention.ms", "9"), version=version) == 0
-    assert node.cluster.settings.retention_ms == 9
+    assert topic_defaults(node.cluster.settings).retention_ms == 9
     assert await replace(node, BROKER, "0", version=version) == 0
     assert node.cluster.image.broker_configs == {}
 

@@ -9,6 +9,7 @@ import pytest
 from logd.config import BadSetting, Settings, load
 from logd.config.foreign import why_absent
 from logd.config.settings import DEFINITIONS, shown
+from logd.config.topics import topic_defaults
 from logd.config.values import parse
 from tools import settings_reference
 
@@ -17,7 +18,7 @@ def test_defaults_are_kafkas_but_where_logd_says_otherwise() -> None:
     """Nothing given: Kafka's values, a group that does not wait, few partitions for offsets, flushing by groups."""
     settings = load()
     assert settings.log_segment_bytes == 1 << 30
-    assert settings.retention_ms == 7 * 24 * 3_600_000
+    assert topic_defaults(settings).retention_ms == 7 * 24 * 3_600_000
     assert settings.message_max_bytes == 1_048_588
     assert (settings.group_initial_rebalance_delay_ms, settings.offsets_topic_num_partitions) == (0, 16)
     assert (settings.log_flush_mode, settings.node_id, settings.log_dirs) == ("group", 0, ("./logd-data",))
@@ -65,10 +66,14 @@ def test_old_names_mean_the_new_ones() -> None:
 
 def test_the_finest_of_the_retention_settings_counts() -> None:
     """log.retention.ms is stronger than minutes, minutes than hours; -1 hours is for ever."""
-    assert load(sets=["log.retention.hours=2"]).retention_ms == 7_200_000
-    assert load(sets=["log.retention.hours=2", "log.retention.minutes=3"]).retention_ms == 180_000
-    assert load(sets=["log.retention.minutes=3", "log.retention.ms=4"]).retention_ms == 4
-    assert load(sets=["log.retention.hours=-1"]).retention_ms == -1
+
+    def kept_ms(*sets: str) -> int:
+        return topic_defaults(load(sets=sets)).retention_ms
+
+    assert kept_ms("log.retention.hours=2") == 7_200_000
+    assert kept_ms("log.retention.hours=2", "log.retention.minutes=3") == 180_000
+    assert kept_ms("log.retention.minutes=3", "log.retention.ms=4") == 4
+    assert kept_ms("log.retention.hours=-1") == -1
 
 
 @pytest.mark.parametrize(

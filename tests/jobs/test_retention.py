@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import pytest
 
-from logd.jobs.retention import remember, retain, retain_all
+from logd.jobs.retention import remember, retain
 from logd.log.log import Log, LogConfig
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, content, flush
@@ -16,6 +18,11 @@ class Held:
     def __init__(self, log: Log, high_watermark: int) -> None:
         self.log = log
         self.high_watermark = self.last_stable_offset = high_watermark
+
+
+def one_round(held: Held, now_ms: int) -> None:
+    for work in chain(retain(held, now_ms, delete=True), remember(held)):
+        work()
 
 
 def filled(disk: MemoryDisk, config: LogConfig, times: list[int]) -> Log:
@@ -68,12 +75,10 @@ def test_job(disk: MemoryDisk) -> None:
     log = filled(disk, LogConfig(retention_ms=1000, file_delete_delay_ms=500), [0, 0, 99_900])
     flush(log)
     held = Held(log, log.end_offset)
-    for work in retain_all([held], 100_000):
-        work()
+    one_round(held, 100_000)
     assert log.start_offset == 2
     assert f"{PATH}/{0:020d}.log" in disk.names
-    for work in retain_all([held], 100_600):
-        work()
+    one_round(held, 100_600)
     assert sorted(name[-4:] for name in disk.names if f"/{1:020d}" in name) == []
     after = Log.open(PATH, LogConfig(), clean=False, now_ms=0, disk=disk)
     assert content(after) == content(log) == [(2, bytes(100))]
