@@ -1,4 +1,4 @@
-"""What only logd answers: live seek, lag in messages and seconds, why, metrics that clients push.
+"""What only logd answers: live seek, lag in messages and seconds, why, retention and compaction on demand.
 
 A part of :class:`logd.client.admin.Admin`. Against another server each call raises :class:`NotSupported`; ``offered``
 tells before.
@@ -158,7 +158,13 @@ class Own:
         return await self._groups.at_coordinator(group, attempt)
 
     async def why(self, subject_type: str, subject: str, *, events_max: int = 100, since_ms: int = -1) -> Why:
-        """What the brokers remember of a group, a topic or a connection (its peer, its client id or its number)."""
+        """What the brokers know and remember of a group, a topic, a connection or a transaction.
+
+        :param subject_type: one of :data:`SUBJECTS`.
+        :param subject: a name, a transactional id, or of a connection the peer, the client id or the number; "": any.
+        :param events_max: of what happened, the latest.
+        :param since_ms: milliseconds since 1970, -1 for all that is remembered.
+        """
         metadata = await self._router.refresh([])
         number = SUBJECTS[subject_type]
         found: list[Why] = []

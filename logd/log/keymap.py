@@ -3,8 +3,7 @@
 Compaction's map: a hash table of open addressing in three numpy arrays, 16 bytes a slot, worked on in bulk. It knows
 keys only as digests of 96 bits, made by a function drawn anew for each run (:class:`Digester`). ``cleaner`` fills it
 with the keys of the dirty part of a log, in rising offsets, and asks it which records are still the last of their key.
-:class:`OffsetSet` keeps what was found out about
-single records. It touches no file and is bounded when made.
+:class:`OffsetSet` keeps what was found out about single records. It touches no file and is bounded when made.
 """
 
 from __future__ import annotations
