@@ -36,6 +36,9 @@ def retain(held: Held, now_ms: int, *, delete: bool) -> Iterator[Callable[[], No
     log = held.log
     log.producers.expire(now_ms, log.config.producer_id_expiration_ms)
     log.segments.release_unused()
+    for segment in log.segments[:-1] if delete else ():
+        if not segment.max_is_known and segment.finished:
+            yield segment.make_max_sure  # a full disk had no room for its index: all of it is read
     for segment in log.expired(now_ms, held.last_stable_offset, delete=delete) or log.segments[:1]:
         if not segment.max_is_sure and segment.finished:
             yield segment.make_max_sure  # or a wrong bit would make it old

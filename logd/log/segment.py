@@ -108,6 +108,11 @@ class Segment(BatchFile):
         return self._max_timestamp
 
     @property
+    def max_is_known(self) -> bool:
+        """Whether :attr:`max_timestamp` can be told without waiting for the disk."""
+        return self._max_timestamp is not None
+
+    @property
     def max_is_sure(self) -> bool:
         """Whether :attr:`max_timestamp` is known, and not only by the word of the ``.timeindex`` file."""
         return self._max_timestamp is not None and not self._max_is_claimed

@@ -153,6 +153,9 @@ class Housekeeping:
         log, now_ms = partition.log, self._clock.now_ms()
         delete = "delete" in partition.config.cleanup_policy
         try:
+            for segment in log.segments[:-1]:
+                if not segment.max_is_known:
+                    await partition.in_thread(segment.make_max_sure)
             for segment in log.expired(now_ms, partition.last_stable_offset, delete=delete):
                 await partition.in_thread(segment.make_max_sure)
             going = log.expired(now_ms, partition.last_stable_offset, delete=delete)

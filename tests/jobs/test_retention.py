@@ -8,7 +8,7 @@ import pytest
 
 from logd.jobs.retention import remember, retain
 from logd.log.log import Log, LogConfig
-from tests.fakes.disks import MemoryDisk
+from tests.fakes.disks import FaultyDisk, MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, content, flush
 
 PATH = "/data/t-0"
@@ -107,3 +107,23 @@ def test_files_go_although_the_clock_was_ahead(disk: MemoryDisk) -> None:
     assert removal is not None
     removal.run()
     assert not [name for name in disk.names if name.endswith((f"{0:020d}.log", f"{1:020d}.log"))]
+
+
+def test_the_event_loop_reads_no_segment(disk: MemoryDisk) -> None:
+    """Where a full disk had no room for an index, finding a segment's newest time is work for a thread."""
+    log = filled(disk, LogConfig(), [0, 0, 99_500])
+    flush(log)
+    log.close()
+    for name in [one for one in disk.names if one.endswith(".timeindex")]:
+        del disk.names[name]
+    faulty = FaultyDisk(disk)
+    log = Log.open(PATH, LogConfig(retention_ms=1000), clean=False, now_ms=0, disk=faulty)
+    waited = 0
+    loop = faulty.calls["read"]
+    for work in retain(Held(log, log.end_offset), 100_000, delete=True):
+        assert faulty.calls["read"] == loop
+        work()
+        waited += 1
+        loop = faulty.calls["read"]
+    assert faulty.calls["read"] == loop
+    assert (log.start_offset, waited) == (2, 3)

@@ -103,7 +103,7 @@ class Server:
         os.killpg(self.process.pid, number)
 
     def stop(self, wait_s: float = 60.0) -> int:
-        """SIGTERM and wait; the exit code."""
+        """SIGTERM and wait; the exit code, that of a kill if it does not end by itself."""
         process, self.process = self.process, None
         assert process is not None
         if self.before[:1] != ["strace"]:
@@ -113,6 +113,8 @@ class Server:
                 os.kill(child, signal.SIGTERM)
         try:
             return process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
         finally:
             end_group(process)
 
