@@ -231,6 +231,11 @@ def _usable(log: Log) -> bool:
     return log.failure is None
 
 
+def _start_is_written(log: Log) -> bool:
+    """Say whether segments that were deleted stay so: else a crash brings back values whose tombstones have gone."""
+    return log.checkpoints.state.start_offset >= log.segments[0].base_offset
+
+
 class _Question:
     """An order to the worker and, once a worker thread has run it, the answer; ``undo`` removes what is half done."""
 
@@ -264,6 +269,8 @@ def compact(
     :raises WorkerLost: the worker process ended.
     """
     log = held.log
+    if log.cleaned_offset != dirt.first_dirty > log.checkpoints.state.start_offset:
+        return  # a crash now would bring back what is before it, and what is there is not clean
     question = _Question(worker, Start(task_of(log, dirt, rules, now_ms)))
     yield question.put
     surveyed = question.outcome.surveyed
@@ -278,7 +285,7 @@ def compact(
         config.segment_index_bytes,
         config.index_interval_bytes,
     ):
-        if stop is not None and stop():
+        if (stop is not None and stop()) or not _start_is_written(log):
             return
         question = _Question(worker, Group(group), log.discarding(group[0].base_offset))
         yield question.put
@@ -292,7 +299,7 @@ def compact(
             yield log.discarding(result.base_offset)  # the log has changed meanwhile
             if group[-1].next_offset > log.segments[0].base_offset:
                 return  # what is left of the group is not clean, and tombstones behind it must stay for it
-            continue
+            continue  # all of it was deleted
         yield swap.commit
         if _usable(log) and log.swap_segments(swap):
             done.append(result)
@@ -301,7 +308,9 @@ def compact(
         else:
             yield swap.abandon
             return
-    yield log.remember_cleaned(max(end, log.start_offset))
+    if not _start_is_written(log):
+        return
+    yield log.remember_cleaned(max(end, log.checkpoints.state.start_offset))
     yield _Question(worker, Finish()).put
     _tell(log, dirt, surveyed, done)
 

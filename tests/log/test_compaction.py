@@ -11,7 +11,7 @@ from logd.errors import Corrupt
 from logd.log.log import Log, LogConfig
 from logd.wire.batches import DELETE_HORIZON, BatchHeader, Record, build_batch, read_headers
 from tests.fakes.disks import MemoryDisk
-from tests.log.batches import TOPIC_ID, append, content, flush
+from tests.log.batches import TOPIC_ID, append, checkpoint, content, flush
 from tests.log.compacting import clean, last_values, pairs_of, put, records_of, roll, steps
 
 CONFIG = LogConfig(segment_bytes=2000, index_interval_bytes=200, compacted=True)
@@ -299,6 +299,41 @@ def test_a_tombstone_stays_while_an_old_value_does(disk: MemoryDisk) -> None:
         roll(log)
         clean(log, disk, now_ms)
     assert last_values(log) == {b"w": b"0", b"v": b"5000"}
+
+
+@pytest.mark.parametrize("when", [0, 1, 2])
+def test_a_tombstone_stays_until_the_deletion_of_old_values_is_on_the_disk(disk: MemoryDisk, when: int) -> None:
+    """Else a crash, which brings them back, would bring back what was removed by key long ago."""
+    log = small_segments(disk, ("k", "old"), ("k", None), *((f"w{at}", "0") for at in range(6)))
+    few = {"dedupe_buffer_size": 48}  # keys a run, so that the next goes on where it ended
+    for number, work in enumerate(steps(log, disk, **few)):
+        if number == when:
+            log.advance_start(1)
+            log.delete_segments(log.expired(0, log.end_offset, delete=False), 0)
+        work()
+    for now_ms in (2000, 4000, 6000):
+        clean(log, disk, now_ms, **few)
+        assert b"k" not in last_values(reopened(copy.deepcopy(disk)))
+    checkpoint(log)
+    clean(log, disk, 8000)
+    put(log, ("v", "1"))
+    roll(log)
+    clean(log, disk, 10_000)
+    assert [one[0] for one in pairs_of(reopened(disk))] == [*range(2, 9)]
+
+
+def test_what_a_crash_brings_back_is_not_clean(log: Log, disk: MemoryDisk) -> None:
+    """DeleteRecords inside of a segment, not on the disk yet: what is before it counts as dirty after a crash."""
+    put(log, ("k", "old"), ("k", None), ("w", "0"))
+    roll(log)
+    log.advance_start(2)
+    clean(log, disk)
+    log = reopened(disk)
+    for now_ms in (2000, 4000):
+        put(log, ("v", f"{now_ms}"))
+        roll(log)
+        clean(log, disk, now_ms)
+        assert last_values(log) == {b"w": b"0", b"v": b"%d" % now_ms}
 
 
 def test_what_was_deleted_and_not_removed_yet_is_no_damage(disk: MemoryDisk) -> None:
