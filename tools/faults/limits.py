@@ -278,10 +278,9 @@ def after(server: Server, load: Load, where: str, report: Report) -> None:
             with Peer(server.bootstrap) as peer:
                 work(server, peer, load, where, report)
             break
-        except Gone as gone:
+        except Gone:
             if time.monotonic() - left > 4 * SERVED_S_MAX or not server.running:
                 raise
-            del gone
             time.sleep(0.05)
     report.longest("served_s_max", time.monotonic() - left)
     report.faults += 1
