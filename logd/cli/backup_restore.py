@@ -8,8 +8,9 @@ has all the settings of loading is what is left of a restore that was cut, and i
 
 from __future__ import annotations
 
+import shlex
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,7 @@ def restore(
         raise Failure("the command line is wrong", "--append and --again exclude each other", "leave one out", USAGE)
     contents = checked(file)
     plan = Plan(contents, _chosen(contents, topics), _renamed(contents, renames), append, set(without), no_offsets)
+    plan.begin_again = _begin_again(file, topics, renames, without, no_offsets)
     if again:
         plan.halves = with_admin(settings, lambda admin: _Run(admin, plan).halves())
         if plan.halves and not dry_run:
@@ -92,6 +94,16 @@ def restore(
     ]
     note("all of it can be restored" if dry_run else "restored")
     show_rows(settings.output, columns, rows)
+
+
+def _begin_again(
+    file: str, topics: Sequence[str], renames: Sequence[str], without: Sequence[str], no_offsets: bool
+) -> str:
+    """The command that restores the same once more."""
+    options = [("-t", topics), ("--rename", renames), ("--without-setting", without)]
+    words = ["logd-cli", "backup", "restore", file, "--again"]
+    words += [word for option, values in options for value in values for word in (option, value)]
+    return shlex.join([*words, "--no-offsets"] if no_offsets else words)
 
 
 def _chosen(contents: Contents, names: tuple[str, ...]) -> set[str]:
@@ -137,6 +149,8 @@ class Plan:
         self._no_offsets = no_offsets
         self.halves: list[str] = []
         """Topics to delete first: a restore that was cut has left them."""
+        self.begin_again = ""
+        """What to type after one that was cut."""
         names = [self.name(topic) for _, topic in self.topics()]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -194,13 +208,13 @@ class _Run:
             for topic in new:
                 await self._settle(topic)
         except BaseException:
-            self._tell(file, existing)
+            self._tell(existing)
             raise
 
-    def _tell(self, file: Path, existing: set[str]) -> None:
+    def _tell(self, existing: set[str]) -> None:
         """What is there of a restore that fails."""
         if self._made:
-            note(f"not whole: {' '.join(self._made)}; to begin again: logd-cli backup restore {file} --again")
+            note(f"not whole: {' '.join(self._made)}; to begin again: {self._plan.begin_again}")
         if existing:
             note(f"some records may be behind those of {' '.join(sorted(existing))}; --append would send them twice")
 

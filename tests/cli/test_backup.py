@@ -103,7 +103,8 @@ def test_what_was_cut_is_begun_again(cli: Cli, topic: str, archive: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr("logd.cli.backup_restore._Run._commit", cut)
-        ran = cli(*restore)
+        ran, renamed = cli(*restore), cli(*restore, "-t", topic, "--rename", f"{topic}={topic}-r")
+    assert f"logd-cli backup restore {archive} --again -t {topic} --rename {topic}={topic}-r\n" in renamed.err
     assert (ran.code, f"not whole: {topic}; to begin again: logd-cli backup restore" in ran.err) == (3, True)
     for more in ([], ["--append"]):
         ran = cli(*restore, *more)
