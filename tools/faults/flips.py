@@ -67,8 +67,8 @@ def run(seed: int, rounds: int, directory: Path) -> Report:
     template = directory / "template"
     places = fill(template, chance, report)
     killed = directory / "killed"
-    kill(template, killed, places, report)
-    templates = [(one, served(one, places, directory / "data")) for one in (template, killed)]
+    seen = kill(template, killed, places, report)
+    templates = [(template, served(template, places, directory / "data")), (killed, seen)]
     while report.faults < rounds and not late():
         templates.reverse()
         source, seen = templates[0]
@@ -93,8 +93,11 @@ def copied(source: Path, data: Path) -> Path:
     return data
 
 
-def kill(template: Path, killed: Path, places: list[tuple[str, int]], report: Report) -> None:
-    """Make a directory whose server was killed: two seconds after the last write, so that all is known as flushed."""
+def kill(template: Path, killed: Path, places: list[tuple[str, int]], report: Report) -> Seen:
+    """Make a directory whose server was killed: two seconds after the last write, so that all is known as flushed.
+
+    Returns what it served by then.
+    """
     one_segment = {
         "log.cleaner.enable": "false",
         "log.roll.ms": "3600000",
@@ -111,14 +114,16 @@ def kill(template: Path, killed: Path, places: list[tuple[str, int]], report: Re
                     stream.taken(5)
                     if code != OK:
                         report.wrong("refused", f"{place} answers {code}: {server.log_end()}")
-        time.sleep(NOTED_S)
+            time.sleep(NOTED_S)
+            seen = {place: peer.batches(*place) for place in places}
         server.kill()
+    return seen
 
 
 def fill(data: Path, chance: random.Random, report: Report) -> list[tuple[str, int]]:
     """Make the data directory that is damaged again and again: several segments, epochs, snapshots, compaction."""
     load = Load(chance, record_bytes=60)
-    with Server(data, settings=SETTINGS) as server:
+    with Server(data, settings={**SETTINGS, "log.flush.mode": "os"}) as server:  # a stop flushes
         for start in range(3):
             server.start()
             with Peer(server.bootstrap) as peer:
