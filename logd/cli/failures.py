@@ -157,12 +157,14 @@ def _from_client(error: BaseException) -> Failure | None:
     module = sys.modules.get("logd.client.errors")
     if module is None or not isinstance(error, module.ClientError):
         return None
-    code = FAILED
+    code, remedy = FAILED, error.remedy
     if isinstance(error, module.CannotConnect | module.ConnectionLost):
         code = CANNOT_CONNECT
     elif isinstance(error, module.TimedOut):
         code = TIMED_OUT
-    return Failure(error.what, error.why, error.remedy, code)
+    if isinstance(error, module.ConnectionLost) and error.remedy:  # it was tried again all the time
+        remedy = "logd-cli doctor says whether it wants a login, or what else is wrong; the server's log may say more"
+    return Failure(error.what, error.why, remedy, code)
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:

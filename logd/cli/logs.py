@@ -91,7 +91,7 @@ def dump(settings: Settings, paths: tuple[Path, ...], records: bool) -> None:
     if whole:
         show_rows(settings.output, columns, rows, nothing="no batches")
     if faults:
-        raise _failure(faults[0], len(faults))
+        raise _failure(faults[0], len(faults), "verify")
 
 
 def _dumped(
@@ -205,7 +205,7 @@ def verify(settings: Settings, paths: tuple[Path, ...], records: bool) -> int:
             faults += found
     show_rows(settings.output, ("file", "batches", "records", "start", "end", "fault"), rows)
     if faults:
-        raise _failure(faults[0], len(faults))
+        raise _failure(faults[0], len(faults), "dump")
     note(f"{len(rows)} segment{'' if len(rows) == 1 else 's'} verified: every batch is good")
     return 0
 
@@ -239,7 +239,13 @@ def _verify_file(
     return (str(path), batches, count, start, end, why), faults
 
 
-def _failure(fault: Fault, count: int = 1) -> Failure:
+def _failure(fault: Fault, count: int, verb: str) -> Failure:
+    """For the first of so many faults; `verb` looks at the file in the other way."""
+    from logd.cli.segments import base_offset_of
+
+    if fault.position == 0 and base_offset_of(fault.path) < 0:
+        remedy = f"give a segment, as in {fault.path.parent}/{0:020}.log, or a directory of them"
+        return Failure(f"{fault.path} is no segment, or is bad from its first byte on", fault.why, remedy, FAILED)
     more = f"; {count} faults in all" if count > 1 else ""
     what = f"a batch of {fault.path} is bad at byte {fault.position}"
-    return Failure(what, f"{fault.why}{more}", f"logd-cli log dump {fault.path}", FAILED)
+    return Failure(what, f"{fault.why}{more}", f"logd-cli log {verb} {fault.path}", FAILED)

@@ -185,7 +185,9 @@ def test_a_listener_that_asks_for_a_login() -> None:
     handshake = SaslHandshakeResponse(error_code=33, mechanisms=["PLAIN", "SCRAM-SHA-256"])
     with peer(kafka({API_VERSIONS: versions(), METADATA: None, SASL_HANDSHAKE: handshake})) as port:
         ran = examined(port)
+        other = run(f"127.0.0.1:{port}", "--timeout", "1", "group", "list")
     assert (ran.code, failed(ran), "asks for a login (PLAIN, SCRAM-SHA-256)" in ran.err) == (4, ["login"], True)
+    assert (other.code, "try:   logd-cli doctor says whether it wants a login" in other.err) == (3, True), other.err
     with peer(kafka({API_VERSIONS: versions(), METADATA: None})) as port:
         ran = examined(port)
     assert (ran.code, failed(ran)) == (3, ["peer"])

@@ -168,3 +168,15 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     """A path that does not exist, or holds no segment, is exit code 5."""
     for path in (tmp_path / "absent", tmp_path):
         assert invoke("log", "verify", path).exit_code == 5
+
+
+def test_what_to_try_is_something_else(tmp_path: Path) -> None:
+    """Each of the two commands sends on to the other one; a file that is no segment is told as that."""
+    bad, other = tmp_path / f"{0:020}.log", tmp_path / "partition.meta"
+    bad.write_bytes(b"hello\n")
+    other.write_bytes(b"hello\n")
+    for verb, then in (("dump", "verify"), ("verify", "dump")):
+        assert invoke("log", verb, bad).stderr.endswith(f"try:   logd-cli log {then} {bad}\n")
+        ran = invoke("log", verb, other)
+        assert (ran.exit_code, f"{other} is no segment" in ran.stderr) == (1, True)
+        assert ran.stderr.endswith(f"try:   give a segment, as in {bad}, or a directory of them\n")
