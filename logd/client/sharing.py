@@ -133,11 +133,13 @@ class Share:
         """Under the new identity, what is still this member's and was not committed since: of the rest others, or this
         one, may have committed more by now.
 
-        :raises CommitFailed: some of the partitions were given up since.
+        :raises CommitFailed: some of the partitions were given up since, or the member is put out.
         """
         async with self._committing:
             mine = {at: offset for at, offset in news.items() if self._fetcher.assigned.get(at) is before[at][0]}
             left = {at: offset for at, offset in mine.items() if self._committed.get(at) == before[at][1]}
+            if self.identity.epoch <= 0:
+                raise error
             if left:
                 await commit_offsets(router, self.identity, left)
                 self.committed_up_to(left)

@@ -143,3 +143,31 @@ async def test_commits_do_not_overtake_each_other(
         await trio.testing.wait_all_tasks_blocked()
         await on.commit(a=150)
     assert on.offsets == {A: 150}
+
+
+async def test_who_was_put_out_meanwhile_commits_nothing(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A group that nobody is a member of would take the offsets of anybody."""
+    on = Stage(monkeypatch)
+
+    async def away() -> None:
+        await trio.sleep(5)
+        on.member.identity = Identity("g")
+        raise not_committed(Identity("g", "m", 2), ErrorCode.UNKNOWN_MEMBER_ID, "t/1")
+
+    async def rebalance() -> None:
+        on.renew(2)
+        on.first = away
+
+    on.first = rebalance
+    async with trio.open_nursery() as nursery:
+
+        async def other() -> None:
+            with pytest.raises(CommitFailed):
+                await on.commit(b=100)
+
+        nursery.start_soon(other)
+        with pytest.raises(CommitFailed):
+            await on.commit(a=100)
+    assert on.offsets == {}
