@@ -300,6 +300,24 @@ def test_a_file_that_closes_with_an_error_keeps_no_other_open(monkeypatch: pytes
         assert closed.get(timeout=30).name == "logd close"
 
 
+def test_the_closing_thread_outlives_a_clock_that_leaps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sleep that fails, as below a library that turns the clock, ends it no more than a close does."""
+    closer, closed = own_closer(monkeypatch)
+
+    def fail(seconds: float) -> None:
+        if threading.current_thread().name == "logd close":
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    monkeypatch.setattr("time.sleep", fail)
+
+    class User:
+        pass
+
+    for _ in range(2):
+        closer.outlive(os.open(os.devnull, os.O_RDONLY), [User()])
+        assert closed.get(timeout=5).name == "logd close"
+
+
 def own_closer(monkeypatch: pytest.MonkeyPatch) -> tuple[Closer, SimpleQueue[threading.Thread]]:
     """A closer for one test, which waits for nothing, and the threads in which it has closed something."""
     closed: SimpleQueue[threading.Thread] = SimpleQueue()
