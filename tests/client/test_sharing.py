@@ -26,6 +26,16 @@ A, B = TopicPartition("t", 0), TopicPartition("t", 1)
 Deed = Callable[[], Awaitable[None]]
 
 
+class Silent(Member):
+    """A member that tells nobody anything."""
+
+    async def run(self) -> None:
+        await trio.sleep_forever()
+
+    async def leave(self, router: Router) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 class Stage:
     """A share with two partitions, and a group that keeps what reaches it.
 
@@ -46,7 +56,7 @@ class Stage:
             settings=GroupSettings(auto_commit_ms=0),
             callbacks=callbacks,
         )
-        self.member = self.share.member = Member(router, self.share, "g", ["t"], GroupSettings())
+        self.member = self.share.member = Silent(router, self.share, "g", ["t"], GroupSettings())
         self.renew(1)
         for at in (A, B):
             self.fetcher.add(at, 0)
