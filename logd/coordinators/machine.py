@@ -194,8 +194,12 @@ class ShardMachine:
         yield from rebalance.prepare(group, self.classic.limits, now_ms)
 
     def _keep_going(self, left: ModernGroup, now_ms: int) -> Iterator[Effect]:
-        """The same, when a classic member took the last place of another: all is shared out already."""
-        yield from self._descend(left, now_ms)
+        """The same, when a classic member took the last place of another. Where all is shared out already, it stays."""
+        shared_out = all(left.has(member_id).epoch == left.epoch for member_id in left.members)
+        shared_out = shared_out and all(left.is_reconciled(member_id) for member_id in left.members)
+        group = yield from self._descend(left, now_ms)
+        if not shared_out:
+            yield from rebalance.prepare(group, self.classic.limits, now_ms)
 
     def _descend(self, left: ModernGroup, now_ms: int) -> Generator[Effect, None, Group]:
         known = self.modern.groups[left.group_id]

@@ -322,6 +322,22 @@ def test_static_members_keep_their_place(back: bool) -> None:
         assert places(again, other) == [0, 1, 2, 3, 4, 5]
 
 
+@EAGER_OR_NOT
+def test_a_last_member_that_turns_classic_leaves_nothing_to_nobody(cooperative: bool) -> None:
+    """While another waits for what it had: all of it is shared out anew, in the group that is a classic one now."""
+    shard = shard_of()
+    last = Client(shard, "last", instance="i1", subscribed_topic_names=["t"], topic_partitions=[])
+    settle(last)
+    other = ClassicClient(shard, "other", cooperative=cooperative)
+    other.step()
+    assert other.joined
+    assert places(last, other) == [0, 1, 2, 3, 4, 5]
+    again = ClassicClient(shard, "again", cooperative=cooperative, instance="i1")
+    settle(again, other)
+    assert "g" in shard.machine.classic.groups
+    assert places(again, other) == [0, 1, 2, 3, 4, 5]
+
+
 def test_a_refused_append_leaves_the_group_where_it_was() -> None:
     """Neither way up nor way down is gone half."""
     shard = shard_of()
