@@ -261,15 +261,15 @@ def _diverging(partition: Partition, followed: Followed) -> EpochEndOffset | Non
 
 def _answer(request: FetchRequest, session: Session | None, found: Gathered) -> FetchResponse:
     rows = found.rows if session is None else _changed(session, request, found)
-    topics: dict[tuple[str, bytes], FetchableTopicResponse] = {}
-    for followed, row in rows:
-        key = (followed.topic, followed.topic_id)
-        topic = topics.get(key)
-        if topic is None:
-            topic = topics[key] = FetchableTopicResponse(followed.topic, followed.topic_id, [])
-        topic.partitions.append(row)
+    topics: list[FetchableTopicResponse] = []
+    key = None
+    for followed, row in rows:  # in the order of the request, as Kafka answers: a topic comes again after another one
+        if (followed.topic, followed.topic_id) != key:
+            key = (followed.topic, followed.topic_id)
+            topics.append(FetchableTopicResponse(*key, []))
+        topics[-1].partitions.append(row)
     session_id = session.id if session is not None else SESSIONLESS
-    return FetchResponse(session_id=session_id, responses=list(topics.values()), node_endpoints=found.endpoints)
+    return FetchResponse(session_id=session_id, responses=topics, node_endpoints=found.endpoints)
 
 
 def _changed(session: Session, request: FetchRequest, found: Gathered) -> list[tuple[Followed, PartitionData]]:

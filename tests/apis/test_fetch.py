@@ -231,6 +231,19 @@ def test_a_partition_named_twice_is_read_once(peer: Peer) -> None:
     assert values(row) == [b"b"]
 
 
+def test_partitions_are_answered_in_the_order_in_which_they_are_named(peer: Peer) -> None:
+    """So that limits fall on the last ones, a topic comes again after another one, as in Kafka."""
+    fill(peer, "order-a", b"one")
+    fill(peer, "order-b", b"one")
+    asked = [("order-b", 1), ("order-a", 0), ("order-b", 0), ("order-a", 1)]
+    topics = [
+        FetchTopic(topic, partitions=[FetchPartition(index, partition_max_bytes=1 << 20)]) for topic, index in asked
+    ]
+    for session_epoch in (-1, 0):
+        answer = peer.ask(FetchRequest(max_wait_ms=0, session_epoch=session_epoch, topics=topics), 12)
+        assert [(each.topic, row.partition_index) for each in answer.responses for row in each.partitions] == asked
+
+
 def test_a_session_knows_what_an_id_meant(peer: Peer) -> None:
     """A topic that goes and is made again within a session: first there is none of its name, then it has another id."""
     fill(peer, "again", b"a")
