@@ -203,8 +203,10 @@ def _least(index: int, columns: Sequence[str], cells: Sequence[Sequence[str]], n
 
 
 def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], least: Sequence[int], room: int) -> list[int]:
-    """As wide as heads and cells are; what is too much is taken from the widest that may be narrower."""
-    longest = [max(len(row[index]) for row in cells) for index in range(len(columns))]
+    """As wide as heads and cells are shown; what is too much is taken from the widest that may be narrower."""
+    from rich.cells import cell_len
+
+    longest = [max(cell_len(row[index]) for row in cells) for index in range(len(columns))]
     widths = [min(max(len(label(column)), size), room) for column, size in zip(columns, longest, strict=True)]
     for _ in range(sum(widths) - room):
         widest = max(range(len(widths)), key=lambda index: widths[index] if widths[index] > least[index] else -1)

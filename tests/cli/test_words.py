@@ -208,6 +208,12 @@ def test_a_table_that_fits_just_so(
     assert all(len(line) <= width for line in shown.splitlines())
 
 
+def test_a_table_of_wide_characters(capsys: pytest.CaptureFixture[str]) -> None:
+    """Characters that take two columns of a terminal are given two: the text is not folded where there is room."""
+    show_rows("table", ("group", "members"), [("\u65e5\u672c\u8a9e\u306e\u30b0\u30eb\u30fc\u30d7", 3)])
+    assert "\u65e5\u672c\u8a9e\u306e\u30b0\u30eb\u30fc\u30d7" in capsys.readouterr().out
+
+
 def test_times_of_a_table(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A time in a table is shorter, and is folded between day and hour if it has to be."""
     monkeypatch.setattr(output, "PIPE_WIDTH", 50)
