@@ -253,6 +253,7 @@ class _Recovery:
         for at in range(first, len(segments)):
             if self._gaps:
                 self._expected = max(self._expected, segments[at].base_offset)
+                segments[at - 1].next_offset = segments[at].base_offset  # it may end with a gap
             self._gaps = self._may_have_gaps(segments[at])
             last = at == len(segments) - 1
             if not self._scan_segment(segments[at], point if at == first else segments[at].base_offset, last):

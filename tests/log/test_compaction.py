@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import msgspec
 import pytest
 
 from logd.errors import Corrupt
 from logd.log.log import Log, LogConfig
+from logd.log.state import STATE_NAME
 from logd.wire.batches import DELETE_HORIZON, BatchHeader, Record, build_batch, read_headers
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import TOPIC_ID, append, checkpoint, content, flush
@@ -283,6 +285,28 @@ def test_gaps_are_lawful_while_a_run_is_under_way(disk: MemoryDisk, restarted: b
         assert last_values(read) == {b"a": b"1", b"b": b"1", b"c": b"3"}
         seen += any(one.size == 0 for one in read.segments[2:-1]) and read.cleaned_offset == 2
     assert seen > 3
+
+
+@pytest.mark.parametrize("works", [6, 9, 12])
+def test_a_segment_that_ends_with_a_gap_does_so_after_recovery(disk: MemoryDisk, works: int) -> None:
+    """Where no state says how far it was, all is read: who reads on in the gap, and the next run, find the rest."""
+    log = small_segments(disk, ("a", "1"))
+    clean(log, disk)
+    for number in range(4):
+        put(log, ("c", f"{number}"))
+        roll(log)
+    for work in itertools.islice(steps(log, disk), works):
+        work()
+    disk.remove(f"{PATH}/{STATE_NAME}")
+    log = reopened(disk)
+    assert any(one.size == 0 for one in log.segments[:-1])
+    for offset in range(1, log.end_offset):
+        assert content(log, offset)[-1][0] == log.end_offset - 1
+    flush(log)
+    log.config = msgspec.structs.replace(log.config, segment_bytes=90)
+    clean(log, disk)
+    assert log.cleaned_offset == 5
+    assert last_values(log) == {b"a": b"1", b"c": b"3"}
 
 
 def test_a_tombstone_stays_while_an_old_value_does(disk: MemoryDisk) -> None:
