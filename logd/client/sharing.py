@@ -64,6 +64,9 @@ class Share:
         self._callbacks = callbacks
         self._patience = trio.CancelScope()
         self._committing = trio.Lock()
+        self._commits = 0
+        self._newest: dict[TopicPartition, int] = {}
+        """Of the commits that were taken, the newest one of each partition: they are counted as they are called."""
         self._committed: dict[TopicPartition, int] = {}
         self._base: dict[TopicPartition, int] = {}
         """Where a transaction that is aborted goes back to: what was committed, or where the partition was begun."""
@@ -109,40 +112,42 @@ class Share:
             return await trio.lowlevel.checkpoint()
         if self.member is not None and who.epoch <= 0:
             raise _too_late(who)
-        before = {at: (self._fetcher.assigned.get(at), self._committed.get(at)) for at in news}
+        self._commits += 1
+        number, held = self._commits, {at: self._fetcher.assigned.get(at) for at in news}
         try:
-            await self._commit(who, news, router)
+            await self._commit(who, news, number, router)
         except CommitFailed as error:
             if self.is_leaving or error.code not in STALE or not await self._is_renewed(who):
                 raise
-            await self._commit_again(news, before, router, error)
+            await self._commit_again(news, held, number, router, error)
 
-    async def _commit(self, who: Identity, news: Mapping[TopicPartition, int], router: Router) -> None:
+    async def _commit(self, who: Identity, news: Mapping[TopicPartition, int], number: int, router: Router) -> None:
         """One commit after the other: one that has to be tried again must not come behind a newer one."""
         async with self._committing:
             await commit_offsets(router, who, news)
-            self.committed_up_to(news)
+            self.committed_up_to(news, number)
 
     async def _commit_again(
         self,
         news: Mapping[TopicPartition, int],
-        before: Mapping[TopicPartition, tuple[Assigned | None, int | None]],
+        held: Mapping[TopicPartition, Assigned | None],
+        number: int,
         router: Router,
         error: CommitFailed,
     ) -> None:
-        """Under the new identity, what is still this member's and was not committed since: of the rest others, or this
+        """Under the new identity, what is still this member's and no newer commit told of: of the rest others, or this
         one, may have committed more by now.
 
         :raises CommitFailed: some of the partitions were given up since, or the member is put out.
         """
         async with self._committing:
-            mine = {at: offset for at, offset in news.items() if self._fetcher.assigned.get(at) is before[at][0]}
-            left = {at: offset for at, offset in mine.items() if self._committed.get(at) == before[at][1]}
+            mine = {at: offset for at, offset in news.items() if self._fetcher.assigned.get(at) is held[at]}
+            left = {at: offset for at, offset in mine.items() if self._newest.get(at, 0) < number}
             if self.identity.epoch <= 0:
                 raise error
             if left:
                 await commit_offsets(router, self.identity, left)
-                self.committed_up_to(left)
+                self.committed_up_to(left, number)
         if len(mine) < len(news):
             raise error
 
@@ -158,11 +163,14 @@ class Share:
             raise _taken(self._taken_away, self.identity)
         return {at: offset for at, offset in self.positions().items() if self._base.get(at) != offset}
 
-    def committed_up_to(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """These were committed for this consumer's group by itself or in a transaction."""
+    def committed_up_to(self, offsets: Mapping[TopicPartition, int], number: int | None = None) -> None:
+        """These were committed for this consumer's group by itself (`number`: by which commit), or in a transaction."""
         mine = {at: offset for at, offset in offsets.items() if at in self._fetcher.assigned}
         self._committed |= mine
         self._base |= mine
+        if number is None:
+            number = self._commits = self._commits + 1
+        self._newest |= dict.fromkeys(mine, number)
 
     def rewind(self) -> None:
         """Go back to what was committed last (or to where each partition was begun): all since is handed out again."""
@@ -277,6 +285,7 @@ class Share:
     def _drop(self, partitions: Iterable[TopicPartition]) -> None:
         for at in list(partitions):
             self._committed.pop(at, None)
+            self._newest.pop(at, None)
             one = self._fetcher.assigned.get(at)
             if one is not None:
                 if self._base.pop(at, one.position) != self._reader.position(one):

@@ -138,6 +138,47 @@ async def test_a_newer_commit_is_not_undone(
     assert on.offsets == {A: 150, B: 100}
 
 
+async def test_a_newer_commit_behind_one_that_was_taken_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It waited for the older one, and only then came the rebalance: who called it is not told that all is well."""
+    on = Stage(monkeypatch)
+
+    async def rebalance() -> None:
+        on.renew(2)
+
+    async def away() -> None:
+        await trio.sleep(5)
+        on.first = rebalance
+
+    on.first = away
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: on.commit(a=100, b=100))
+        await trio.testing.wait_all_tasks_blocked()
+        await on.commit(a=150)
+    assert on.offsets == {A: 150, B: 100}
+
+
+@pytest.mark.parametrize("waits_s", [(1, 2), (2, 1)])
+async def test_the_newer_of_two_that_are_made_again_counts(
+    waits_s: tuple[int, int], monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Both crossed the same rebalance, and whichever learns of the new epoch first is made again first."""
+    on, waits = Stage(monkeypatch), iter(waits_s)
+    monkeypatch.setattr(Router, "backoff_s", lambda router, tries: next(waits))
+
+    async def rebalance() -> None:
+        await trio.sleep(5)
+        on.renew(2)
+
+    on.first = rebalance
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: on.commit(a=100, b=100))
+        await trio.testing.wait_all_tasks_blocked()
+        await on.commit(a=150)
+    assert on.offsets == {A: 150, B: 100}
+
+
 async def test_commits_do_not_overtake_each_other(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
