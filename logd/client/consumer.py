@@ -233,7 +233,7 @@ class Consumer(Lifetime):
                 await self._say_goodbye(router)
 
     async def _say_goodbye(self, router: Router) -> None:
-        self._share.is_leaving = True
+        self._share.leave()
         if self.membership.auto_commit_ms:
             with trio.move_on_after(self.membership.leave_timeout_ms / 2000), suppress(ClientError, Refused):
                 await self._share.commit_done(router)

@@ -53,7 +53,7 @@ class Share:
         self.member: Member | None = None
         """Set by the consumer before anything of the group is asked."""
         self.is_leaving = False
-        """Set by the consumer at the end: no rebalance is waited for any more."""
+        """Since :meth:`leave`: no rebalance is waited for any more."""
         self._router = router
         self._fetcher = fetcher
         self._reader = reader
@@ -63,6 +63,7 @@ class Share:
         self._settings = settings
         self._callbacks = callbacks
         self._patience = trio.CancelScope()
+        self._regular = trio.CancelScope()
         self._committing = trio.Lock()
         self._commits = 0
         self._newest: dict[TopicPartition, int] = {}
@@ -188,16 +189,23 @@ class Share:
         return False
 
     async def commit_regularly(self) -> None:
-        """Commit what is done from time to time, until cancelled."""
-        while True:
-            await trio.sleep(self._settings.auto_commit_ms / 1000)
-            try:
-                await self.commit_done(self._router)
-            except CommitFailed:
-                continue  # the member learns it from the group
-            except (Refused, ClientError) as error:
-                if not is_retriable(error):
-                    await self._fetcher.report(error)
+        """Commit what is done from time to time, until cancelled or :meth:`leave`."""
+        with trio.CancelScope() as self._regular:
+            while True:
+                await trio.sleep(self._settings.auto_commit_ms / 1000)
+                try:
+                    await self.commit_done(self._router)
+                except CommitFailed:
+                    continue  # the member learns it from the group
+                except (Refused, ClientError) as error:
+                    if not is_retriable(error):
+                        await self._fetcher.report(error)
+
+    def leave(self) -> None:
+        """The consumer is about to leave, and commits for the last time: a regular commit may hang on a dead
+        connection, and the last one must not wait for it."""
+        self.is_leaving = True
+        self._regular.cancel()
 
     async def commit_done(self, router: Router, partitions: Collection[TopicPartition] | None = None) -> None:
         """Commit what the program has done in these partitions (None: in all)."""

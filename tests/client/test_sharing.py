@@ -222,3 +222,19 @@ async def test_who_was_put_out_meanwhile_commits_nothing(
         with pytest.raises(CommitFailed):
             await on.commit(a=100)
     assert on.offsets == {}
+
+
+async def test_the_last_commit_waits_for_no_regular_one(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """One that a dead connection holds up is given up when the consumer leaves, which says its last on another."""
+    on = Stage(monkeypatch)
+    on.first = trio.sleep_forever
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(on.share.commit_regularly)
+        await trio.testing.wait_all_tasks_blocked()
+        on.share.leave()
+        with trio.fail_after(1):
+            await on.share.commit_done(ROUTER)
+        nursery.cancel_scope.cancel()
+    assert on.offsets == {A: 0, B: 0}
