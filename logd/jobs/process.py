@@ -57,6 +57,8 @@ class WorkerProcess:
             if self._interrupted:
                 self.rest()
         process = self._started()
+        if self._interrupted:
+            raise self._lost("it was interrupted")
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -87,6 +89,7 @@ class WorkerProcess:
             if self._ended:
                 raise WorkerLost("the node is stopping")
             if self._process is None:
+                self._interrupted = False
                 package = str(Path(__file__).parents[2])
                 paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
                 try:
@@ -109,9 +112,9 @@ class WorkerProcess:
 
     def interrupt(self) -> None:
         """Kill the process: who waits for its answer meets WorkerLost. Waits for nothing, so for the event loop too."""
+        self._interrupted = True  # first: one that is being started now is not seen here, but sees this
         process = self._process
         if process is not None:
-            self._interrupted = True
             process.kill()
 
     def rest(self) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -112,6 +112,23 @@ def test_interrupted_at_work(log: Log, worker: WorkerProcess, monkeypatch: pytes
             asking.result()
     assert worker.ask(start(log)).surveyed is not None
     worker.interrupt()
+    assert worker.ask(start(log)).surveyed is not None
+
+
+def test_interrupted_as_it_is_started(log: Log, worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The word is not lost that comes before the process can be killed: no survey is made that nobody wants."""
+    popen = subprocess.Popen
+
+    def starting(*args: Any, **how: Any) -> subprocess.Popen[bytes]:
+        begun: subprocess.Popen[bytes] = popen(*args, **how)
+        worker.interrupt()
+        return begun
+
+    with monkeypatch.context() as patched:
+        patched.setattr(subprocess, "Popen", starting)
+        with pytest.raises(WorkerLost):
+            worker.ask(start(log))
+    assert worker.process_id is None
     assert worker.ask(start(log)).surveyed is not None
 
 
