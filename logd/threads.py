@@ -8,6 +8,7 @@ until there is one, and everything else goes on. The flusher has threads of its 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -16,21 +17,23 @@ import trio
 logger = logging.getLogger("logd.threads")
 
 RETRY_S: Final = 0.05
+TELL_EVERY_S: Final = 60.0
 T = TypeVar("T")
 
 
 class _Lack:
-    """Whether there was no thread the last time that one was wanted, so that it is told once."""
+    """When it was told last that there is no thread: where some are to be had, one may be missing often in a second."""
 
-    told = False
+    told_s = float("-inf")
 
 
 def lacking(error: RuntimeError) -> bool:
-    """Say whether an error means that no thread could be started; it is logged when that is news."""
+    """Say whether an error means that no thread could be started; it is logged once a minute."""
     if "start new thread" not in str(error):
         return False
-    if not _Lack.told:
-        _Lack.told = True
+    now_s = time.monotonic()
+    if now_s - _Lack.told_s >= TELL_EVERY_S:
+        _Lack.told_s = now_s
         logger.warning("no thread can be started now, so that some work has to wait: allow more processes")
     return True
 
@@ -49,11 +52,8 @@ async def run(work: Callable[..., T], *args: object, limiter: trio.CapacityLimit
 
     while True:
         try:
-            result = await trio.to_thread.run_sync(begin, limiter=limiter)
+            return await trio.to_thread.run_sync(begin, limiter=limiter)
         except RuntimeError as error:
             if begun or not lacking(error):
                 raise
-        else:
-            _Lack.told = False
-            return result
         await trio.sleep(RETRY_S)

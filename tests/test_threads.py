@@ -29,12 +29,13 @@ def scarce(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
         monkeypatch.setattr(_thread_cache, "THREAD_CACHE", _thread_cache.ThreadCache())
 
     monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(threads._Lack, "told_s", float("-inf"))
     return refuse
 
 
 @pytest.mark.trio
 async def test_waits_for_a_thread(scarce: Callable[[int], None], caplog: pytest.LogCaptureFixture) -> None:
-    """What is asked for is done, once, when there is a thread; it is told once, and again after it was well."""
+    """What is asked for is done, once, when there is a thread; it is told once a minute, however often."""
     done: list[int] = []
     limiter = trio.CapacityLimiter(1)
     for refusals in (3, 0, 1):
@@ -44,6 +45,10 @@ async def test_waits_for_a_thread(scarce: Callable[[int], None], caplog: pytest.
                 nursery.start_soon(lambda number: threads.run(done.append, number, limiter=limiter), number)
     assert sorted(done) == [0, 0, 0, 1, 1, 1]
     assert limiter.borrowed_tokens == 0
+    assert caplog.text.count("allow more processes") == 1
+    threads._Lack.told_s -= threads.TELL_EVERY_S
+    scarce(1)
+    await threads.run(int)
     assert caplog.text.count("allow more processes") == 2
 
 

@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 
+from logd import threads
 from logd.config import Settings
 from logd.config.topics import topic_defaults
 from logd.errors import Refused
@@ -224,6 +225,7 @@ class Scarce(threading.Thread):
 async def test_no_thread_to_be_had(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Flushes wait until there is one, and nothing ends; who has one already goes on with it."""
     monkeypatch.setattr(flusher_module, "Thread", Scarce)
+    monkeypatch.setattr(threads._Lack, "told_s", float("-inf"))
     monkeypatch.setattr(Scarce, "refusals", 3)
     disk = MemoryDisk()
     async with running() as flusher:
