@@ -8,7 +8,6 @@ until there is one, and everything else goes on. The flusher has threads of its 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -31,8 +30,8 @@ def lacking(error: RuntimeError) -> bool:
     """Say whether an error means that no thread could be started; it is logged once a minute."""
     if "start new thread" not in str(error):
         return False
-    now_s = time.monotonic()
-    if now_s - _Lack.told_s >= TELL_EVERY_S:
+    now_s = trio.current_time()
+    if not 0 <= now_s - _Lack.told_s < TELL_EVERY_S:  # each event loop has another zero
         _Lack.told_s = now_s
         logger.warning("no thread can be started now, so that some work has to wait: allow more processes")
     return True
