@@ -39,9 +39,11 @@ def retain(held: Held, now_ms: int, *, delete: bool) -> Iterator[Callable[[], No
     for segment in log.segments[:-1] if delete else ():
         if not segment.max_is_known and segment.finished:
             yield segment.make_max_sure  # a full disk had no room for its index: all of it is read
+            log.segments.let_go([segment])
     for segment in log.expired(now_ms, held.last_stable_offset, delete=delete) or log.segments[:1]:
         if not segment.max_is_sure and segment.finished:
             yield segment.make_max_sure  # or a wrong bit would make it old
+            log.segments.let_go([segment])
     log.delete_segments(log.expired(now_ms, held.last_stable_offset, delete=delete), now_ms)
     removal = log.removal(now_ms)
     if removal is not None:

@@ -156,8 +156,10 @@ class Housekeeping:
             for segment in log.segments[:-1]:
                 if not segment.max_is_known:
                     await partition.in_thread(segment.make_max_sure)
+                    log.segments.let_go([segment])
             for segment in log.expired(now_ms, partition.last_stable_offset, delete=delete):
                 await partition.in_thread(segment.make_max_sure)
+                log.segments.let_go([segment])
             going = log.expired(now_ms, partition.last_stable_offset, delete=delete)
             done = None
             if going:

@@ -127,3 +127,22 @@ def test_the_event_loop_reads_no_segment(disk: MemoryDisk) -> None:
         loop = faulty.calls["read"]
     assert faulty.calls["read"] == loop
     assert (log.start_offset, waited) == (2, 3)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_few_segments_are_open_at_once(disk: MemoryDisk, indexed: bool) -> None:
+    """Finding the newest times of thousands, or making sure of those that go, takes no descriptor for each."""
+    log = filled(disk, LogConfig(), [1] * 9)
+    flush(log)
+    log.close()
+    for name in [one for one in disk.names if one.endswith(".timeindex") and not indexed]:
+        del disk.names[name]
+    log = Log.open(PATH, LogConfig(retention_ms=1000), clean=False, now_ms=0, disk=disk)
+    sealed = log.segments[:-1]
+    works = 0
+    for work in retain(Held(log, log.end_offset), 100_000, delete=True):
+        assert sum(one._file is not None for one in sealed) <= 1
+        work()
+        works += 1
+    assert sum(one._file is not None for one in sealed) <= 1
+    assert (log.start_offset, works) == (9, 9)
