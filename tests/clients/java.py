@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import shutil
 import subprocess
@@ -47,6 +48,12 @@ class Done(NamedTuple):
     stderr: str
 
 
+ANSWER = re.compile(r"-?\d+ \.\S* \.\S*\n")
+"""A line of ``Tools.java``: the exit code, and what was said."""
+VM_OUTPUT_APART = "-XX:+DisplayVMOutputToStderr"
+"""Warnings of the JVM itself, which are else written to stdout."""
+
+
 class Host:
     """One JVM that runs tools one after the other (``Tools.java``): each takes a second to start, and little to work.
 
@@ -70,6 +77,9 @@ class Host:
         if not (line := process.stdout.readline()):
             self.end()
             raise RuntimeError(f"the JVM has ended while it ran {main_class} {arguments}")
+        if not ANSWER.fullmatch(line):
+            self.end()  # the next tool must not be given the answer of this one
+            raise RuntimeError(f"the JVM said {line!r} in place of an answer while it ran {main_class} {arguments}")
         code, *said = line.split()
         out, err = (b64decode(word[1:]).decode() for word in said)
         return Done(int(code), out, err)
@@ -78,7 +88,7 @@ class Host:
         libs = apache_kafka.installed_libs()
         assert libs is not None
         source = str(Path(__file__).with_name("Tools.java"))
-        command = apache_kafka.java_command(source, [], libs=libs, options=JVM_OPTIONS)
+        command = apache_kafka.java_command(source, [], libs=libs, options=[*JVM_OPTIONS, VM_OUTPUT_APART])
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def end(self) -> None:
