@@ -14,7 +14,7 @@ from logd.cli.main import guarded, main
 from tests.cli.conftest import environment
 
 NOWHERE = "127.0.0.1:1"
-HEAVY = {"trio", "numpy", "rich", "asyncio", "cramjam", "logd.client", "logd.wire"}
+HEAVY = {"trio", "numpy", "rich", "asyncio", "cramjam", "logd.client", "logd.wire.codec", "logd.wire.message"}
 
 
 def invoke(*arguments: str) -> Result:
