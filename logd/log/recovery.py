@@ -248,6 +248,8 @@ class _Recovery:
         if state.has_snapshot:
             self._restore(point)
         first = max((at for at, one in enumerate(segments) if one.base_offset < point), default=0)
+        if point <= state.start_offset and any(one.base_offset == point for one in segments[first + 1 :]):
+            first += 1  # what is before the point was deleted, and some of it may be removed
         self._expected = point
         self._epoch = self._epochs.epoch_at(point - 1)
         for at in range(first, len(segments)):

@@ -152,6 +152,32 @@ def test_compacted_segments_below_the_start_may_be_missing(disk: MemoryDisk) -> 
     assert len(content(reopen(disk))) == 24 - log.start_offset
 
 
+@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("kept", [0, 1])
+@pytest.mark.parametrize("appended", [0, 1])
+def test_all_was_deleted_and_some_of_it_is_left(disk: MemoryDisk, appended: int, kept: int, compacted: bool) -> None:
+    """One file whose removal met a failure does not show that flushed data is missing between it and the start."""
+    config = LogConfig(segment_bytes=90, compacted=compacted)
+    log = Log.create(PATH, TOPIC_ID, config, now_ms=0, disk=disk)
+    for at in range(3):
+        put(log, (f"k{at}", "v"))
+    log.advance_start(3)
+    log.delete_segments(log.expired(0, 3, delete=False), 0)
+    flush(log)
+    checkpoint(log)
+    for at in range(appended):
+        put(log, (f"k{at}", "w"))
+    flush(log)
+    for at in range(3):
+        for name in [name for name in disk.names if name.startswith(f"{PATH}/{at:020d}.") and at != kept]:
+            del disk.names[name]
+    again = reopen(disk, config)
+    assert (again.start_offset, again.end_offset) == (3, 3 + appended)
+    assert len(content(again)) == appended
+    again.delete_segments(again.expired(0, 3, delete=False), 0)
+    assert again.segments[0].base_offset == 3
+
+
 def test_missing_flushed_segment(disk: MemoryDisk) -> None:
     """A file that is gone is no end of the log."""
     log = filled(disk, 23)
