@@ -44,8 +44,8 @@ def commit_plain(
     frame: memoryview, head: RequestHead, connection: Connection, services: Services
 ) -> list[Buffer] | None:
     """Versions 8-10. The answer in one buffer, or None when the request has to go the long way."""
-    if head.api_version < FLEXIBLE_FROM or len(frame) > LARGE_BYTES:
-        return None
+    if head.api_version < FLEXIBLE_FROM or len(frame) > LARGE_BYTES or services.settings.log_flush_mode == "group":
+        return None  # where a flush commits, all have to wait: no need to read it twice
     try:
         asked = _asked(frame, head, services.cluster.image)
     except (struct.error, IndexError, UnicodeDecodeError, _NotPlain):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from logd.apis.dispatch import Hangup, Pending, start
 from logd.apis.plain_commit import OFFSET_COMMIT
 from logd.apis.registry import shortcuts
+from logd.config import Settings
 from logd.coordinators.effects import Record
 from logd.coordinators.events import PlainOffset
 from logd.coordinators.machine import ShardMachine
@@ -31,6 +32,7 @@ from logd.wire.schemas.offset_commit import (
 from tests.apis.groups_house import House, house
 
 PLAIN = range(8, 11)
+AT_ONCE = Settings(log_flush_mode="os")
 MEMBER = "app-id"
 EPOCH = 2
 """Of the member of the new protocol; the classic group is in generation 1."""
@@ -90,7 +92,7 @@ async def _answer(one: House, frame: bytes) -> object:
 @asynccontextmanager
 async def twin_houses() -> AsyncIterator[Twins]:
     """Two houses with a classic group "g" and one of the new protocol, "m", each with one member."""
-    async with house() as short, house() as long:
+    async with house(AT_ONCE) as short, house(AT_ONCE) as long:
         for each in (short, long):
             assert {name: topic.id for name, topic in each.cluster.image.topics.items() if name in IDS} == IDS
             each.groups._new_id = lambda: "id"
@@ -227,7 +229,7 @@ async def test_what_must_wait_takes_the_long_way() -> None:
 @pytest.mark.trio
 async def test_a_member_that_commits_lives(autojump_clock: Any) -> None:
     """A plain commit begins the session of its classic member anew, as every request of it does."""
-    async with house() as one:
+    async with house(AT_ONCE) as one:
         member = await one.stable()
         for offset in range(4):
             await trio.sleep(6)
@@ -243,3 +245,12 @@ def test_the_bytes_are_those_of_the_codec(index: int, offset: int, epoch: int, m
     value = OffsetCommitValue(offset, epoch, metadata, 77, topic_id=topic_id)
     written = to_bytes(Record(OffsetCommitKey("g\u00fc", "t", index), value, OFFSET_COMMIT_VALUE_VERSION))
     assert offset_bytes("g\u00fc", PlainOffset("t", topic_id, index, offset, epoch, metadata), 77) == written
+
+
+@pytest.mark.trio
+async def test_where_flushes_commit_nothing_is_read_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In flush mode group every commit has to wait, so that none is plain."""
+    monkeypatch.setattr("logd.apis.plain_commit._asked", None)
+    async with house(Settings(log_flush_mode="group")) as one:
+        answer = await one.ask(OFFSET_COMMIT, 9, request_of("s", -1, "", *ROWS))
+        assert answer.topics[0].partitions[0].error_code == 0
