@@ -80,6 +80,13 @@ class Stage:
     async def commit(self, **offsets: int) -> None:
         await self.share.commit({at: offsets[name] for name, at in (("a", A), ("b", B)) if name in offsets}, ROUTER)
 
+    async def commit_two(self) -> None:
+        """A commit of both partitions, and a newer one of the first while that is under way."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: self.commit(a=100, b=100))
+            await trio.testing.wait_all_tasks_blocked()
+            await self.commit(a=150)
+
 
 ROUTER = Router("127.0.0.1:1")
 
@@ -131,10 +138,7 @@ async def test_a_newer_commit_is_not_undone(
         on.renew(2)
 
     on.first = rebalance
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: on.commit(a=100, b=100))
-        await trio.testing.wait_all_tasks_blocked()
-        await on.commit(a=150)
+    await on.commit_two()
     assert on.offsets == {A: 150, B: 100}
 
 
@@ -152,10 +156,7 @@ async def test_a_newer_commit_behind_one_that_was_taken_is_made_again(
         on.first = rebalance
 
     on.first = away
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: on.commit(a=100, b=100))
-        await trio.testing.wait_all_tasks_blocked()
-        await on.commit(a=150)
+    await on.commit_two()
     assert on.offsets == {A: 150, B: 100}
 
 
@@ -172,10 +173,7 @@ async def test_the_newer_of_two_that_are_made_again_counts(
         on.renew(2)
 
     on.first = rebalance
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: on.commit(a=100, b=100))
-        await trio.testing.wait_all_tasks_blocked()
-        await on.commit(a=150)
+    await on.commit_two()
     assert on.offsets == {A: 150, B: 100}
 
 
