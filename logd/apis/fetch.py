@@ -9,7 +9,6 @@ their records. Sessions (KIP-227) are kept by :mod:`logd.apis.fetch_sessions`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Iterable
-from contextlib import suppress
 
 import trio
 
@@ -17,7 +16,7 @@ from logd.apis.fetch_sessions import FINAL_EPOCH, FIRST_EPOCH, SESSIONLESS, Foll
 from logd.apis.registry import Call, api
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
 from logd.log.slices import Slice
-from logd.partitions.partition import Partition, Watcher
+from logd.partitions.partition import Partition, Watcher, until_committed
 from logd.partitions.table import PartitionTable
 from logd.wire.message import Buffer
 from logd.wire.schemas.fetch import (
@@ -38,8 +37,6 @@ LEADERS_FROM = 16
 STORAGE_ERRORS_FROM = 6
 MOVED = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
 UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
-COMMIT_WAIT_S_MAX = 1.0
-"""A disk that takes longer for a flush does not keep a Fetch waiting: then it gets what is committed."""
 
 
 class Gathered:
@@ -319,10 +316,7 @@ async def _wait_for_commit(
     late: list[tuple[Partition, int]],
 ) -> FetchResponse:
     """Look again when what was acknowledged before this request is committed."""
-    with trio.move_on_after(COMMIT_WAIT_S_MAX):
-        for partition, end in late:
-            with suppress(Refused):  # a partition that failed says so in its row
-                await partition.committed.wait(end)
+    await until_committed(late)
     return await _wait(call, request, session, wanted, enough)
 
 

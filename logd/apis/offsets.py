@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Awaitable
-from contextlib import suppress
-
-import trio
 
 from logd import threads
 from logd.apis.registry import Call, api
 from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
 from logd.log.search import Scan
-from logd.partitions.partition import Partition
+from logd.partitions.partition import Partition, until_committed
 from logd.wire.schemas.delete_records import (
     DeleteRecordsPartitionResult,
     DeleteRecordsRequest,
@@ -45,8 +42,6 @@ AT_THE_START = {EARLIEST, EARLIEST_LOCAL, EARLIEST_PENDING_UPLOAD}
 
 READ_COMMITTED = 1
 NO_EPOCH = -1
-COMMIT_WAIT_S_MAX = 1.0
-"""A disk that takes longer for a flush does not keep ListOffsets waiting: then it tells what is committed."""
 
 
 @api(2)
@@ -64,10 +59,7 @@ def list_offsets(call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse
 async def _after_commit(
     call: Call, request: ListOffsetsRequest, late: list[tuple[Partition, int]]
 ) -> ListOffsetsResponse:
-    with trio.move_on_after(COMMIT_WAIT_S_MAX):
-        for partition, end in late:
-            with suppress(Refused):  # a partition that failed says so in its row
-                await partition.committed.wait(end)
+    await until_committed(late)
     answer = _listed(call, request)
     return answer if isinstance(answer, ListOffsetsResponse) else await answer
 

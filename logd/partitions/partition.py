@@ -8,7 +8,8 @@ state changes are synchronous; only waiting is async. It never parses records.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import trio
@@ -33,6 +34,8 @@ T = TypeVar("T")
 
 FLUSH_NEVER = 2**63 - 1
 """``flush.messages`` when it asks for nothing."""
+COMMIT_WAIT_S_MAX = 1.0
+"""A disk that takes longer for a flush keeps no reader waiting: then what is committed is told."""
 ANY_AGE = 2**63 - 1
 """``message.timestamp.before.max.ms`` when records may be as old as they like."""
 
@@ -488,3 +491,14 @@ class Partition:
     async def checkpointed(self) -> None:
         """Wait until the checkpoint that was wanted last is written. Raises :class:`Refused` when it cannot be."""
         await self.checkpoints.wait(self._checkpoint_target)
+
+
+async def until_committed(late: Iterable[tuple[Partition, int]]) -> None:
+    """Wait until each partition has committed up to its offset, or failed, which it tells who asks it next.
+
+    No longer than COMMIT_WAIT_S_MAX for all of them.
+    """
+    with trio.move_on_after(COMMIT_WAIT_S_MAX):
+        for partition, end in late:
+            with suppress(Refused):
+                await partition.committed.wait(end)
