@@ -190,16 +190,18 @@ def _draw(columns: Sequence[str], rows: Sequence[Row], title: str) -> None:
     cells = [[MOMENT.sub(r"\1 \2Z", printable(text_of(cell))) for cell in row] for row in rows]
     numeric = [all(isinstance(row[index], int | float) for row in rows) for index in range(len(columns))]
     width = shutil.get_terminal_size((80, 24)).columns if is_terminal() else PIPE_WIDTH
-    if sum(_least(index, columns, cells, numeric) for index in range(len(columns))) > width:
+    least = [_least(index, columns, cells, numeric) for index in range(len(columns))]
+    room = width - GAP * len(columns)
+    if sum(least) > room:
         return _stack(columns, cells, title)
-    _tabulate(columns, cells, numeric, title, width)
+    _tabulate(columns, cells, numeric, title, width, _widths(columns, cells, least, room))
 
 
 def _least(index: int, columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool]) -> int:
     """The characters that a column needs to be read: all of a number, some of a text, all of its head's words."""
     longest = max(len(row[index]) for row in cells)
     head = max(map(len, label(columns[index]).split()))
-    return max(longest if numeric[index] else min(longest, FOLDED_WIDTH), head) + GAP
+    return max(longest if numeric[index] else min(longest, FOLDED_WIDTH), head)
 
 
 def _widths(columns: Sequence[str], cells: Sequence[Sequence[str]], least: Sequence[int], room: int) -> list[int]:
@@ -225,7 +227,12 @@ def _stack(columns: Sequence[str], cells: Sequence[Sequence[str]], title: str) -
 
 
 def _tabulate(
-    columns: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], title: str, width: int
+    columns: Sequence[str],
+    cells: Sequence[Sequence[str]],
+    numeric: Sequence[bool],
+    title: str,
+    width: int,
+    widths: Sequence[int],
 ) -> None:
     from rich import box
     from rich.console import Console
@@ -233,8 +240,6 @@ def _tabulate(
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
-    least = [_least(index, columns, cells, numeric) - GAP for index in range(len(columns))]
-    widths = _widths(columns, cells, least, width - GAP * len(columns))
     for column, is_number, size in zip(columns, numeric, widths, strict=True):
         justify: Literal["left", "right"] = "right" if is_number else "left"
         table.add_column(label(column), justify=justify, overflow="fold", width=size)
