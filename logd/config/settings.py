@@ -441,7 +441,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         _word(
             "Which groups with members may change over: classic ones to the consumer protocol (upgrade), back "
-            "(downgrade), both or none.",
+            "(downgrade), both or none; with none, classic members do not get into groups of the consumer protocol.",
             "bidirectional",
             "upgrade",
             "downgrade",

@@ -17,7 +17,15 @@ from logd.coordinators.joining import ID_FIRST_VERSION, new_member_id, protocols
 from logd.coordinators.migration import assignment_bytes, read_subscription
 from logd.coordinators.modern_fencing import check_instance
 from logd.coordinators.modern_group import Draft, ModernGroup
-from logd.coordinators.modern_groups import GiveBack, ModernGroups, member_note, only_classic, rejoin_key, sync_key
+from logd.coordinators.modern_groups import (
+    GiveBack,
+    ModernGroups,
+    ModernLimits,
+    member_note,
+    only_classic,
+    rejoin_key,
+    sync_key,
+)
 from logd.coordinators.modern_joining import check_room, enter, put_wishes
 from logd.coordinators.modern_members import JOIN_EPOCH, Classic, Member, Phase
 from logd.coordinators.modern_reconciliation import Reported, reconcile
@@ -49,6 +57,7 @@ class ClassicMembers:
         assert isinstance(request, JoinGroupRequest)
         member_id, instance_id = request.member_id, request.group_instance_id
         comes = ConsumerGroupHeartbeatRequest(group.group_id, member_id, JOIN_EPOCH, instance_id)
+        _check_policy(group, self.modern.limits)
         check_room(group, comes, self.modern.limits.size_max)
         _check_protocols(group, request)
         if not member_id and instance_id is None and event.version >= ID_FIRST_VERSION:
@@ -216,6 +225,16 @@ class ClassicMembers:
             after_ms=waited_ms,
         )
         yield from self.modern.expel(group, [event.member_id], now_ms)
+
+
+def _check_policy(group: ModernGroup, limits: ModernLimits) -> None:
+    """:raises Refused: INCONSISTENT_GROUP_PROTOCOL."""
+    if not limits.upgrades and not limits.downgrades:
+        raise Refused(
+            ErrorCode.INCONSISTENT_GROUP_PROTOCOL,
+            f"group {group.group_id!r} has members of the consumer protocol and group.consumer.migration.policy is "
+            "disabled: set group.protocol=consumer",
+        )
 
 
 def _check_protocols(group: ModernGroup, request: JoinGroupRequest) -> None:

@@ -258,6 +258,19 @@ def test_where_it_is_not_allowed() -> None:
     assert places(one) == [0, 1, 2, 3, 4, 5]
 
 
+def test_classic_members_are_refused_where_no_group_may_change_over() -> None:
+    """Neither upgrades nor downgrades: as Kafka 4.3 has it, no classic member gets into a group of the new protocol."""
+    shard = shard_of(upgrades=False, downgrades=False)
+    assert shard.code("new", 0, instance_id="here") is ErrorCode.NONE
+    shard.join("dynamic", version=9, protocols=("range",))
+    shard.join("dynamic-old", version=3, protocols=("range",))
+    shard.join("static", version=9, protocols=("range",), instance="elsewhere")
+    shard.join("replacing", version=9, protocols=("range",), instance="here")
+    codes = {_code(shard, name) for name in ("dynamic", "dynamic-old", "static", "replacing")}
+    assert codes == {ErrorCode.INCONSISTENT_GROUP_PROTOCOL}
+    assert list(shard.machine.modern.groups["g"].members) == ["new"]
+
+
 def test_what_is_no_consumer_stays_classic() -> None:
     """A group of another protocol type can't move; nor can such a member join a modern group."""
     shard = shard_of()
