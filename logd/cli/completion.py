@@ -6,7 +6,9 @@ at once offers nothing.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,9 +18,33 @@ if TYPE_CHECKING:
     from logd.cli.options import Settings
 
 SHELLS = ("bash", "zsh", "fish")
-JOINED = {
-    "bash": [("    return 0\n", "    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace\n    return 0\n")],
+LIMIT_S = 2.0
+"""How long somebody who has pressed Tab is kept waiting."""
+BASH = r"""_logd_cli() {
+    local line=${COMP_LINE:0:COMP_POINT} type value
+    local begun=${line##*[[:space:]]}  # of which bash sees what stands behind the last colon
+    [[ $line == *[[:space:]] ]] && line+="''"  # a word that is still empty
+    while IFS=, read -r type value; do
+        case $type in
+            file) compopt -o default ;;
+            dir) compopt -o dirnames ;;
+            plain)
+                [[ $value == *= ]] && compopt -o nospace
+                [[ $value == *[![:alnum:]_.:/=@%+,-]* ]] && printf -v value %q "$value"
+                COMPREPLY+=("${value#"${begun%"${begun##*:}"}"}")
+                ;;
+        esac
+    done < <(COMP_WORDS=$line COMP_CWORD=-1 _LOGD_CLI_COMPLETE=bash_complete "$1" 2>/dev/null)
+}
+
+complete -o nosort -F _logd_cli logd-cli
+"""
+"""What bash runs. click's own script takes HOST:PORT for three words, and puts names on the line as they come: a group
+may be called anything."""
+CHANGES = {
+    "fish": [("(commandline -t) logd-cli)", "(commandline -t) logd-cli 2>/dev/null)"), ('split ","', 'split -m 1 ","')],
     "zsh": [
+        ("zsh_complete logd-cli)", "zsh_complete logd-cli 2>/dev/null)"),
         (
             "        compadd -U -V unsorted -a completions\n",
             "        if [[ $completions[1] == *= ]]; then\n"
@@ -26,12 +52,13 @@ JOINED = {
             "        else\n"
             "            compadd -U -V unsorted -a completions\n"
             "        fi\n",
-        )
+        ),
     ],
 }
-"""What click's scripts lack, and what stands there instead: a value follows `KEY=` at once, without a space.
+"""What stands in click's scripts, and what instead: a value follows `KEY=` at once, without a space; names with commas
+are whole; and nothing is written between the words.
 
-Another version of click may have other scripts: then the space stays, and completion works all the same."""
+Another version of click may have other scripts: then completion works as click has it."""
 
 
 @click.command()
@@ -42,11 +69,13 @@ def completion(context: click.Context, shell: str) -> None:
 
     `eval "$(logd-cli completion bash)"` switches it on.
     """
+    if shell == "bash":
+        return click.echo(BASH)
     found = get_completion_class(shell)
     assert found is not None
     root = context.find_root()
     source = found(root.command, {}, "logd-cli", "_LOGD_CLI_COMPLETE").source()
-    for clicks, ours in JOINED.get(shell, ()):
+    for clicks, ours in CHANGES[shell]:
         source = source.replace(clicks, ours)
     click.echo(source)
 
@@ -57,10 +86,16 @@ def _asked(context: click.Context, ask: Callable[[str], list[str]]) -> list[str]
     from logd.cli.quick import NoAnswer
 
     settings: Settings = context.ensure_object(Settings)
-    try:
-        return ask(settings.bootstrap)
-    except (NoAnswer, Failure, OSError):  # no server, no such context, or its file can't be read
-        return []
+    found: list[str] = []
+
+    def run() -> None:
+        with suppress(NoAnswer, Failure, OSError):  # no server, no such context, or its file can't be read
+            found.extend(ask(settings.bootstrap))
+
+    asking = threading.Thread(target=run, daemon=True)  # left behind where the resolver or the server makes us wait
+    asking.start()
+    asking.join(LIMIT_S)
+    return list(found)
 
 
 def _beginning(names: list[str], incomplete: str, context: click.Context, parameter: click.Parameter) -> list[str]:

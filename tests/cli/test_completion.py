@@ -13,8 +13,14 @@ import threading
 import time
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from logd.cli.completion import topic_names
+from logd.cli.main import main
+from logd.cli.options import Settings
+from logd.cli.topics import describe as topic_describe
 from logd.testing import Broker
 from tests.cli.conftest import Cli, environment, eventually
 
@@ -91,6 +97,35 @@ def test_a_server_that_answers_badly_offers_nothing(answer: bytes | None) -> Non
         assert completed(f"127.0.0.1:{port}", "logd-cli topic describe ")[0] == []
 
 
+def test_whoever_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a resolver nor a server keeps the line: nothing is offered then."""
+    released = threading.Event()
+    monkeypatch.setattr("logd.cli.completion.LIMIT_S", 0.01)
+    monkeypatch.setattr("logd.cli.quick.topic_names", lambda bootstrap: [str(released.wait(60))])
+    context = click.Context(topic_describe, obj=Settings(given_bootstrap="127.0.0.1:1"))
+    assert topic_names(context, topic_describe.params[0], "") == []
+    assert not released.is_set()
+    released.set()
+
+
+def test_names_that_are_no_single_word(tmp_path: Path) -> None:
+    """In bash whatever a group is called stands on the line as one word, and runs nothing."""
+    names = ["plain-1.x_y:z", "a b", "x;touch y", "*", "$HOME", "back\\slash", "it's", "wide-\u65e5\u672c"]
+    command = tmp_path / "logd-cli"
+    command.write_text(
+        "#!/bin/sh\necho noise >&2\ncat <<'END'\n" + "".join(f"plain,{name}\n" for name in names) + "END\n"
+    )
+    command.chmod(0o755)
+    source = CliRunner().invoke(main, ["completion", "bash"]).stdout
+    line = f"{source}\nCOMP_LINE='logd-cli group describe '; COMP_POINT=24; _logd_cli {command}\n"
+    line += 'eval "set -- ${COMPREPLY[*]}"; printf \'%s\\n\' "$@"\n'
+    line += f"COMPREPLY=(); COMP_LINE='logd-cli group describe plain-1.x_y:'; COMP_POINT=36; _logd_cli {command}\n"
+    line += 'echo "${COMPREPLY[0]}"\n'
+    done = subprocess.run(["bash", "--norc", "-c", line], capture_output=True, text=True, check=True, cwd=tmp_path)
+    *words, rest = done.stdout.splitlines()
+    assert (words, rest, done.stderr) == (names, "z", "")
+
+
 @pytest.mark.parametrize(
     ("shell", "ready"),
     [
@@ -108,7 +143,7 @@ def test_in_a_real_shell(logd_broker: Broker, shell: list[str], ready: str, tmp_
     script.write_text(f"#!{sys.executable}\nfrom logd.cli.main import main\nmain()\n")
     script.chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
-    variables = environment(logd_broker.bootstrap) | {"PATH": path, "TERM": "dumb", "HOME": str(tmp_path), "PS1": "$ "}
+    variables = environment("127.0.0.1:1") | {"PATH": path, "TERM": "dumb", "HOME": str(tmp_path), "PS1": "$ "}
     master, slave = pty.openpty()
     process = subprocess.Popen(["setsid", "-c", *shell], stdin=slave, stdout=slave, stderr=slave, env=variables)
     os.close(slave)
@@ -129,7 +164,8 @@ def test_in_a_real_shell(logd_broker: Broker, shell: list[str], ready: str, tmp_
         )
         os.write(master, f"{ready}{source}; echo rea''dy\n".encode())
         until(b"ready")
-        os.write(master, b"logd-cli config set topic ord\tretention.m\t12345\n")
+        server = logd_broker.bootstrap.encode()
+        os.write(master, b"logd-cli -b " + server + b" config set topic ord\tretention.m\t12345\n")
         until(b"topic 'orders': retention.ms=12345")
     finally:
         process.kill()
