@@ -7,9 +7,11 @@ says for how long. ``q`` or Ctrl-C ends it. Owns the terminal meanwhile, and giv
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -36,6 +38,8 @@ TICK_S = 1.0
 LATE_S = 2.0
 """An answer that takes so much longer than the time between two looks is missed."""
 KEYS_OF_THE_END = b"qQ\x03\x04"
+OTHER_SCREEN, OWN_SCREEN = b"\x1b[?1049l\x1b[?25h", b"\x1b[?1049h\x1b[?25l"
+"""What the terminal is told: the screen of the shell and its cursor, and back."""
 
 Look = Callable[[], Awaitable[Mapping[str, Any]]]
 
@@ -98,19 +102,32 @@ async def _until_a_key_ends_it(scope: trio.CancelScope) -> None:
 
 @contextmanager
 def _keys_at_once() -> Iterator[None]:
-    """Keys come without Enter, and are not shown; Ctrl-C is still a signal."""
+    """Keys come without Enter, and are not shown; Ctrl-C is still a signal. While Ctrl-Z holds the command, the
+    terminal is as it was before, and the screen too."""
     if not sys.stdin.isatty():
         yield
         return
     import termios
     import tty
 
-    before = termios.tcgetattr(sys.stdin.fileno())
-    tty.setcbreak(sys.stdin.fileno())
+    keys = sys.stdin.fileno()
+    before, taker = termios.tcgetattr(keys), signal.getsignal(signal.SIGTSTP)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        os.write(sys.stdout.fileno(), OTHER_SCREEN)
+        termios.tcsetattr(keys, termios.TCSADRAIN, before)
+        os.kill(os.getpid(), signal.SIGSTOP)  # and here it goes on
+        tty.setcbreak(keys)
+        os.write(sys.stdout.fileno(), OWN_SCREEN)
+
+    tty.setcbreak(keys)
+    if taker == signal.SIG_DFL:
+        signal.signal(signal.SIGTSTP, stop)
     try:
         yield
     finally:
-        termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, before)
+        signal.signal(signal.SIGTSTP, taker)
+        termios.tcsetattr(keys, termios.TCSADRAIN, before)
 
 
 def picture(fields: Mapping[str, Any], width: int, height: int, rows: int | None, trouble: str = "") -> Group:

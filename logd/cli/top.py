@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from logd.cli.lag import lags
-from logd.cli.options import Amount, Settings, common_options
+from logd.cli.options import Amount, Settings, common_options, examples
 from logd.cli.output import Thing, chosen, show_things
 from logd.cli.places import bounds_of, chosen_partitions
 from logd.cli.session import with_admin
@@ -43,7 +43,7 @@ class Sample(msgspec.Struct):
     groups: dict[str, Any]
 
 
-@click.command()
+@click.command(epilog=examples("logd-cli top", "logd-cli top --once -o json | jq '.groups[0]'"))
 @click.option("--every", type=Amount(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
 @click.option("--once", is_flag=True, help="Two looks, one answer; what a pipe gets.")
 @click.option("-n", "--rows", type=click.IntRange(min=1), help="Topics and groups to show.  [default: what fits]")
@@ -151,11 +151,9 @@ def _consumed(before: GroupLag | None, after: GroupLag) -> int:
     """By how much the committed offsets went on."""
     if before is None:
         return 0
-    old = {item.at: item.committed for item in before.partitions}
-    steps = [
-        item.committed - (old.get(item.at) or item.committed) for item in after.partitions if item.committed is not None
-    ]
-    return max(sum(steps), 0)
+    old = {item.at: item.committed for item in before.partitions if item.committed is not None}
+    now = {item.at: item.committed for item in after.partitions if item.committed is not None}
+    return max(sum(offset - old.get(at, offset) for at, offset in now.items()), 0)
 
 
 class Looker:

@@ -9,6 +9,7 @@ import pickle
 import pty
 import signal
 import subprocess
+import termios
 import time
 
 import pytest
@@ -21,6 +22,8 @@ from logd.cli.bench import Times
 from logd.cli.progress import amount, clock
 from logd.cli.screen import picture
 from logd.cli.top import Sample, compared
+from logd.client import TopicPartition
+from logd.client.own import GroupLag, Lagging
 from logd.testing import Broker
 from logd.wire.schemas.api_versions import ApiVersionsRequest
 from tests.cli.conftest import COMMAND, Cli, Ran, environment, run
@@ -156,6 +159,17 @@ def test_rates_between_two_looks() -> None:
     assert compared(after, Sample(13.0, "c", 1, {"t": 1}, {"t": 0}, {"t": 0}, {}, {}))["records_s"] == 0
 
 
+@pytest.mark.parametrize(("first", "then", "rate"), [(0, 100, 50.0), (100, 300, 100.0), (None, 100, 0.0), (9, 3, 0.0)])
+def test_how_fast_a_group_goes_on(first: int | None, then: int, rate: float) -> None:
+    """From one committed offset to the next; a first commit is no step."""
+
+    def seen(at_s: float, committed: int | None) -> Sample:
+        part = Lagging(TopicPartition("t", 0), committed, None, 0, 900, None, None, "", "", "")
+        return Sample(at_s, "c", 1, {}, {}, {}, {}, {"g": GroupLag("g", "classic", "Empty", 0, None, None, (part,))})
+
+    assert compared(seen(10.0, first), seen(12.0, then))["groups"][0]["records_s"] == rate
+
+
 class Screen:
     """`logd-cli top` on a terminal of its own."""
 
@@ -173,6 +187,10 @@ class Screen:
         while text.encode() not in self.shown[begin:]:
             assert time.monotonic() < deadline, self.shown[begin:]
             self.shown += os.read(self._master, 65536)
+
+    def waits_for_enter(self) -> bool:
+        """Whether keys come a line at a time, as in a shell."""
+        return bool(termios.tcgetattr(self._master)[3] & termios.ICANON)
 
     def press(self, key: str) -> None:
         os.write(self._master, key.encode())
@@ -212,6 +230,21 @@ def test_a_live_screen_ends_with_q(topic: str, bootstrap: str) -> None:
     screen = Screen(bootstrap)
     screen.until(topic[:12])
     screen.press("xq")
+    assert screen.ended() == 0
+
+
+def test_a_live_screen_gives_way_to_the_shell(topic: str, bootstrap: str) -> None:
+    """Ctrl-Z brings back what was there before; `fg` goes on."""
+    screen = Screen(bootstrap)
+    screen.until(topic[:12])
+    os.kill(screen.process.pid, signal.SIGTSTP)
+    screen.until("\x1b[?1049l\x1b[?25h")
+    assert os.waitid(os.P_PID, screen.process.pid, os.WSTOPPED | os.WNOWAIT) is not None
+    assert screen.waits_for_enter()
+    os.kill(screen.process.pid, signal.SIGCONT)
+    screen.until("\x1b[?1049h\x1b[?25l")
+    assert not screen.waits_for_enter()
+    screen.press("q")
     assert screen.ended() == 0
 
 
