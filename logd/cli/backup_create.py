@@ -30,7 +30,7 @@ from logd.cli.archive import (
 )
 from logd.cli.completion import topic_names
 from logd.cli.failures import EXISTS, FAILED, USAGE, Failure
-from logd.cli.options import Settings, common_options
+from logd.cli.options import Settings, common_options, examples
 from logd.cli.output import nobody_reads, note, show_rows
 from logd.cli.places import Offsets, bounds_of, chosen_partitions, now_ms
 from logd.cli.progress import Progress, amount
@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from logd.client.stored import StoredBatch
 
 
-@click.command("create")
+@click.command(
+    "create",
+    epilog=examples("logd-cli backup create nightly.backup", "logd-cli backup create - -t orders > orders.backup"),
+)
 @click.argument("file", type=click.Path())
 @click.option("-t", "--topic", "topics", multiple=True, shell_complete=topic_names, help="Only this; may be repeated.")
 @click.option("--no-data", is_flag=True, help="Topics, settings and offsets only.")

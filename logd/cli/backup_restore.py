@@ -19,7 +19,7 @@ import click
 from logd.cli.archive import DATA, ArchivedGroup, ArchivedTopic, ArchiveReader, Contents, place_of
 from logd.cli.backup import checked
 from logd.cli.failures import EXISTS, FAILED, NOT_FOUND, USAGE, Failure, did_you_mean, from_refused
-from logd.cli.options import Settings, common_options, confirm
+from logd.cli.options import Settings, common_options, confirm, examples
 from logd.cli.output import note, show_rows
 from logd.cli.progress import Progress
 from logd.cli.session import with_admin
@@ -45,16 +45,23 @@ AHEAD_BYTES = 8 << 20
 """So much is read ahead of what is sent."""
 ROUND_BYTES_MAX = 4 << 20
 """So much is sent at once, over all partitions."""
+WITHOUT_IT = "logd-cli backup restore FILE --without-setting KEY"
 
 
-@click.command("restore")
+@click.command(
+    "restore",
+    epilog=examples(
+        "logd-cli backup restore nightly.backup --dry-run",
+        "logd-cli backup restore nightly.backup -t orders --rename orders=orders-restored",
+    ),
+)
 @click.argument("file", type=click.Path())
 @click.option("-t", "--topic", "topics", multiple=True, help="Only this; may be repeated.")
 @click.option("--rename", "renames", metavar="OLD=NEW", multiple=True, help="Restore under another name.")
 @click.option("--append", is_flag=True, help="Topics that exist already get the records behind their own.")
 @click.option("--again", is_flag=True, help="Topics that a restore which was cut has left are deleted, and restored.")
 @click.option("--without-setting", "without", metavar="KEY", multiple=True, help="A setting to leave out.")
-@click.option("--no-offsets", is_flag=True, help="Leave the committed offsets out.")
+@click.option("--no-offsets", is_flag=True, help="Leave the groups out: committed offsets, settings.")
 @click.option("--dry-run", is_flag=True, help="Check the file and the cluster, but restore nothing.")
 @click.option("-y", "--yes", is_flag=True, help="With --again: do not ask for the name.")
 @common_options()
@@ -74,8 +81,9 @@ def restore(
     """Restore topics, their settings, data and committed offsets from FILE.
 
     Records keep timestamps, keys, values, headers and compression; offsets are counted anew, and committed offsets
-    point to the same records. Nothing is done when FILE is damaged or a topic exists already; what was cut is begun
-    again with --again. In a pipe: one line for each topic, with topic, partitions, records.
+    point to the same records. Groups that do not exist get the settings they had. Nothing is done when FILE is
+    damaged or a topic exists already; what was cut is begun again with --again. In a pipe: one line for each topic,
+    with topic, partitions, records.
     """
     if append and again:
         raise Failure("the command line is wrong", "--append and --again exclude each other", "leave one out", USAGE)
@@ -171,7 +179,11 @@ class Plan:
 
     def groups(self) -> list[ArchivedGroup]:
         """The groups that get offsets."""
-        return [] if self._no_offsets else self.contents.groups
+        return [] if self._no_offsets else [group for group in self.contents.groups if self.commits(group)]
+
+    def group_configs(self, group: ArchivedGroup) -> dict[str, str]:
+        """The settings that it gets, if it does not exist."""
+        return {key: value for key, value in group.configs.items() if key not in self._without}
 
     def commits(self, group: ArchivedGroup) -> dict[TopicPartition, tuple[int, str]]:
         """Old offset and note of each partition of a group, under the new names."""
@@ -191,6 +203,7 @@ class _Run:
         self._admin = admin
         self._plan = plan
         self._made: list[str] = []
+        self._new_groups: list[ArchivedGroup] = []
         self._translations: dict[TopicPartition, Translation] = {}
 
     async def run(self, file: Path, dry_run: bool) -> None:
@@ -204,6 +217,8 @@ class _Run:
         await self._create(new, dry_run=False)
         try:
             await self._load(file)
+            for group in self._new_groups:
+                await self._configure(group, dry_run=False)
             await self._commit()
             for topic in new:
                 await self._settle(topic)
@@ -265,18 +280,29 @@ class _Run:
 
     async def _check_groups(self) -> None:
         for group in self._plan.groups():
-            if not self._plan.commits(group):
-                continue
             try:
                 found = await self._admin.groups.describe(group.name)
             except Refused as error:
-                if error.code == ErrorCode.GROUP_ID_NOT_FOUND:
-                    continue
-                raise
+                if error.code != ErrorCode.GROUP_ID_NOT_FOUND:
+                    raise
+                await self._configure(group, dry_run=True)
+                self._new_groups.append(group)
+                continue
             if found.members:
                 why = f"it has {len(found.members)} members"
                 remedy = "stop them, or give --no-offsets"
                 raise Failure(f"cannot restore the offsets of group {group.name!r}", why, remedy, FAILED)
+
+    async def _configure(self, group: ArchivedGroup, *, dry_run: bool) -> None:
+        """Give a group the settings it had, or let the server check that it would."""
+        from logd.client.configs import Resource
+
+        values = self._plan.group_configs(group)
+        try:
+            if values:
+                await self._admin.configs.alter(Resource("group", group.name), values, validate_only=dry_run)
+        except Refused as error:
+            raise from_refused(error, f"cannot restore the settings of group {group.name!r}", WITHOUT_IT) from None
 
     async def _create(self, topics: list[ArchivedTopic], *, dry_run: bool) -> None:
         """Make the topics, or let the server check that it would, with their settings of the end."""
@@ -293,7 +319,7 @@ class _Run:
         self._made += [name for name, error in outcome.items() if error is None and not dry_run]
         for name, error in outcome.items():
             if error is not None:
-                remedy = "logd-cli backup restore FILE --without-setting KEY" if "CONFIG" in error.code.name else ""
+                remedy = WITHOUT_IT if "CONFIG" in error.code.name else ""
                 raise from_refused(error, f"cannot restore topic {name!r}", remedy)
 
     # -- loading
@@ -345,7 +371,7 @@ class _Run:
                 at: Commit(self._translations[at].found[offset], metadata=metadata)
                 for at, (offset, metadata) in self._plan.commits(group).items()
             }
-            outcome = await self._admin.groups.commit(group.name, offsets) if offsets else {}
+            outcome = await self._admin.groups.commit(group.name, offsets)
             failed = next((error for error in outcome.values() if error is not None), None)
             if failed is not None:
                 raise from_refused(failed, f"cannot restore the offsets of group {group.name!r}")

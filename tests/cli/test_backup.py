@@ -12,7 +12,7 @@ import pytest
 from logd.cli.archive import ArchiveReader, verify
 from logd.client import CannotConnect
 from logd.errors import Corrupt
-from tests.cli.conftest import Cli, start
+from tests.cli.conftest import Cli, eventually, start
 
 OLD_MS = 1_500_000_000_000
 
@@ -90,6 +90,29 @@ def test_a_topic_that_was_deleted_comes_back(cli: Cli, topic: str, archive: Path
     assert records(cli, topic) == before
     assert cli("backup", "restore", str(archive), "--append", "--no-offsets").code == 0
     assert len(records(cli, topic)) == 600
+
+
+def test_settings_of_groups_come_back(cli: Cli, topic: str, tmp_path: Path) -> None:
+    """A group that is gone gets what was set for it; one that is there keeps what it has."""
+    group, key, file = f"g-{topic}", "consumer.session.timeout.ms", str(tmp_path / "backup")
+    get = ("config", "get", "group", group, key, "--value")
+    assert cli("group", "seek", group, topic, "--offset", "end", "-y").code == 0
+    assert cli("config", "set", "group", group, f"{key}=50000").code == 0
+    assert cli("backup", "create", file, "-t", topic).code == 0
+    assert cli("config", "set", "group", group, f"{key}=51000").code == 0
+    assert eventually(lambda: cli(*get).out == "51000\n")
+    copies = [f"{topic}={topic}-{number}" for number in range(4)]
+    assert cli("backup", "restore", file, "--rename", copies[0]).code == 0
+    assert cli(*get).out == "51000\n"
+    assert cli("config", "unset", "group", group, key).code == 0
+    assert cli("group", "delete", group, "-y").code == 0
+    assert cli("backup", "restore", file, "--rename", copies[1], "--without-setting", key).code == 0
+    assert cli("config", "get", "group", group, "--changed").out == ""
+    assert cli("group", "delete", group, "-y").code == 0
+    assert cli("backup", "restore", file, "--rename", copies[2], "--dry-run").code == 0
+    assert cli("config", "get", "group", group, "--changed").out == ""
+    assert cli("backup", "restore", file, "--rename", copies[3]).code == 0
+    assert eventually(lambda: cli(*get).out == "50000\n")
 
 
 def test_what_was_cut_is_begun_again(cli: Cli, topic: str, archive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
