@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from logd.cli.completion import resource_names, setting_names
-from logd.cli.failures import NOT_FOUND, USAGE, Failure, did_you_mean, from_refused
-from logd.cli.options import Settings, common_options
+from logd.cli.failures import NOT_FOUND, USAGE, Failure, did_you_mean, from_refused, typed
+from logd.cli.options import Settings, common_options, examples
 from logd.cli.outcomes import tell
 from logd.cli.output import note, show_lines, show_rows, text_of
 from logd.cli.session import existing_topic, with_admin
@@ -82,7 +82,7 @@ async def check_unset(admin: Admin, resource: Resource, keys: Sequence[str]) -> 
 
 def _no_setting(resource: Resource, key: str, known: Iterable[str]) -> Failure:
     hint = did_you_mean(key, known) or f"{resource} has none of that name"
-    remedy = f"logd-cli config get {resource.kind} {resource.name or ALL_BROKERS}"
+    remedy = f"logd-cli config get {resource.kind} {typed(resource.name or ALL_BROKERS)}"
     return Failure(f"setting {key!r} does not exist", hint, remedy, NOT_FOUND)
 
 
@@ -92,7 +92,7 @@ async def unknown_setting(admin: Admin, resource: Resource, keys: Sequence[str],
     from logd.config.foreign import why_absent
 
     what = f"cannot change the settings of {resource}"
-    remedy = f"logd-cli config get {resource.kind} {resource.name or ALL_BROKERS}"
+    remedy = f"logd-cli config get {resource.kind} {typed(resource.name or ALL_BROKERS)}"
     if error.code in (ErrorCode.INVALID_CONFIG, ErrorCode.INVALID_REQUEST):
         known = await _known(admin, resource)
         hints = [did_you_mean(key, known) for key in keys if known and key not in known and why_absent(key) is None]
@@ -114,7 +114,10 @@ async def _known(admin: Admin, resource: Resource) -> Mapping[str, ConfigEntry]:
         return {}
 
 
-@config.command("get")
+@config.command(
+    "get",
+    epilog=examples("logd-cli config get topic orders retention.ms --value", "logd-cli config get broker 0 --doc"),
+)
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name", shell_complete=resource_names)
 @click.argument("keys", metavar="[KEY]...", nargs=-1, shell_complete=setting_names)
@@ -152,7 +155,14 @@ def get(settings: Settings, kind: str, name: str, keys: tuple[str, ...], changed
     show_rows(settings.output, columns, rows)
 
 
-@config.command("set")
+@config.command(
+    "set",
+    epilog=examples(
+        "logd-cli config set topic orders retention.ms=86400000",
+        "logd-cli config set broker default log.retention.ms=604800000",
+        "logd-cli config set group billing consumer.session.timeout.ms=30000",
+    ),
+)
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name", shell_complete=resource_names)
 @click.argument("values", metavar="KEY=VALUE...", nargs=-1, required=True, shell_complete=setting_names)
@@ -164,7 +174,7 @@ def set_values(settings: Settings, kind: str, name: str, values: tuple[str, ...]
     _change(settings, _resource(kind, name), parse_configs(values, ""), (), dry_run)
 
 
-@config.command("unset")
+@config.command("unset", epilog=examples("logd-cli config unset topic orders retention.ms"))
 @click.argument("kind", type=click.Choice(KINDS))
 @click.argument("name", shell_complete=resource_names)
 @click.argument("keys", metavar="KEY...", nargs=-1, required=True, shell_complete=setting_names)

@@ -14,7 +14,7 @@ import msgspec
 
 from logd.cli.completion import topic_names
 from logd.cli.failures import USAGE, Failure
-from logd.cli.options import FORMATS, Settings, common_options
+from logd.cli.options import FORMATS, Settings, common_options, examples
 from logd.cli.output import chosen, escaped, moment, printable, to_json
 from logd.cli.places import Offsets, bounds_of, chosen_partitions, resolve, stop_before, where_option
 from logd.cli.progress import Progress, file_bytes
@@ -42,7 +42,14 @@ class Plan(msgspec.Struct):
     pattern: re.Pattern[bytes] | None = None
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "logd-cli consume orders --offset -10 -e",
+        "logd-cli consume orders --offset @-1h -o jsonl | jq .value",
+        "logd-cli consume orders -p 0 --offset 100:200 -f '%k %v\\n'",
+        "logd-cli consume orders payments --grep error",
+    )
+)
 @click.argument("topics", metavar="TOPIC...", nargs=-1, required=True, shell_complete=topic_names)
 @click.option("--offset", "where", default=START, metavar="WHERE", help=f"Where to begin: {FORMS}.  [default: start]")
 @click.option("-n", "--count", type=click.IntRange(min=0), help="Stop after so many records.")
@@ -87,7 +94,7 @@ def plan_of(
     found = where_option(where, ranges=True)
     try:
         write = WRITERS[form] if template is None else compile_format(template)
-        pattern = None if grep is None else re.compile(grep.encode())
+        pattern = None if grep is None else re.compile(os.fsencode(grep))
     except ValueError as error:
         raise Failure("the command line is wrong", str(error), "logd-cli consume --help", USAGE) from None
     except re.error as error:

@@ -6,7 +6,7 @@ import click
 
 from logd.cli.contexts import NAME, Context, Form, context_names, find, load, location, save
 from logd.cli.failures import EXISTS, USAGE, Failure
-from logd.cli.options import FORMATS, Amount, Settings, common_options
+from logd.cli.options import FORMATS, Amount, Settings, common_options, examples
 from logd.cli.output import note, show_rows
 
 
@@ -47,7 +47,13 @@ def show(settings: Settings) -> None:
     show_rows(form, ("bootstrap", "named_by", "timeout_s", "output", "file"), [row])
 
 
-@context.command("add")
+@context.command(
+    "add",
+    epilog=examples(
+        "logd-cli context add production kafka1:9092,kafka2:9092",
+        "logd-cli context add here 127.0.0.1:9092 --timeout 5 --use",
+    ),
+)
 @click.argument("name")
 @click.argument("bootstrap", metavar="HOST:PORT")
 @click.option(

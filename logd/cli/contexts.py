@@ -60,7 +60,10 @@ def load() -> Contexts:
     try:
         return msgspec.convert(tomllib.loads(text.decode()), Contexts)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
-        raise Failure("the file of contexts can't be read", f"{path}: {error}", "correct it, or remove it") from None
+        remedy = "correct it, or remove it"
+        if "unknown field" in str(error):
+            remedy = "leave it out: a context has bootstrap, timeout_s and output; TLS and logins are not there yet"
+        raise Failure("the file of contexts can't be read", f"{path}: {error}", remedy) from None
 
 
 def find(name: str) -> Context:

@@ -14,8 +14,8 @@ import click
 import msgspec
 
 from logd.cli.completion import group_names, topic_names
-from logd.cli.failures import CANNOT_CONNECT, FAILED, NOT_AUTHORISED, NOT_FOUND, USAGE, Failure, did_you_mean
-from logd.cli.options import Settings, common_options
+from logd.cli.failures import CANNOT_CONNECT, FAILED, NOT_AUTHORISED, NOT_FOUND, USAGE, Failure, did_you_mean, typed
+from logd.cli.options import Settings, common_options, examples
 from logd.cli.output import show_rows
 from logd.cli.peer import Peer, Wrong
 
@@ -60,7 +60,7 @@ class Check(msgspec.Struct):
     remedy: str = ""
 
 
-@click.command()
+@click.command(epilog=examples("logd-cli doctor -b kafka:9092 --topic orders --group billing"))
 @click.option("-t", "--topic", metavar="TOPIC", shell_complete=topic_names, help="Check this topic too.")
 @click.option("-g", "--group", metavar="GROUP", shell_complete=group_names, help="Check the way to this group too.")
 @common_options()
@@ -251,7 +251,7 @@ class Examination:
         if found is None or found.error_code == NO_TOPIC:
             hint = did_you_mean(name, [item.name for item in metadata.topics])
             why = f"it does not exist, or it may not be seen{'; ' + hint if hint else ''}"
-            return self._bad("topic", name, why, f"logd-cli topic create {name}")
+            return self._bad("topic", name, why, f"logd-cli topic create {typed(name)}")
         if found.error_code == NO_RIGHT_TOPIC:
             return self._bad(
                 "rights", name, "nothing may be done with the topic", "ask for the rights DESCRIBE and READ"

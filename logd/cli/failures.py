@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import shlex
 import sys
 from collections.abc import Iterable
 
@@ -178,10 +179,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
+def typed(name: str) -> str:
+    """A name as it is typed: a group may be called anything, and what stands behind `try:` is copied into a shell."""
+    return shlex.quote(name)
+
+
 def unknown_topic(name: str, known: Iterable[str]) -> Failure:
     """A topic that is not there, with the nearest names."""
     names = list(known)
     hint = did_you_mean(name, names)
     why = f"the server has {len(names)} topic{'' if len(names) == 1 else 's'}, none of that name"
-    remedy = "logd-cli topic list" if names else f"logd-cli topic create {name}"
+    remedy = "logd-cli topic list" if names else f"logd-cli topic create {typed(name)}"
     return Failure(f"topic {name!r} does not exist", f"{why}; {hint}" if hint else why, remedy, NOT_FOUND)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logd.cli.completion import group_names
-from logd.cli.failures import NOT_FOUND, Failure, did_you_mean
+from logd.cli.failures import FAILED, NOT_FOUND, Failure, did_you_mean
 from logd.cli.lag import lags_of, partition_fields
 from logd.cli.options import Settings, common_options, confirm
 from logd.cli.outcomes import settle
@@ -94,7 +94,11 @@ async def existing_group(admin: Admin, name: str) -> Group:
     except Refused as error:
         if error.code != ErrorCode.GROUP_ID_NOT_FOUND:
             raise
-    known = [item.group for item in await admin.groups.list()]
+    listed = await admin.groups.list()
+    known = [item.group for item in listed]
+    if kind := next((item.type or item.protocol for item in listed if item.group == name), None):
+        why = f"it is of type {kind}: only consumer groups, and what they have committed, can be looked at and changed"
+        raise Failure(f"group {name!r} is no consumer group", why, "logd-cli group list", FAILED)
     count = f"the cluster has {len(known)} group{'' if len(known) == 1 else 's'}, none of that name"
     hint = did_you_mean(name, known)
     why = f"{count}; {hint}" if hint else count

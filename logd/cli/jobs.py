@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logd.cli.completion import topic_names
-from logd.cli.failures import PARTLY_FAILED, Failure, from_refused
-from logd.cli.options import Settings, common_options
+from logd.cli.failures import PARTLY_FAILED, Failure, from_refused, typed
+from logd.cli.options import Settings, common_options, examples
 from logd.cli.output import moment, note, show_rows
 from logd.cli.progress import Progress
 from logd.errors import Refused
@@ -75,7 +75,9 @@ def _options(function: Any) -> Any:
     return function
 
 
-@retention.command("run")
+@retention.command(
+    "run", epilog=examples("logd-cli retention run --dry-run", "logd-cli retention run --data-dir /var/lib/logd")
+)
 @_options
 def run_retention(
     settings: Settings, topics: tuple[str, ...], dry_run: bool, data_dir: Path | None, config_file: Path | None
@@ -97,7 +99,7 @@ def run_retention(
     return _failures(done)
 
 
-@compaction.command("run")
+@compaction.command("run", epilog=examples("logd-cli compaction run --topic accounts"))
 @_options
 def run_compaction(
     settings: Settings, topics: tuple[str, ...], dry_run: bool, data_dir: Path | None, config_file: Path | None
@@ -135,7 +137,7 @@ def _run(
             try:
                 return run_stopped(job, list(topics) or None, data_dir, config_file, dry_run=dry_run, progress=progress)
             except Refused as error:
-                raise from_refused(error, f"cannot run {job} on {data_dir}", f"ls {data_dir}") from None
+                raise from_refused(error, f"cannot run {job} on {data_dir}", f"ls {typed(str(data_dir))}") from None
     if config_file is not None:
         raise click.UsageError("--config goes with --data-dir: a running server has its own")
     from logd.cli.session import existing_topic, with_admin

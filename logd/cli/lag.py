@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logd.cli.completion import group_names
-from logd.cli.failures import FAILED, Failure
-from logd.cli.options import Amount, Settings, common_options
+from logd.cli.failures import FAILED, Failure, typed
+from logd.cli.options import Amount, Settings, common_options, examples
 from logd.cli.output import show_rows
 from logd.cli.places import bounds_of, now_ms
 from logd.cli.session import with_admin
@@ -31,7 +31,9 @@ PARTITION_COLUMNS = ("group", "topic", "partition", "committed", "end", "lag", "
 TOTAL_COLUMNS = ("group", "state", "members", "lag", "seconds")
 
 
-@click.command("lag")
+@click.command(
+    "lag", epilog=examples("logd-cli group lag --total", "logd-cli group lag billing --max-lag 1000 --max-seconds 60")
+)
 @click.argument("names", metavar="[GROUP]...", nargs=-1, shell_complete=group_names)
 @click.option("--total", is_flag=True, help="One line for each group: the sum of the lag, the longest of the times.")
 @click.option("--max-lag", type=click.IntRange(min=0), metavar="RECORDS", help="Fail when a group is further behind.")
@@ -67,7 +69,7 @@ def _judge(found: Sequence[GroupLag], max_lag: int | None, max_seconds: float | 
         told += [f"{item.group} is {_seconds(item.lag_ms)} s behind" for item in late]
         names = dict.fromkeys(item.group for item in over + late)
         what = f"{len(names)} of {len(found)} group{'' if len(found) == 1 else 's'} over the limit"
-        raise Failure(what, "; ".join(told), f"logd-cli why group {next(iter(names))}", FAILED)
+        raise Failure(what, "; ".join(told), f"logd-cli why group {typed(next(iter(names)))}", FAILED)
 
 
 def _seconds(time_ms: int | None) -> float | None:

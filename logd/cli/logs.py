@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from logd.cli.failures import FAILED, NOT_FOUND, Failure
-from logd.cli.options import Settings, common_options
+from logd.cli.failures import FAILED, NOT_FOUND, Failure, typed
+from logd.cli.options import Settings, common_options, examples
 from logd.cli.output import chosen, note, show_rows
 from logd.cli.progress import Progress, file_bytes
 from logd.cli.records import as_text
@@ -55,7 +55,7 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if not path.exists():
-            remedy = f"ls {path.parent}; a server's directory is the data= of its first line"
+            remedy = f"ls {typed(str(path.parent))}; a server's directory is the data= of its first line"
             raise Failure(f"{path} can't be read", "there is no such file or directory", remedy, NOT_FOUND)
         files = segment_files(path)
         if not files:
@@ -67,7 +67,7 @@ def _files(paths: tuple[Path, ...]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-@log.command("dump")
+@log.command("dump", epilog=examples("logd-cli log dump --records /var/lib/logd/orders-0"))
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--records", is_flag=True, help="Show the records in the batches.")
 @common_options()
@@ -179,7 +179,7 @@ def _record_rows(path: Path, found: Found) -> list[tuple[Any, ...]]:
     ]
 
 
-@log.command("verify")
+@log.command("verify", epilog=examples("logd-cli log verify --records /var/lib/logd"))
 @click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--records", is_flag=True, help="Decompress and check every record too.")
 @common_options()
@@ -248,4 +248,4 @@ def _failure(fault: Fault, count: int, verb: str) -> Failure:
         return Failure(f"{fault.path} is no segment, or is bad from its first byte on", fault.why, remedy, FAILED)
     more = f"; {count} faults in all" if count > 1 else ""
     what = f"a batch of {fault.path} is bad at byte {fault.position}"
-    return Failure(what, f"{fault.why}{more}", f"logd-cli log {verb} {fault.path}", FAILED)
+    return Failure(what, f"{fault.why}{more}", f"logd-cli log {verb} {typed(str(fault.path))}", FAILED)

@@ -45,6 +45,13 @@ class Root(LazyGroup):
             code = guarded(lambda: super(Root, self).main(*args, **kwargs))
         sys.exit(SIGNALLED + ended_by[0] if ended_by else code)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError:  # --help and --version, which are shown while the options are read
+            nobody_reads()
+            raise click.exceptions.Exit(DONE) from None
+
     def invoke(self, ctx: click.Context) -> Any:
         if sys.stdout is None:
             raise Failure("nothing can be shown", "stdout is closed", "send it to a file, or to /dev/null")

@@ -23,6 +23,7 @@ DEFAULT_TIMEOUT_S = 30.0
 AMOUNT_MAX = 1e9
 PARTITIONS_MAX = (1 << 31) - 1
 REPLICAS_MAX = (1 << 15) - 1
+TIMEOUT_MS_MAX = (1 << 31) - 1
 """What fits into a request."""
 FORMATS = ("table", "json", "jsonl", "tsv", "name")
 
@@ -92,7 +93,8 @@ class Settings(msgspec.Struct):
 
     @property
     def timeout_ms(self) -> int:
-        return int(self.timeout_s * 1000)
+        """The same in milliseconds, as requests carry it."""
+        return min(max(int(self.timeout_s * 1000), 1), TIMEOUT_MS_MAX)
 
     def _context(self) -> Context | None:
         """The context in use, if any. :raises Failure: it does not exist."""
@@ -103,6 +105,11 @@ class Settings(msgspec.Struct):
 
         name = name or contexts.load().current
         return contexts.find(name) if name else None
+
+
+def examples(*lines: str) -> str:
+    """Command lines to show at the end of a command's help, as they are typed."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> None:

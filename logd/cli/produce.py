@@ -15,7 +15,7 @@ import msgspec
 
 from logd.cli.completion import topic_names
 from logd.cli.failures import FAILED, PARTLY_FAILED, USAGE, Failure, explain
-from logd.cli.options import Settings, common_options
+from logd.cli.options import Settings, common_options, examples
 from logd.cli.output import is_terminal, nobody_reads, note, show_lines, show_rows
 from logd.cli.places import chosen_partitions
 from logd.cli.progress import Progress, file_bytes
@@ -56,7 +56,14 @@ class Plan(msgspec.Struct):
     acks: int
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "echo hello | logd-cli produce orders",
+        "printf '42:paid\\n' | logd-cli produce orders -K :",
+        "logd-cli produce orders -k 42 --tombstone",
+        "logd-cli consume orders -e -o jsonl | logd-cli produce copy --from jsonl",
+    )
+)
 @click.argument("topic", shell_complete=topic_names)
 @click.option("--from", "source", type=click.Choice(["lines", "jsonl"]), default="lines", help="What stdin holds.")
 @click.option("-k", "--key", help="The key of every record.")

@@ -7,6 +7,7 @@ instead. Pure.
 
 from __future__ import annotations
 
+import os
 import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
@@ -98,9 +99,9 @@ def compile_format(text: str) -> Callable[[Received], bytes]:
     parts: list[bytes | Callable[[Received], bytes]] = []
     for part in re.findall(r"[^%\\]+|\\.?|%.?", text, re.DOTALL):
         if part.startswith("\\"):
-            parts.append(_ESCAPES.get(part[1:], part.encode()))
+            parts.append(_ESCAPES.get(part[1:], os.fsencode(part)))
         elif not part.startswith("%"):
-            parts.append(part.encode())
+            parts.append(os.fsencode(part))
         elif part[1:] in _TOKENS:
             parts.append(_TOKENS[part[1:]])
         else:

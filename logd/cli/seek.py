@@ -18,10 +18,10 @@ import click
 import msgspec
 
 from logd.cli.completion import group_names, topic_names
-from logd.cli.failures import FAILED, NOT_FOUND, PARTLY_FAILED, USAGE, Failure, from_refused
+from logd.cli.failures import FAILED, NOT_FOUND, PARTLY_FAILED, USAGE, Failure, from_refused, typed
 from logd.cli.groups import existing_group
 from logd.cli.lag import there
-from logd.cli.options import Settings, common_options, confirm
+from logd.cli.options import Settings, common_options, confirm, examples
 from logd.cli.output import note, show_rows
 from logd.cli.places import NUMBER, bounds_of, chosen_partitions, resolve, topic_or_partition, where_option
 from logd.cli.session import existing_topic, with_admin
@@ -71,10 +71,16 @@ def _order(
     if sum(given) != 1:
         names = "--offset, --shift and --from" if live else "--offset, --shift, --from and --forget"
         why = f"exactly one of {names} is needed"
-        raise Failure("the command line is wrong", why, f"logd-cli group {verb} {group} --offset @-1h --dry-run", USAGE)
+        raise Failure(
+            "the command line is wrong", why, f"logd-cli group {verb} {typed(group)} --offset @-1h --dry-run", USAGE
+        )
     if shift is not None and SHIFT.fullmatch(shift) is None:
         why = f"--shift {shift!r} is no number of records"
-        raise Failure("the command line is wrong", why, f"logd-cli group {verb} {group} --shift=-100", USAGE)
+        raise Failure("the command line is wrong", why, f"logd-cli group {verb} {typed(group)} --shift=-100", USAGE)
+    if file is not None and topics:
+        why = "the lines of --from name the partitions"
+        remedy = f"leave out {topics[0]}, and lines of other topics"
+        raise Failure("the command line is wrong", why, remedy, USAGE)
     place = None if where is None else where_option(where)
     return Order(group, topics, place, None if shift is None else int(shift), file, forget, live)
 
@@ -96,7 +102,12 @@ def _options(function: Any) -> Any:
     return function
 
 
-@click.command("seek")
+@click.command(
+    "seek",
+    epilog=examples(
+        "logd-cli group seek billing --offset @-1h --dry-run", "logd-cli group seek billing orders/0 --shift -100"
+    ),
+)
 @_options
 @common_options()
 @click.pass_obj
@@ -119,7 +130,14 @@ def seek(
     Run(settings, _order(group, topics, where, shift, file, False, True)).run(dry_run, yes)
 
 
-@click.command("reset")
+@click.command(
+    "reset",
+    epilog=examples(
+        "logd-cli group reset billing --offset start",
+        "printf 'orders,0,42\\n' | logd-cli group reset billing --from - --yes",
+        "logd-cli group reset billing orders --forget",
+    ),
+)
 @_options
 @click.option("--forget", is_flag=True, help="Delete the offsets: members begin where their own settings say.")
 @common_options()
@@ -210,7 +228,9 @@ class Run:
         have = f"it has {members} member{'' if members == 1 else 's'}"
         what = f"cannot move group {name!r}"
         if not self._order.live:
-            raise Failure(what, have, f"stop them, or move it while they run: logd-cli group seek {name}", FAILED)
+            raise Failure(
+                what, have, f"stop them, or move it while they run: logd-cli group seek {typed(name)}", FAILED
+            )
         if not await admin.own.offered():
             why = f"{have}, and this server can move groups without members only (logd can do it while they run)"
             raise Failure(what, why, "stop the members and try again", FAILED)
@@ -233,7 +253,9 @@ class Run:
             if not found:
                 name = self._order.group
                 why = "it has no committed offsets" if not known else "none of its topics exists any more"
-                remedy = f"name topics: logd-cli group {'seek' if self._order.live else 'reset'} {name} TOPIC ..."
+                remedy = (
+                    f"name topics: logd-cli group {'seek' if self._order.live else 'reset'} {typed(name)} TOPIC ..."
+                )
                 raise Failure(f"group {name!r} has nothing to move", why, remedy, NOT_FOUND)
             return found
         chosen = [at for name in dict.fromkeys(names) for at in await self._named(admin, name, committed)]
@@ -284,7 +306,7 @@ class Run:
             try:
                 found = await admin.own.seek(order.group, targets)
             except Refused as error:
-                remedy = f"logd-cli group describe {order.group}"
+                remedy = f"logd-cli group describe {typed(order.group)}"
                 raise from_refused(error, f"cannot move group {order.group!r}", remedy) from None
             fenced = found.members_fenced
             more = f"; {fenced} member{'' if fenced == 1 else 's'} fenced" if fenced or members else ""
@@ -297,7 +319,7 @@ class Run:
             return note(f"group {self._order.group!r}: {_offsets(len(outcome))} {done}")
         at, error = next(iter(failed.items()))
         what = f"{len(failed)} of {len(outcome)} offsets of group {self._order.group!r} were not {done}"
-        failure = from_refused(error, what, f"logd-cli group describe {self._order.group}")
+        failure = from_refused(error, what, f"logd-cli group describe {typed(self._order.group)}")
         code = PARTLY_FAILED if len(failed) < len(outcome) else failure.code
         raise Failure(what, f"{at}: {failure.why}", failure.remedy, code)
 

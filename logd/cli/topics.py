@@ -10,7 +10,7 @@ import click
 from logd.cli.completion import topic_names
 from logd.cli.configs import check_unset, parse_configs, unknown_setting
 from logd.cli.failures import USAGE, Failure, did_you_mean, from_refused, unknown_topic
-from logd.cli.options import PARTITIONS_MAX, REPLICAS_MAX, Settings, common_options, confirm
+from logd.cli.options import PARTITIONS_MAX, REPLICAS_MAX, Settings, common_options, confirm, examples
 from logd.cli.outcomes import settle, tell
 from logd.cli.output import Thing, note, show_rows, show_things
 from logd.cli.places import bounds_of, chosen_partitions, resolve, where_option
@@ -65,7 +65,7 @@ def _replicas(item: TopicInfo) -> int:
     return max((len(part.replicas) for part in item.partitions.values()), default=0)
 
 
-@topic.command("create")
+@topic.command("create", epilog=examples("logd-cli topic create orders -p 6 -c retention.ms=604800000"))
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @click.option("-p", "--partitions", type=click.IntRange(1, PARTITIONS_MAX), help="How many.  [default: the server's]")
 @click.option(
@@ -183,7 +183,12 @@ async def _bounds(admin: Admin, info: TopicInfo) -> tuple[dict[int, int], dict[i
     return {at.partition: offset for at, offset in starts.items()}, {at.partition: end for at, end in ends.items()}
 
 
-@topic.command("alter")
+@topic.command(
+    "alter",
+    epilog=examples(
+        "logd-cli topic alter orders -p 12 -c retention.ms=86400000", "logd-cli topic alter orders --unset retention.ms"
+    ),
+)
 @click.argument("name", shell_complete=topic_names)
 @click.option("-p", "--partitions", type=click.IntRange(1, PARTITIONS_MAX), help="The new number; it can only grow.")
 @click.option("-c", "--config", "configs", metavar="KEY=VALUE", multiple=True, help="Set this; may be repeated.")
@@ -210,15 +215,15 @@ def alter(
 
         await existing_topic(admin, name)
         await check_unset(admin, Resource("topic", name), unset)
+        if partitions is not None:  # before anything is changed: it is done whole, or not at all
+            await _grow(admin, name, partitions, validate_only=True)
         if values or unset:
             try:
                 await admin.configs.alter_topic(name, values, unset, validate_only=dry_run)
             except Refused as error:
                 raise await unknown_setting(admin, Resource("topic", name), [*values, *unset], error) from None
-        if partitions is not None:
-            refusal = (await admin.topics.grow({name: partitions}, validate_only=dry_run))[name]
-            if refusal is not None:
-                raise from_refused(refusal, f"cannot alter topic {name!r}", f"logd-cli topic describe {name}")
+        if partitions is not None and not dry_run:
+            await _grow(admin, name, partitions, validate_only=False)
 
     with_admin(settings, run)
     done = "could be altered" if dry_run else "altered"
@@ -226,7 +231,14 @@ def alter(
     tell(settings, "topic", {name: done})
 
 
-@topic.command("delete")
+async def _grow(admin: Admin, name: str, partitions: int, *, validate_only: bool) -> None:
+    """Give a topic so many partitions. :raises Failure: the server refuses it."""
+    refusal = (await admin.topics.grow({name: partitions}, validate_only=validate_only))[name]
+    if refusal is not None:
+        raise from_refused(refusal, f"cannot alter topic {name!r}", f"logd-cli topic describe {name}")
+
+
+@topic.command("delete", epilog=examples("logd-cli topic delete orders --dry-run"))
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=topic_names)
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted, but delete nothing.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask for the name.")
@@ -239,7 +251,7 @@ def delete(settings: Settings, names: tuple[str, ...], dry_run: bool, yes: bool)
     async def look(admin: Admin) -> list[tuple[str, int, int]]:
         found = []
         for name in unique:
-            info = await _find(admin, name, len(unique) > 1)
+            info = await _find(admin, name, len(unique) > 1 and not dry_run)
             if info is not None:
                 starts, ends = await _bounds(admin, info)
                 found.append((name, len(info.partitions), sum(ends.values()) - sum(starts.values())))
@@ -264,7 +276,7 @@ async def _find(admin: Admin, name: str, one_of_many: bool) -> TopicInfo | None:
     return found
 
 
-@topic.command("trim")
+@topic.command("trim", epilog=examples("logd-cli topic trim orders --offset @-7d --dry-run"))
 @click.argument("name", shell_complete=topic_names)
 @click.option("--offset", "where", required=True, metavar="WHERE", help=f"What lies before is deleted: {PLACES}.")
 @click.option("-p", "--partition", "partitions", type=click.IntRange(min=0), multiple=True, help="Only these.")

@@ -9,7 +9,7 @@ import click
 
 from logd.cli.completion import topic_names
 from logd.cli.failures import FAILED, NOT_FOUND, PARTLY_FAILED, Failure, did_you_mean, from_refused
-from logd.cli.options import Amount, Settings, common_options, confirm
+from logd.cli.options import Amount, Settings, common_options, confirm, examples
 from logd.cli.output import Thing, moment, note, show_rows, show_things
 from logd.cli.places import chosen_partitions, now_ms, topic_or_partition
 from logd.cli.session import existing_topic, with_admin
@@ -102,7 +102,7 @@ def _moment(time_ms: int) -> str | None:
     return None if time_ms < 0 else moment(time_ms)
 
 
-@transaction.command("abort-hanging")
+@transaction.command("abort-hanging", epilog=examples("logd-cli transaction abort-hanging orders --dry-run"))
 @click.argument("topics", metavar="[TOPIC[/PARTITION]]...", nargs=-1, shell_complete=topic_names)
 @click.option(
     "--older",

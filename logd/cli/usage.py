@@ -44,6 +44,14 @@ OTHER_WORDS = {
 }
 """What Kafka's tools and others call an option that is called otherwise here."""
 
+SECURE = frozenset(
+    (
+        *("--tls", "--ssl", "--ca", "--cafile", "--cacert", "--cert", "--sasl", "--sasl-mechanism", "--token"),
+        *("--user", "--username", "--password", "--security-protocol", "--command-config"),
+    )
+)
+"""What others call the ways to an encrypted or protected listener."""
+PLAIN_ONLY = "logd-cli has no TLS and no login yet; give it a listener without them"
 
 OTHER_VERBS = {
     "ls": ("list",),
@@ -96,12 +104,27 @@ def _other_option(error: click.NoSuchOption) -> str:
     options = [name for parameter in parameters if parameter.param_type_name == "option" for name in parameter.opts]
     arguments = [parameter.human_readable_name for parameter in parameters if parameter.param_type_name == "argument"]
     name = error.option_name
+    if name in SECURE:
+        return PLAIN_ONLY
     if words := next((words for words in OTHER_WORDS.get(name, ()) if words.split()[0] in options), ""):
         return f"did you mean {words}?"
-    noun = name.lstrip("-").upper()
-    if any(noun in argument for argument in arguments):
-        return f"the {noun.lower()} is given alone, without an option before it"
+    group = error.ctx.parent.info_name if error.ctx is not None and error.ctx.parent is not None else None
+    if noun := _argument(name, arguments, group or ""):
+        return f"the {noun} is given alone, without an option before it"
     return _meant(nearest(name, [option for option in options if option.startswith("--")])) or "no option is near it"
+
+
+def _argument(option: str, arguments: list[str], group: str) -> str:
+    """The argument that is an option elsewhere: by its name, its first letter, or what the commands are about."""
+    noun = option.lstrip("-").replace("-", "_").upper()
+    for argument in arguments:
+        if len(option) == 2 and option[1].islower():
+            first = argument.lstrip("[").partition("[")[0].rstrip("].")
+            if first.startswith(noun):
+                return first.lower()
+        elif len(noun) > 1 and (noun in argument or (argument.startswith("NAME") and noun == group.upper())):
+            return noun.lower().replace("_", " ")
+    return ""
 
 
 def _other_choice(error: click.BadParameter, parameter: click.Parameter, choice: click.Choice[str]) -> str:

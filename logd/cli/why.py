@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logd.cli.completion import group_names, topic_names
-from logd.cli.failures import FAILED, NOT_FOUND, USAGE, Failure
+from logd.cli.failures import FAILED, NOT_FOUND, USAGE, Failure, typed
 from logd.cli.groups import existing_group
-from logd.cli.options import Settings, common_options
+from logd.cli.options import Settings, common_options, examples
 from logd.cli.output import Thing, chosen, moment, note, show_rows, show_things
 from logd.cli.places import now_ms
 from logd.cli.session import existing_topic, with_admin
@@ -32,12 +32,12 @@ def why() -> None:
     """What is the matter with a group, topic, connection or transaction, and what happened to it of late."""
 
 
-def _command(name: str, metavar: str, complete: Any, help_text: str) -> None:
+def _command(name: str, metavar: str, example: str, complete: Any, help_text: str) -> None:
     arguments: dict[str, Any] = {"metavar": metavar, "required": False}
     if complete is not None:
         arguments["shell_complete"] = complete
 
-    @why.command(name, help=help_text)
+    @why.command(name, help=help_text, epilog=examples(f"logd-cli why {name}", f"logd-cli why {name} {example}"))
     @click.argument("subject", **arguments)
     @click.option("-n", "--count", type=click.IntRange(min=0), default=50, show_default=True, help="Events at most.")
     @click.option("--since", metavar="@TIME", help="Only what happened since, as in @-1h.")
@@ -52,13 +52,24 @@ _LINES = """
     Without a name: all of them. In a pipe: one line for each finding (no time) and each event, with time, what it is
     about, kind, and a sentence.
 """
-_command("group", "[GROUP]", group_names, "Why a group does not get on: members, rebalances, commits, lag." + _LINES)
 _command(
-    "topic", "[TOPIC]", topic_names, "Why a topic does not get on: refusals, partitions that do not move." + _LINES
+    "group",
+    "[GROUP]",
+    "billing --since @-1h",
+    group_names,
+    "Why a group does not get on: members, rebalances, commits, lag." + _LINES,
+)
+_command(
+    "topic",
+    "[TOPIC]",
+    "orders",
+    topic_names,
+    "Why a topic does not get on: refusals, partitions that do not move." + _LINES,
 )
 _command(
     "connection",
     "[CONNECTION]",
+    "192.0.2.7:52114",
     None,
     "Which connections are open, and why a client was refused or cut off. "
     "CONNECTION is HOST:PORT of the client, its client id, or a number." + _LINES,
@@ -66,6 +77,7 @@ _command(
 _command(
     "transaction",
     "[TRANSACTIONAL_ID]",
+    "billing-1",
     None,
     "How the transaction of an id stands, and what it holds up; who took over, what timed out or was refused." + _LINES,
 )
@@ -92,7 +104,7 @@ def _show(settings: Settings, kind: str, subject: str, count: int, since: str | 
 
 async def _ask(admin: Admin, kind: str, subject: str, count: int, since_ms: int) -> Why:
     if not await admin.own.offered():
-        look = f"describe {subject}" if subject else "list"
+        look = f"describe {typed(subject)}" if subject else "list"
         instead = "logd-cli doctor" if kind == "connection" else f"logd-cli {kind} {look}"
         what = f"cannot say why of {kind} {subject!r}" if subject else f"cannot say why of {kind}s"
         raise Failure(what, "this server keeps no memory of what happened; logd does", instead, FAILED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from logd.cli.main import guarded, main
+from logd.cli.reference import walk
 from tests.cli.conftest import environment
 
 NOWHERE = "127.0.0.1:1"
@@ -43,6 +45,24 @@ def test_an_unknown_command_names_the_nearest() -> None:
             "did you mean --offset start?",
         ),
         ("consume --topic t", "logd-cli consume has no option --topic", "the topic is given alone"),
+        (
+            "topic list --command-config f",
+            "logd-cli topic list has no option --command-config",
+            "has no TLS and no login",
+        ),
+        ("context add a h:1 --tls", "logd-cli context add has no option --tls", "has no TLS and no login"),
+        ("consume -t orders", "logd-cli consume has no option -t", "the topic is given alone"),
+        ("group seek g -p 3 --offset end", "logd-cli group seek has no option -p", "no option is near it"),
+        ("group seek -t t", "logd-cli group seek has no option -t", "the topic is given alone"),
+        ("topic create --topic t", "logd-cli topic create has no option --topic", "the topic is given alone"),
+        ("produce -P t", "logd-cli produce has no option -P", "no option is near it"),
+        (
+            "transaction describe --transactional-id t",
+            "logd-cli transaction describe has no option --transactional-id",
+            "id is given",
+        ),
+        ("tail -f orders", "the command line is wrong", "tail goes on without -f, which is a format here"),
+        ("tail", "the command line is wrong", "Missing argument 'TOPIC...'"),
         ("--bootstrap-server h:1", "logd-cli has no option --bootstrap-server", "did you mean --bootstrap?"),
         ("topic list --zzz", "logd-cli topic list has no option --zzz", "no option is near it"),
         ("config get topc t", "the command line is wrong", "KIND 'topc' is none of topic, broker, group,"),
@@ -135,6 +155,16 @@ def test_ctrl_c_at_a_question_is_exit_code_130(monkeypatch: pytest.MonkeyPatch) 
     assert guarded(asked) == 1
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["topic", "--help"]])
+def test_nobody_reads_the_help(words: list[str]) -> None:
+    """A pipe that is closed is no failure, whatever is shown."""
+    code = (
+        "import os\nread, write = os.pipe()\nos.close(read)\nos.dup2(write, 1)\nfrom logd.cli.main import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_version() -> None:
     """It says its name and version."""
     assert invoke("--version").stdout.startswith("logd-cli ")
@@ -161,6 +191,45 @@ def test_help_and_completion_import_nothing_heavy(completing: bool) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=True)
     assert ("plain,topic" if completing else "Usage: logd-cli") in done.stdout
     assert HEAVY & set(done.stderr.split()) == set()
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command that does something, by its path."""
+    found = walk(main, click.Context(main, info_name="logd-cli"))
+    return [(path, command) for path, command, _ in found if not isinstance(command, click.Group)]
+
+
+def examples_of_help() -> list[str]:
+    """Every command line that some help shows; of a pipe its parts."""
+    lines = [line for _, command in commands() for line in (command.epilog or "").splitlines()[2:]]
+    parts = [part.split(" > ")[0].strip() for line in lines for part in line.split(" | ")]
+    return [part for part in parts if part.startswith("logd-cli ")]
+
+
+@pytest.mark.parametrize("line", examples_of_help())
+def test_examples_are_command_lines(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What help shows is understood: nothing but the server, or a file, is missing."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = [word.replace("kafka:9092", NOWHERE) for word in shlex.split(line)[1:]]
+    words = [word.replace("/var/lib/logd", str(tmp_path)) for word in words]
+    result = CliRunner(env={"LOGD_BOOTSTRAP": NOWHERE}).invoke(main, words, input="orders,0,42\n")
+    nothing_there = {
+        "backup restore": 5,
+        "log dump": 5,
+        "log verify": 5,
+        "context add": 0,
+        "retention run --data-dir": 1,
+    }
+    code = next((code for begin, code in nothing_there.items() if " ".join(words).startswith(begin)), 3)
+    assert result.exit_code == code, result.stderr
+
+
+def test_most_commands_have_an_example() -> None:
+    """All but those that only list, show or choose."""
+    plain = {"list", "show", "info", "health", "describe", "use", "remove", "delete", "verify", "bench", "completion"}
+    without = {path for path, command in commands() if not command.epilog and not plain & set(path.split())}
+    assert without == set()
 
 
 def test_the_reference_is_up_to_date() -> None:

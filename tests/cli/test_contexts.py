@@ -102,6 +102,14 @@ def test_a_damaged_file_is_told(text: str) -> None:
     assert asked("topic", "list", "-b", "127.0.0.1:4") == "127.0.0.1:4"
 
 
+def test_what_a_context_can_not_have_yet() -> None:
+    """The field is named, and that there is no TLS."""
+    location().parent.mkdir(parents=True)
+    location().write_text("[contexts.a]\nbootstrap = 'h:1'\ntls = true\n")
+    ran = invoke("topic", "list")
+    assert (ran.exit_code, "`tls`" in ran.stderr, "TLS and logins are not there yet" in ran.stderr) == (1, True, True)
+
+
 def test_wrong_names_and_addresses() -> None:
     """Refused before anything is written."""
     for arguments in (("a b", "h:1"), ("-x", "h:1"), ("a", "h:port"), ("", "h:1")):

@@ -56,6 +56,8 @@ def test_offsets_from_a_file(cli: Cli, filled: str, tmp_path: Path) -> None:
     assert [row[4] for row in cli("group", "reset", group, "--from", str(file), "-y").rows] == ["2", "0"]
     ran = cli("group", "reset", group, "--from", "-", "--yes", stdin=f"{filled}\t0\t4\n".encode())
     assert ran.rows == [[group, filled, "0", "2", "4", "2"]]
+    ran = cli("group", "reset", group, filled, "--from", str(file), "-y")
+    assert (ran.code, "name the partitions" in ran.err) == (2, True), "what is named twice is contradictory"
     file.write_text(f"{filled},0,1\n{filled},0\n")
     ran = cli("group", "reset", group, "--from", str(file), "-y")
     assert (ran.code, "line 2" in ran.err) == (2, True)

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from confluent_kafka import Consumer as OtherConsumer
 from confluent_kafka import TopicPartition as OtherPartition
 
+from logd.cli.failures import Failure
+from logd.cli.groups import existing_group
+from logd.client.groups import ListedGroup
+from logd.errors import ErrorCode, Refused
 from tests.cli.conftest import Cli
 
 
@@ -68,6 +75,40 @@ def test_a_dry_run_changes_nothing(cli: Cli, topic: str) -> None:
     names = cli("topic", "list", "-o", "name").out.splitlines()
     assert (topic in names, f"{topic}-dry" in names) == (True, False)
     assert len(cli("topic", "describe", topic).rows) == 2
+
+
+def test_a_change_is_made_whole_or_not_at_all(cli: Cli, topic: str) -> None:
+    """Settings stay as they were where the number of partitions is refused."""
+    ran = cli("topic", "alter", topic, "-p", "1", "-c", "retention.ms=1000")
+    assert (ran.code, "INVALID_PARTITIONS" in ran.err) == (1, True), ran.err
+    assert cli("config", "get", "topic", topic, "--changed").out == ""
+
+
+def test_a_dry_run_finds_what_is_not_there(cli: Cli, topic: str) -> None:
+    """One of several names that does not exist is told, as it will be when they are deleted."""
+    ran = cli("topic", "delete", topic, f"{topic}-not", "--dry-run")
+    assert (ran.code, f"topic '{topic}-not' does not exist" in ran.err) == (5, True)
+
+
+@pytest.mark.parametrize(("kind", "protocol"), [("share", "share"), ("", "streams")])
+@pytest.mark.trio
+async def test_a_group_of_another_kind(kind: str, protocol: str) -> None:
+    """A group that is listed and can't be looked at is not said to be missing."""
+
+    class Groups:
+        async def describe(self, name: str) -> None:
+            raise Refused(ErrorCode.GROUP_ID_NOT_FOUND, "not here")
+
+        async def list(self) -> list[ListedGroup]:
+            return [ListedGroup("orders", kind, "Stable", protocol)]
+
+    admin: Any = SimpleNamespace(groups=Groups())
+    with pytest.raises(Failure, match=f"it is of type {protocol}") as failed:
+        await existing_group(admin, "orders")
+    assert failed.value.code == 1
+    with pytest.raises(Failure, match="does not exist") as failed:
+        await existing_group(admin, "oders")
+    assert failed.value.code == 5
 
 
 def test_deleting_asks_for_the_name(cli: Cli, topic: str) -> None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from logd.cli.main import guarded
+from logd.cli.records import compile_format
 from logd.testing import Broker
 from tests.cli.conftest import COMMAND, Cli, Ran, environment, run
 from tests.kafka_node import kafka_bootstrap
+
+NO_RECORD: Any = None
 
 
 def three_lines(ran: Ran) -> dict[str, str]:
@@ -113,6 +117,35 @@ def test_bytes_on_the_command_line(cli: Cli, topic: str) -> None:
     """Key, value and header of a record may be any bytes, as a shell passes them on."""
     assert cli("produce", topic, "--value", "v\udcff", "-k", "k\udcfe", "-H", "h=\udcfd").code == 0
     assert cli("consume", topic, "-e").rows[0][4:] == ["k\\xfe", "v\\xff", "h=\\xfd"]
+
+
+def test_any_bytes_are_looked_for_and_written(cli: Cli, topic: str) -> None:
+    """A pattern and a format may hold bytes that are no text."""
+    assert cli("produce", topic, "-p", "0", stdin=b"a\xff\nb\n").code == 0
+    ran = cli("consume", topic, "-e", "-g", "\udcff", "-o", "tsv")
+    assert (ran.code, [row[5] for row in ran.rows]) == (0, ["a\\xff"]), ran.err
+    assert cli("consume", topic, "-e", "--offset", "1", "-f", "%v\\n", "-p", "0").out == "b\n"
+    assert compile_format("\udcfe%%\udcff")(NO_RECORD) == b"\xfe%\xff"
+
+
+@pytest.mark.parametrize("timeout", ["1e9", "3e6", "2147484"])
+def test_a_very_long_time(cli: Cli, topic: str, timeout: str) -> None:
+    """What fits into no request is as long as fits."""
+    assert cli("topic", "create", f"{topic}-a", "--timeout", timeout).code == 0
+    assert cli("produce", topic, "--value", "x", "--timeout", timeout).code == 0
+    assert cli("consume", topic, "-e", "--timeout", timeout).code == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["group seek NAME", "group reset NAME --shift x", "group seek NAME --offset end", "config get topic NAME x"],
+)
+def test_what_to_type_is_safe_to_type(logd_broker: Broker, arguments: str) -> None:
+    """A name may be anything; in what is copied into a shell it is one word."""
+    name = "a b; touch $HOME"
+    words = [name if word == "NAME" else word for word in arguments.split()]
+    shown = three_lines(run(logd_broker.bootstrap, *words))["try"]
+    assert name not in shown or f"'{name}'" in shown
 
 
 def test_the_line_that_is_wrong_is_named(cli: Cli, topic: str) -> None:
