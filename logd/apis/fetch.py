@@ -36,6 +36,8 @@ REPLICA_STATE_FROM = 15
 LEADERS_FROM = 16
 STORAGE_ERRORS_FROM = 6
 MOVED = (ErrorCode.NOT_LEADER_OR_FOLLOWER, ErrorCode.FENCED_LEADER_EPOCH)
+GAPS_MAX = 8
+"""So often does one request look behind a gap."""
 UNKNOWN = (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, ErrorCode.UNKNOWN_TOPIC_ID)
 
 
@@ -76,7 +78,7 @@ def fetch(call: Call, request: FetchRequest) -> FetchResponse | Awaitable[FetchR
     if request.max_wait_ms <= 0 or found.settled or nobody or found.counted_bytes >= enough:
         if not found.cold:
             return _answer(request, session, found)
-        return _answer_cold(call, request, session, found)
+        return _answer_cold(call, request, session, wanted, found)
     return _wait(call, request, session, wanted, enough)
 
 
@@ -289,17 +291,31 @@ def _changed(session: Session, request: FetchRequest, found: Gathered) -> list[t
     return rows
 
 
-async def _answer_cold(call: Call, request: FetchRequest, session: Session | None, found: Gathered) -> FetchResponse:
-    """Bring what is not in the page cache there, in worker threads, then answer."""
+async def _answer_cold(
+    call: Call, request: FetchRequest, session: Session | None, wanted: Iterable[Followed], found: Gathered
+) -> FetchResponse:
+    """Bring what is not in the page cache there, in worker threads, then answer.
+
+    Where all of it turns out to be gaps, at the ends of compacted segments, what is behind them is looked for.
+    """
+    await _warm(call, found)
+    for _ in range(GAPS_MAX):
+        if not found.cold or any(row.records or row.error_code for _, row in found.rows):
+            break
+        found = _gather(call, request, wanted)
+        await _warm(call, found)
+    return _answer(request, session, found)
+
+
+async def _warm(call: Call, found: Gathered) -> None:
     for partition, row, slices in found.cold:
         records: list[Buffer] = []
         try:
             for piece in slices:
                 records.append(piece.view() if piece.resident() else await call.services.read_cold(piece))
-            row.records = records
+            row.records = records if any(len(data) for data in records) else b""
         except (Corrupt, StorageFailed) as why:
             _spoil(row, _code(call, partition.unreadable(why)))
-    return _answer(request, session, found)
 
 
 def _spoil(row: PartitionData, code: ErrorCode) -> None:
@@ -343,4 +359,6 @@ async def _wait(
                     partition.watchers.discard(watcher)
     if found is None:
         found = _gather(call, request, wanted)
-    return await _answer_cold(call, request, session, found) if found.cold else _answer(request, session, found)
+    if found.cold:
+        return await _answer_cold(call, request, session, wanted, found)
+    return _answer(request, session, found)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from logd.log.disk import RealDisk
+from logd.log.log import Log, LogConfig
 from logd.testing import Broker
 from logd.wire.schemas.create_topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 from logd.wire.schemas.fetch import FetchRequest
 from tests.apis.test_fetch import fill, request, rows, values
+from tests.log import compacting
 from tests.raw import Peer, batch, produce_request
 
 LONG_MS = 60_000
@@ -36,9 +40,10 @@ def asking(topic: str, offset: int, min_bytes: int, **how: int) -> FetchRequest:
     return wanted
 
 
-def make(peer: Peer, topic: str, partitions: int = 1) -> None:
+def make(peer: Peer, topic: str, partitions: int = 1, cleanup_policy: str = "delete") -> None:
     """A topic with segments of the least size."""
-    configs = [CreatableTopicConfig("segment.bytes", str(MEGABYTE))]
+    given = {"segment.bytes": str(MEGABYTE), "cleanup.policy": cleanup_policy}
+    configs = [CreatableTopicConfig(name, value) for name, value in given.items()]
     made = peer.ask(CreateTopicsRequest([CreatableTopic(topic, partitions, 1, [], configs)], 10_000), 7)
     assert made.topics[0].error_code == 0
 
@@ -89,3 +94,25 @@ def test_what_is_not_in_memory_keeps_to_the_limit(max_bytes: int) -> None:
         sizes = [len(bytes(row.records)) for row in found]
         assert 0 < sum(sizes) <= max(max_bytes, 460_000)
         assert sizes[0]
+
+
+def test_behind_the_gap_at_a_compacted_segments_end(tmp_path: Path) -> None:
+    """What is behind is answered, also where nobody knew of the gap before the disk was asked."""
+    with Broker(data_dir=tmp_path) as own:
+        with Peer(own.bootstrap) as before:
+            make(before, "gap", cleanup_policy="compact")
+        own.stop()
+        disk = RealDisk()
+        log = Log.open(str(tmp_path / "gap-0"), LogConfig(segment_bytes=400), clean=True, now_ms=0, disk=disk)
+        compacting.put(log, ("early", "x" * 100))
+        for _ in range(3):
+            compacting.put(log, ("late", "x" * 100))
+            compacting.roll(log)
+        compacting.put(log, ("last", "x"))
+        compacting.clean(log, disk)
+        assert log.segments[0].next_offset == 2
+        log.close()
+        own.start()
+        with Peer(own.bootstrap) as after:
+            (row,) = rows(after.ask(request("gap", 1), 11))
+            assert len(values(row)) == 1
