@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from logd.wire.records import Record
+from tools.faults import compaction
 from tools.faults.compaction import BRIEF, LASTING, Keyed, Site, found_in, judge
 
 WRITTEN = {0: ("a", "1"), 1: ("b", "2"), 2: ("a", "3"), 3: ("b", None), 4: ("c", "4"), 5: ("a", "5")}
@@ -82,3 +85,37 @@ def test_sites() -> None:
         Site("fdatasync", "/x/lasting-0/0.log"): 2,
         Site("openat", "/x/brief-0"): 1,
     }
+
+
+def test_every_site_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs that are cut short go on where the last one stopped; what was not finished of a site comes again."""
+    rename, fsync = Site("rename", "/x/brief-0/a"), Site("fsync", "/x/brief-0")
+    known = Counter({rename: 3, fsync: 1, Site("unlink", "/x/brief-0/b"): 1})
+    tried: list[tuple[Site, int]] = []
+
+    def one_fault(directory: Path, topics: Any, site: Site, effect: str, number: int, *rest: Any) -> bool:
+        tried.append((site, number))
+        rest[-1].faults += site.call != "unlink"
+        return site.call != "unlink"
+
+    monkeypatch.setattr(compaction, "prepare", lambda *_: [])
+    monkeypatch.setattr(compaction, "sites", lambda *_: known)
+    monkeypatch.setattr(compaction, "one_fault", one_fault)
+    figures: list[dict[str, int]] = []
+    while not figures or sum(one["sites_done"] for one in figures) < len(known):
+        figures.append(compaction.run(1, 3, tmp_path, "signal=SIGKILL").figures)
+        assert len(figures) < 4
+    assert {*tried} == {(rename, 1), (rename, 2), (rename, 3), (fsync, 1), (Site("unlink", "/x/brief-0/b"), 1)}
+    assert figures[-1]["sites_before"] + figures[-1]["sites_done"] == figures[-1]["sites"] == len(known)
+    assert sum(one["sites_missed"] for one in figures) == 1
+    assert figures[-1]["places_done"] == figures[-1]["places"] == 3
+    assert compaction.run(1, 3, tmp_path, "signal=SIGKILL").faults == 0
+    assert compaction.run(1, 3, tmp_path, "error=EIO").faults == 3  # another effect has its own
+
+
+def test_what_is_unlike_comes_first() -> None:
+    """The same call for the same file of another topic waits until all other sites have had their turn."""
+    one, alike, other = Site("fsync", "/x/brief-0"), Site("fsync", "/x/lasting-0"), Site("unlink", "/x/brief-0/b")
+    sites = [(site, "error=EIO") for site in (one, alike, other)]
+    assert [site for site, _ in compaction.unlike(sites, set())] == [one, other, alike]
+    assert [site for site, _ in compaction.unlike(sites, {compaction.place(*sites[0])})] == [other, one, alike]

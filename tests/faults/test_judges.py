@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -319,6 +320,32 @@ def test_first_anomaly_ends_a_run(found: Report, monkeypatch: pytest.MonkeyPatch
     assert not report.late()
     found.wrong("lost", "there")
     assert report.late()
+
+
+def test_a_run_tells_how_far_it_is(
+    found: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Now and then, and each anomaly once and at once."""
+    found.tell()
+    assert not capsys.readouterr().err
+    found.wrong("lost", "there")
+    found.tell()
+    found.tell()
+    assert capsys.readouterr().err.count("lost: there") == 1
+    monkeypatch.setattr(report, "TELL_EVERY_S", 0)
+    found.tell()
+    assert "faults=1" in capsys.readouterr().err
+
+
+def test_a_signal_ends_a_run_with_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No round begins after it; the next signal ends it at once."""
+    handlers: dict[int, Any] = {}
+    monkeypatch.setattr(report, "_END", [])
+    monkeypatch.setattr(signal, "signal", handlers.__setitem__)
+    assert not report.late()
+    command.end_soon(signal.SIGTERM, None)
+    assert report.late()
+    assert handlers == {signal.SIGTERM: signal.default_int_handler}
 
 
 # The tools beside the kit

@@ -6,6 +6,9 @@ life under strace without a fault tells every call that is made for a file of th
 these sites (a call, a path, the n-th time, for every n there is) is then hit in a copy of that directory. ``on`` is an
 effect such as ``signal=SIGKILL`` (of whichever process made the call) or ``error=EIO``, or a call and an effect.
 
+A run makes several segments out of each log, and swaps them one after the other. The sites that are done are noted in
+``done`` in the directory: a later run with the same seed and ``--directory`` goes on behind them.
+
 After a start without a fault the last value of each key is there, what was deleted does not come back, nothing that was
 never written or was aborted is read; a run of compaction comes to its end, and leaves what it promises.
 """
@@ -18,7 +21,7 @@ import random
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,9 +45,17 @@ SETTINGS = {
     "offsets.topic.num.partitions": "1",
     "transaction.state.log.num.partitions": "1",
 }
-TOPIC = {"cleanup_policy": "compact", "segment_ms": "3600000", "message_timestamp_after_max_ms": str(2**62)}
+TOPIC = {
+    "cleanup_policy": "compact",
+    "segment_ms": "3600000",
+    "segment_index_bytes": "40",  # room for the times of two segments in one
+    "message_timestamp_after_max_ms": str(2**62),
+}
 STEP_MS = 25 * 60_000
 """Between batches, so that every third one begins a segment."""
+
+SEGMENTS_LEFT_MIN = 3
+"""Of a log that is compacted: two, and the active one."""
 
 KEYS = 7
 TURNS = 8
@@ -171,24 +182,32 @@ def prepare(directory: Path, chance: random.Random) -> list[Keyed]:
 
 
 def dirty(peer: Peer, topic: Keyed, chance: random.Random, clock: int) -> int:
-    """Write some segments, and transactions of both kinds; the time of the next batch."""
+    """Write some segments, transactions of both kinds in one and over two; the time of the next batch."""
     events: list[Event] = []
-    writer = Transactor(f"{topic.name}.{clock}", [(topic.name, 0)], events)
-    peer.hold(writer.begin())
+    short, committed, aborted = (
+        Transactor(f"{topic.name}.{clock}.{number}", [(topic.name, 0)], events) for number in range(3)
+    )
+    for one in (short, committed, aborted):
+        peer.hold(one.begin())
     passing = f"passing{clock}"
     for turn in range(TURNS):
         if turn % 3 == 2:
-            peer.hold(writer.transaction(2, turn % 2 == 1, clock))
+            peer.hold(short.transaction(2, turn % 2 == 1, clock))
         some = topic.some(chance)
         if turn < 2:  # one key is deleted for certain
             some.append((passing, None if turn else f"{topic.name}:{passing}"))
         if code := peer.hold(topic.write(some, clock)):
             raise Told(code, topic.name)
+        for one in (committed, aborted):
+            if turn == 0:
+                peer.hold(one.open(2, clock))
+            elif turn == TURNS // 2:  # in another segment, and another one that is written anew
+                peer.hold(one.end(one is committed))
         clock += STEP_MS
     kept = {one.transaction for one in events if isinstance(one, Ended) and one.outcome == COMMITTED}
-    for one in events:
-        if isinstance(one, Acknowledged) and one.value.partition("/")[0] in kept:
-            topic.written[one.offset] = ("k", one.value)
+    for event in events:
+        if isinstance(event, Acknowledged) and event.value.partition("/")[0] in kept:
+            topic.written[event.offset] = ("k", event.value)
     return clock
 
 
@@ -205,6 +224,9 @@ def sites(directory: Path, topics: list[Keyed], calls: Iterable[str]) -> Counter
             told = peer.hold(cleaning((BRIEF, LASTING)))
         server.stop(5.0)
     assert all(told[one.name][0] == OK for one in topics), told
+    for topic in topics:
+        left = len([*(data / f"{topic.name}-0").glob("*.log")])
+        assert left >= SEGMENTS_LEFT_MIN, f"{topic.name}: all joined, nothing between segments is seen"
     return found_in(trace.read_text(errors="replace"), data)
 
 
@@ -234,16 +256,66 @@ def run(seed: int, rounds: int, directory: Path, on: str = "") -> Report:
     call, _, effect = on.rpartition(":")
     topics = prepare(directory, chance)
     known = sites(directory, topics, [call] if call else CALLS)
-    left = [(site, one, 1) for site in known for one in ([effect] if effect else EFFECTS)]
+    wanted = [(site, one) for site in sorted(known) for one in ([effect] if effect else EFFECTS)]
+    noted = Noted(directory / "done")
+    left = [(site, one) for site, one in wanted if (site, one) not in noted]
     chance.shuffle(left)
-    report.figures |= {"sites": len(left), "calls": sum(known.values())}
-    while left and report.faults < rounds and not late():
-        site, what, number = left.pop()
-        came_now = one_fault(directory, copy.deepcopy(topics), site, what, number, chance, report)
-        if came_now and number < known[site]:  # it is counted for each thread
-            left.append((site, what, number + 1))
-    report.figures["sites_left"] = len(left)
+    places = {place(*one) for one in wanted if one in noted}
+    left = [*unlike(left, places)]
+    report.figures |= {"sites": len(wanted), "calls": sum(known[site] for site, _ in wanted)}
+    report.figures |= {"sites_before": len(wanted) - len(left), "sites_done": 0, "sites_missed": 0}
+    report.figures |= {"places": len({place(*one) for one in wanted}), "places_done": len(places)}
+    for site, what in left:
+        for number in range(1, known[site] + 1):  # it is counted for each thread
+            if report.faults >= rounds or late():
+                return report
+            came_now = one_fault(directory, copy.deepcopy(topics), site, what, number, chance, report)
+            report.tell()
+            if not came_now:
+                report.count("sites_missed", number == 1)
+                break
+        noted.add(site, what)
+        places.add(place(site, what))
+        report.figures["places_done"] = len(places)
+        report.count("sites_done")
     return report
+
+
+def place(site: Site, effect: str) -> tuple[str, str, str]:
+    """What a site is in whichever topic."""
+    return site.call, effect, Path(site.path).name.replace(BRIEF, "").replace(LASTING, "")
+
+
+def unlike(ones: list[tuple[Site, str]], places: set[tuple[str, str, str]]) -> Iterator[tuple[Site, str]]:
+    """These in another order: first those that are unlike the ones before."""
+    seen, later = set(places), []
+    for one in ones:
+        if place(*one) in seen:
+            later.append(one)
+            continue
+        seen.add(place(*one))
+        yield one
+    yield from later
+
+
+class Noted:
+    """The sites that have had all their faults of one kind, in a file with a line for each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = set(path.read_text().splitlines()) if path.exists() else set()
+
+    def __contains__(self, one: tuple[Site, str]) -> bool:
+        return _line(*one) in self._lines
+
+    def add(self, site: Site, effect: str) -> None:
+        """Note one."""
+        with self._path.open("a") as file:
+            print(_line(site, effect), file=file)
+
+
+def _line(site: Site, effect: str) -> str:
+    return f"{site.call} {effect} {site.path}"
 
 
 def one_fault(
@@ -251,7 +323,8 @@ def one_fault(
 ) -> bool:
     """One life with a fault and one without; whether the fault came."""
     data, trace = copied(directory)
-    where = f"{site.call}:{effect}:when={number} of {Path(site.path).relative_to(data)}"
+    hit = Path(site.path).relative_to(data)
+    where, name = f"{site.call}:{effect}:when={number} of {hit}", hit.parts[0].rpartition("-")[0]
     quick = [] if "signal" in effect else ["--seccomp-bpf", "-e", "signal=none"]
     before = ["strace", "-f", "-q", *quick, "-o", str(trace), "-P", site.path, "-e", f"trace={site.call}"]
     before += ["-e", f"inject={site.call}:{effect}:when={number}"]
@@ -264,7 +337,7 @@ def one_fault(
             if not ended and "logd: " not in str(error):
                 report.wrong("crashed", f"{where}: {error}")
         else:
-            live(server, topics, chance, where, report)
+            live(server, topics, name, chance, where, report)
             if "error" in effect and not server.running:
                 report.wrong("crashed", f"{where}: {server.log_end()}")
             with contextlib.suppress(Exception):
@@ -275,16 +348,16 @@ def one_fault(
     report.faults += 1
     report.count(site.call)
     check_log(data, where, report)
-    recover(data, topics, chance, where, report)
+    recover(data, topics, name, chance, where, report)
     return True
 
 
-def live(server: Server, topics: list[Keyed], chance: random.Random, where: str, report: Report) -> None:
-    """Compact with the fault, write, compact once more, and read what can be read."""
+def live(server: Server, topics: list[Keyed], name: str, chance: random.Random, where: str, report: Report) -> None:
+    """Compact the topic that is hit, write to both, compact once more, and read what can be read."""
     with contextlib.suppress(Gone), Peer(server.bootstrap, timeout_s=20.0) as peer:
         for _ in range(2):
             with contextlib.suppress(Told):
-                peer.hold(cleaning((BRIEF, LASTING)))
+                peer.hold(cleaning((name,)))
             for topic in topics:
                 peer.hold(topic.write(topic.some(chance, tombstones=False), now_ms()))
         for topic in topics:
@@ -297,8 +370,8 @@ def live(server: Server, topics: list[Keyed], chance: random.Random, where: str,
             report.add(judge(topic, found), f"{where}, as it goes on")
 
 
-def recover(data: Path, topics: list[Keyed], chance: random.Random, where: str, report: Report) -> None:
-    """Start without a fault: read, write, compact to the end, read again."""
+def recover(data: Path, topics: list[Keyed], name: str, chance: random.Random, where: str, report: Report) -> None:
+    """Start without a fault: read, write, compact the topic that was hit to the end, read again."""
     with Server(data, settings=SETTINGS) as server:
         try:
             report.longest("recovery_s_max", server.start())
@@ -311,10 +384,10 @@ def recover(data: Path, topics: list[Keyed], chance: random.Random, where: str, 
                         some = topic.some(chance, tombstones=False)
                         if (code := peer.hold(topic.write(some, clock + turn * STEP_MS))) not in (OK, DUPLICATE):
                             report.wrong("not-recovered", f"{where}: {topic.name} answers {code}")
-                told = peer.hold(cleaning((BRIEF, LASTING)))
+                told = peer.hold(cleaning((name,)))
                 for topic in topics:
-                    code, cleaned_to = told[topic.name]
-                    if code or not cleaned_to:
+                    code, cleaned_to = told.get(topic.name, (OK, 0))
+                    if topic.name == name and (code or not cleaned_to):
                         report.wrong("not-compacted", f"{where}: {topic.name} answers {code}: {server.log_end()}")
                     found = peer.hold(committed_records(topic.name, 0))[0]
                     report.add(judge(topic, found, cleaned_to), f"{where}, compacted")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ from typing import Any
 from tools.faults.history import Anomaly
 
 SHOWN_MAX = 12
+TELL_EVERY_S = 30.0
 _END: list[float] = []
 _FIRST: list[bool] = []
 
@@ -50,6 +52,8 @@ class Report:
     figures: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     """What is no anomaly and has to be said."""
+    _told_at: float = field(default_factory=time.monotonic)
+    _told: int = 0
 
     def add(self, anomalies: Iterable[Anomaly], where: str = "") -> None:
         """Take anomalies in, with the round that they belong to."""
@@ -70,18 +74,28 @@ class Report:
         """Add to a figure."""
         self.figures[name] = self.figures.get(name, 0) + more
 
+    def tell(self) -> None:
+        """Print to stderr how far it is, now and then, and each anomaly soon: a run may be killed before its end."""
+        if self._told == len(self.found) and time.monotonic() < self._told_at + TELL_EVERY_S:
+            return
+        told, self._told, self._told_at = self._told, len(self.found), time.monotonic()
+        lines = [self._head(), *(f"  {one.kind}: {one.text}" for one in self.found[told:])]
+        print(time.strftime("%H:%M:%S"), "\n".join(lines), file=sys.stderr, flush=True)
+
     @property
     def ok(self) -> bool:
         """Whether there is no anomaly, and anything was done at all."""
         return not self.found and self.faults > 0
 
-    def lines(self) -> list[str]:
-        """What is printed."""
+    def _head(self) -> str:
         figures = " ".join(f"{name}={value}" for name, value in self.figures.items())
         kinds = " ".join(f"{name}={count}" for name, count in sorted(Counter(one.kind for one in self.found).items()))
-        out = [
-            f"{self.kind} seed={self.seed} faults={self.faults} {figures} anomalies={len(self.found)} {kinds}".strip()
-        ]
+        done = f"{self.kind} seed={self.seed} faults={self.faults}"
+        return f"{done} {figures} anomalies={len(self.found)} {kinds}".strip()
+
+    def lines(self) -> list[str]:
+        """What is printed at the end."""
+        out = [self._head()]
         out += [f"  {one.kind}: {one.text}" for one in self.found[:SHOWN_MAX]]
         out += [f"  note: {one}" for one in self.notes]
         if not self.faults:

@@ -64,6 +64,10 @@ class Transactor:
     def transaction(self, values: int, commit: bool, timestamp: int) -> Talk:
         """One transaction over all partitions. Raises Told; after that, and after Gone, call :meth:`begin`."""
         yield from self.open(values, timestamp)
+        yield from self.end(commit)
+
+    def end(self, commit: bool) -> Talk:
+        """The end of one that was opened."""
         self._commit_sent = commit
         self.events += [Ending(self._open)] * commit
         yield from self._retried(EndTxnRequest(self.name, *self._producer, commit), 1, lambda answer: answer.error_code)
