@@ -298,10 +298,26 @@ def read_records(buffer: Buffer, position: int = 0, *, bytes_max: int) -> list[R
         `bytes_max`, or whose records are not exactly what its header says. The checksum is not looked at.
     """
     header = read_header(buffer, position)
+    return records_of(header, read_body(buffer, position, header, bytes_max=bytes_max))
+
+
+def read_body(buffer: Buffer, position: int, header: BatchHeader, *, bytes_max: int) -> bytes:
+    """The bytes of the records of the batch at `position`, decompressed.
+
+    :raises DecodeError: see :func:`read_records`; the records are not looked at.
+    """
     _check_shape(header, len(buffer) - position)
-    body = decompress(header.codec, memoryview(buffer)[position + HEADER_BYTES : position + header.size], bytes_max)
+    body = memoryview(buffer)[position + HEADER_BYTES : position + header.size]
+    return bytes(decompress(header.codec, body, bytes_max))
+
+
+def records_of(header: BatchHeader, body: bytes) -> list[Record]:
+    """The records that are `body`, as :func:`read_records` gives them.
+
+    :raises DecodeError: when they are not exactly what the header says.
+    """
     records = decode_records(
-        bytes(body),
+        body,
         header.count,
         header.base_offset,
         header.base_timestamp,

@@ -135,6 +135,96 @@ def decode_records(
     return records
 
 
+def are_plain(body: bytes, count: int, *, keys: bool, deltas_ms: tuple[int, int], headers_max: int) -> bool:
+    """Whether `count` records without a gap fill `body` and are right at first sight; no object is made of any.
+
+    For batches that :func:`decode_records` would have to be asked for otherwise, only to find nothing wrong: a fifth
+    of its time. False says nothing but that it has to be.
+
+    :param keys: whether each must have a key.
+    :param deltas_ms: the least and the greatest time that one may have, counted from the batch's first.
+    :param headers_max: how many headers there may be in all.
+    """
+    earliest, latest = deltas_ms
+    p = 0
+    try:
+        for index in range(count):  # what most numbers are, one byte or two, is read right here
+            size = body[p]
+            p += 1
+            if size > 127:
+                size = size & 0x7F | body[p] << 7
+                p += 1
+                if size > 0x3FFF:
+                    size, p = _raw_varint(body, p - 2)
+            end = p + (size >> 1)
+            time = body[p + 1]  # after the attributes
+            p += 2
+            if time > 127:
+                time, p = _raw_varint(body, p - 1, 64)
+            if not earliest <= (time >> 1) ^ -(time & 1) <= latest:
+                return False
+            offset = body[p]
+            p += 1
+            if offset > 127:
+                offset = offset & 0x7F | body[p] << 7
+                p += 1
+                if offset > 0x3FFF:
+                    offset, p = _raw_varint(body, p - 2)
+            key = body[p]
+            p += 1
+            if key > 127:
+                key, p = _raw_varint(body, p - 1)
+            if key & 1 == 0:
+                p += key >> 1
+            elif keys or key != 1:
+                return False
+            value = body[p]
+            p += 1
+            if value > 127:
+                value = value & 0x7F | body[p] << 7
+                p += 1
+                if value > 0x3FFF:
+                    value, p = _raw_varint(body, p - 2)
+            if value & 1 == 0:
+                p += value >> 1
+            elif value != 1:
+                return False
+            if p >= end or size & 1 or offset != index << 1:
+                return False
+            headers = body[p]
+            p += 1
+            if headers:
+                headers_max -= headers >> 1
+                p = _skip_headers(body, p, headers) if headers_max >= 0 else -1
+            if p != end:
+                return False
+    except (IndexError, UnicodeDecodeError, DecodeError):
+        return False
+    return p == len(body)
+
+
+def _raw_varint(b: bytes, p: int, bits: int = 32) -> tuple[int, int]:
+    """As :func:`varint`, the number as it stands there."""
+    value, p = varint(b, p, bits)
+    return value << 1 if value >= 0 else (-value << 1) - 1, p
+
+
+def _skip_headers(body: bytes, p: int, count: int) -> int:
+    """The end of fewer than 64 headers, -1 if they are not as they should be or more."""
+    if count & 1 or count > 127:
+        return -1
+    for _ in range(count >> 1):
+        name, p = _raw_varint(body, p)
+        if name & 1:
+            return -1
+        utf_8_decode(body[p : p + (name >> 1)], "strict", True)
+        value, p = _raw_varint(body, p + (name >> 1))
+        if value & 1 and value != 1:
+            return -1
+        p += 0 if value == 1 else value >> 1
+    return p
+
+
 def _record(body: bytes, p: int, end: int) -> tuple[Record, int]:
     """(record, offset delta) of the record at ``body[p:end]``; its timestamp is still relative to the batch."""
     timestamp_delta, p = varint(body, p + 1, 64)

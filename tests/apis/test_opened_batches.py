@@ -13,6 +13,7 @@ from logd.wire.schemas.produce import PartitionProduceData, ProduceRequest, Prod
 from tests.raw import Peer
 
 SMALL, LARGE = produce.LIGHT_RECORDS_MAX, produce.LIGHT_RECORDS_MAX + 1
+HUGE = produce.SOUND_RECORDS_MAX + 1
 LZ4 = 3
 
 
@@ -37,7 +38,7 @@ def broker(logd_broker: Broker) -> Broker:
 
 
 @pytest.mark.parametrize("codec", [0, LZ4])
-@pytest.mark.parametrize("count", [1, SMALL, LARGE])
+@pytest.mark.parametrize("count", [1, SMALL, LARGE, HUGE])
 @pytest.mark.parametrize("acks", [1, -1])
 def test_a_record_without_a_key(broker: Broker, count: int, codec: int, acks: int) -> None:
     """It is named, and refuses its batch and no other."""
@@ -54,7 +55,7 @@ def test_a_record_without_a_key(broker: Broker, count: int, codec: int, acks: in
 
 
 def test_small_ones_need_no_thread(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A small batch is checked at once; one that is to be recompressed, or has many records, in a thread."""
+    """What is right at first sight is taken at once, and a small batch refused; others are seen to in a thread."""
     begun: list[str] = []
 
     async def in_thread(work: object, *arguments: object, **how: object) -> object:
@@ -64,10 +65,14 @@ def test_small_ones_need_no_thread(broker: Broker, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(threads, "run", in_thread)
     assert ask(broker, ("keys", records(SMALL))).responses[0].partition_responses[0].base_offset == 0
     assert ask(broker, ("keys", None)).responses[0].partition_responses[0].error_code == ErrorCode.INVALID_RECORD
+    assert ask(broker, ("keys", records(SMALL, keyless=0))).responses[0].partition_responses[0].record_errors
+    assert ask(broker, ("keys", records(LARGE))).responses[0].partition_responses[0].error_code == 0
     assert "_prepared" not in begun
-    for topic, data in (("keys", records(LARGE)), ("keys", records(1, codec=LZ4)), ("packed", records(1))):
+    assert ask(broker, ("keys", records(LARGE, keyless=0))).responses[0].partition_responses[0].record_errors
+    assert begun.count("_prepared") == 1
+    for topic, data in (("keys", records(HUGE)), ("keys", records(1, codec=LZ4)), ("packed", records(1))):
         assert ask(broker, (topic, data)).responses[0].partition_responses[0].error_code == 0
-    assert begun.count("_prepared") == 3
+    assert begun.count("_prepared") == 4
 
 
 def test_what_is_no_batch(broker: Broker) -> None:

@@ -29,7 +29,7 @@ from logd.wire.batches import (
     with_max_timestamp,
 )
 from logd.wire.compression import NAMES
-from logd.wire.validation import RecordRules, validate_records
+from logd.wire.validation import RecordRules, are_plainly_sound, validate_records
 from tests.wire.messages import TEXT, quick
 
 BYTES_MAX = 1 << 20
@@ -319,6 +319,71 @@ def test_validation() -> None:
         with pytest.raises(Refused) as caught:
             validate_records(data, RecordRules(keys_required=keys_required))
         assert caught.value.code == code
+
+
+RULES = st.builds(
+    RecordRules,
+    keys_required=st.booleans(),
+    earliest_ms=st.none() | st.sampled_from([-(2**62), 0, 900]),
+    latest_ms=st.none() | st.sampled_from([1100, 2**62]),
+)
+MANY = st.lists(
+    st.builds(
+        Record,
+        timestamp=st.sampled_from([-1, 899, 1000, 1100, 1101, 70_000]),
+        key=st.none() | st.binary(max_size=140),
+        value=st.none() | st.binary(max_size=20_000),
+        headers=st.lists(st.tuples(st.text(max_size=3), st.none() | st.binary(max_size=130)), max_size=3),
+    ),
+    min_size=1,
+    max_size=150,
+)
+
+
+def is_sound(data: bytes | bytearray, rules: RecordRules) -> bool:
+    return are_plainly_sound(read_header(data), bytes(data[HEADER_BYTES:]), rules)
+
+
+@quick(150)
+@given(MANY, RULES)
+def test_a_quick_look_at_good_records(records: list[Record], rules: RecordRules) -> None:
+    """It sees what a careful one sees, but for records without a time, which it leaves to that."""
+    wrong = [
+        each
+        for each in records
+        if (rules.keys_required and each.key is None)
+        or (
+            None not in (rules.earliest_ms, rules.latest_ms)
+            and not rules.earliest_ms <= each.timestamp <= rules.latest_ms
+        )
+    ]
+    assert is_sound(build_batch(records), rules) == (not wrong)
+
+
+@quick(300)
+@given(st.binary(min_size=1, max_size=40), st.integers(1, 3), st.integers(0, 39), st.integers(0, 255))
+def test_a_quick_look_at_wrong_records(noise: bytes, count: int, at: int, octet: int) -> None:
+    """What it takes for right is right."""
+    body = bytearray((ONE + TWO + noise)[: len(ONE + TWO) + len(noise) * (count == 3)])
+    body[at % len(body)] = octet
+    for forged_body in (bytes(body), noise):
+        data = forged(forged_body, count, count - 1)
+        if is_sound(data, RecordRules()):
+            assert len(read_records(data, bytes_max=BYTES_MAX)) == count
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_quick_look_at_damage(name: str) -> None:
+    """Every kind of damage that a careful look finds is left to it."""
+    assert not is_sound(forged(*DAMAGE[name]), RecordRules())
+
+
+def test_a_quick_look_at_what_is_unusual() -> None:
+    """Without records, with very many headers, with a count that is not the header's: not sound so far."""
+    many = build_batch([Record(key=b"k", headers=[("h", b"")] * 60)] * 20)
+    assert is_sound(build_batch([Record(key=b"k", headers=[("h", b"")] * 60)]), RecordRules())
+    for data in (many, forged(b"", 0, -1), forged(ONE + TWO, 2, 2)):
+        assert not is_sound(data, RecordRules())
 
 
 @quick(150)

@@ -44,7 +44,7 @@ class Compaction(Load):
         keys = self.sizes.compaction_keys
 
         def alone(topic: str) -> Metrics:
-            self._fill(system, topic, keys)
+            filled = self._filled(system, topic, keys)
             os.sync()
             end = _active_base(system, topic)
             size = end * RECORD_BYTES
@@ -53,6 +53,7 @@ class Compaction(Load):
             _wait_until_clean(system, topic, end)
             took_s = time.monotonic() - began
             return {
+                **filled,
                 "rate": size / took_s,
                 "mb_per_s": size / took_s / 1e6,
                 "cpu_s_per_gb": (_cpu_s(system.pid) - cpu) / (size / 1e9),
@@ -90,6 +91,16 @@ class Compaction(Load):
             return action(topic)
 
         return self.with_topic(system, 1, prepared)
+
+    def _filled(self, system: System, topic: str, keys: int) -> Metrics:
+        """What it takes to write to such a topic: a server has to look at each record for its key."""
+        cpu, began = _cpu_s(system.pid), time.monotonic()
+        self._fill(system, topic, keys)
+        size = (keys + keys // AGAIN) * RECORD_BYTES
+        return {
+            "fill_mb_per_s": size / (time.monotonic() - began) / 1e6,
+            "fill_cpu_s_per_gb": (_cpu_s(system.pid) - cpu) / (size / 1e9),
+        }
 
     def _fill(self, system: System, topic: str, keys: int) -> None:
         arguments = ["fill", "--bootstrap", system.bootstrap, "--topic", topic, "--keys", str(keys)]

@@ -63,6 +63,7 @@ FIGURES = (
     Figure("offset commits, one partition each, 8 clients", "1/s", "offset-commits", DISK, "rate", True, 1.0, 2.0),
     Figure("500 idle groups of 3, classic: server CPU", "cores", "idle-classic", DISK, "server_cores", False),
     Figure("500 idle groups of 3, consumer: server CPU", "cores", "idle-consumer", DISK, "server_cores", False),
+    Figure("produce to a compacted topic, batches of 16: CPU", "s/GB", "compaction", DISK, "fill_cpu_s_per_gb", False),
     Figure("compaction, 1 KB records: throughput", "MB/s", "compaction", DISK, "mb_per_s", True, 0.5, 1.5),
     Figure("compaction, 1 KB records: CPU", "s/GB", "compaction", DISK, "cpu_s_per_gb", False),
     Figure("produce one record while compacting: p99", "ms", "compaction", DISK, "busy_p99_ms", False, 1.0),
