@@ -156,8 +156,8 @@ class Reader:
         self._fetcher.pause(one)
 
     def resume(self, one: Assigned) -> None:
-        """Hand it out again."""
-        self._arrivals.extend(self._fetcher.resume(one))
+        """Hand it out again: first what came meanwhile, for what came after that may be at hand already."""
+        self._arrivals.extendleft(reversed(self._fetcher.resume(one)))
         if self.waits:
             self._fetcher.nudge()
 
