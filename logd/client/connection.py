@@ -64,13 +64,16 @@ class Connection:
         self._frames = FrameBuffer(HANDSHAKE_BYTES_MAX)
         self._waiting: dict[int, tuple[Call, int, Answer]] = {}
         self._outgoing: deque[bytes] = deque()
+        self._next_written = self._being_written = Answer()
+        """The network has taken what is in ``_outgoing``, and what was there before that."""
         self._wake = trio.Event()
         self._room = trio.CapacityLimiter(settings.in_flight_max)
         self._next_correlation = 0
         self._scope = trio.CancelScope()
 
     def close(self) -> None:
-        """End the connection; whoever still waits gets :class:`ConnectionLost`."""
+        """End the connection; whoever still waits gets :class:`ConnectionLost`, and so does who asks from now on."""
+        self._lose("the connection was closed")
         self._scope.cancel()
 
     # -- asking
@@ -121,10 +124,22 @@ class Connection:
         return answer.take(kind)
 
     async def tell(self, call: Call, request: Message, *, version: int | None = None) -> None:
-        """Send a request that gets no answer (Produce with acks 0)."""
+        """Send a request that gets no answer (Produce with acks 0); waits until the network has taken it, so that
+        requests do not pile up before a slow server.
+
+        :raises NotSupported, ConnectionLost, TimedOut: see ``errors``.
+        """
         chosen = self.version_for(call) if version is None else version
+        limit_ms = self._settings.request_timeout_ms
         await trio.lowlevel.checkpoint()
         self._send(call, chosen, request, None)
+        written = self._next_written
+        with trio.move_on_after(limit_ms / 1000):
+            await written.arrived.wait()
+        if not written.arrived.is_set():
+            raise TimedOut(f"{call.name} request to {self.address}", f"not taken within {limit_ms} ms", "try again")
+        if written.error is not None:
+            raise written.error.copy()
 
     def _send(self, call: Call, version: int, request: Message, answer: Answer | None) -> int:
         if self.lost is not None:
@@ -164,12 +179,14 @@ class Connection:
             while self._outgoing:
                 parts = list(self._outgoing)
                 self._outgoing.clear()
+                self._being_written, self._next_written = self._next_written, Answer()
                 try:
                     await self._stream.send_all(parts[0] if len(parts) == 1 else b"".join(parts))
                 except trio.BrokenResourceError as error:
                     self._lose(_reason(error, "the server closed the connection"))
                     scope.cancel()
                     return
+                self._being_written.arrived.set()
 
     async def _read_all(self) -> None:
         try:
@@ -216,7 +233,8 @@ class Connection:
         if self.lost is not None:
             return
         self.lost = kind(f"connection to {self.address}", why, "try again; the server's log may say more")
-        for _, _, answer in self._waiting.values():
+        unwritten = [one for one in (self._being_written, self._next_written) if not one.arrived.is_set()]
+        for answer in (*(waiting[2] for waiting in self._waiting.values()), *unwritten):
             answer.error = self.lost
             answer.arrived.set()
         self._waiting.clear()

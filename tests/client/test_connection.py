@@ -17,6 +17,7 @@ from logd.wire.frames import decode_request_head, response_parts
 from logd.wire.message import Message
 from logd.wire.schemas.api_versions import ApiVersion, ApiVersionsResponse
 from logd.wire.schemas.metadata import MetadataRequest, MetadataResponse
+from logd.wire.schemas.produce import ProduceRequest
 
 SETTINGS = ClientSettings(connect_timeout_ms=2000, request_timeout_ms=2000)
 ADDRESS = Address("127.0.0.1", 9092)
@@ -145,6 +146,50 @@ async def test_a_cancelled_caller_leaves_the_connection_usable(nursery: trio.Nur
 async def cancel_when_asked(peer: Peer, scope: trio.CancelScope) -> None:
     await peer.request()
     scope.cancel()
+
+
+@pytest.mark.trio
+async def test_who_wants_no_answer_waits_for_the_network(nursery: trio.Nursery) -> None:
+    """A request without an answer is done when it is written: before a slow server they do not pile up. When the
+    connection ends before, that is said."""
+    ours, theirs = trio.testing.lockstep_stream_pair()
+    connection, peer = Connection(ours, ADDRESS, SETTINGS), Peer(theirs)
+    nursery.start_soon(connection.serve)
+    told: list[int] = []
+
+    async def tell() -> None:
+        for number in range(3):
+            await connection.tell(PRODUCE, ProduceRequest(acks=0), version=12)
+            told.append(number)
+
+    async with trio.open_nursery() as callers:
+        callers.start_soon(tell)
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == []
+        for number in range(2):
+            await peer.request()
+            await trio.testing.wait_all_tasks_blocked()
+            assert told == list(range(number + 1))
+        callers.cancel_scope.cancel()
+    async with trio.open_nursery() as callers:
+        callers.start_soon(lost, connection)
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.stream.aclose()
+
+
+async def lost(connection: Connection) -> None:
+    with pytest.raises(ConnectionLost, match="the server closed the connection"):
+        await connection.tell(PRODUCE, ProduceRequest(acks=0), version=12)
+
+
+@pytest.mark.trio
+async def test_a_closed_connection_is_lost_at_once(nursery: trio.Nursery) -> None:
+    """Nobody is given it to ask once more, although its tasks have not ended yet."""
+    connection, _ = await ready(nursery)
+    connection.close()
+    assert connection.lost is not None
+    with pytest.raises(ConnectionLost, match="the connection was closed"):
+        await ask(connection)
 
 
 @pytest.mark.trio
