@@ -74,6 +74,9 @@ class Producer(Lifetime):
         self._wake = trio.Event()
         self._progress = trio.Event()
         self._nursery: trio.Nursery | None = None
+        self._deliveries: set[trio.CancelScope] = set()
+        self._is_over = False
+        """Nothing is sent any more: the producer is closed, or cancelled."""
 
     def _transactional(self) -> Transactions | None:
         name = self.settings.transactional_id
@@ -102,6 +105,7 @@ class Producer(Lifetime):
                 nursery.cancel_scope.cancel()
             for batch in self._accumulator.drop_all():
                 batch.fail(ClientError("record not delivered", "the producer was closed before it was sent"))
+            self._progress.set()
 
     # -- taking records
 
@@ -117,19 +121,19 @@ class Producer(Lifetime):
     ) -> Delivery:
         """Accept one record; it is delivered in the background. Waits while the buffer is full.
 
-        :raises Refused: the topic or the partition does not exist. :raises ClientError: no server can be asked.
+        :raises Refused: the topic or the partition does not exist. :raises ClientError: no server can be asked, or the
+            producer is closed.
         """
-        try:
-            delivery = self.send_nowait(
-                topic, value, key=key, partition=partition, headers=headers, timestamp_ms=timestamp_ms
-            )
-        except trio.WouldBlock:
-            await self._make_ready(topic)
-            return await self.send(
-                topic, value, key=key, partition=partition, headers=headers, timestamp_ms=timestamp_ms
-            )
-        await trio.lowlevel.checkpoint()
-        return delivery
+        while True:
+            try:
+                delivery = self.send_nowait(
+                    topic, value, key=key, partition=partition, headers=headers, timestamp_ms=timestamp_ms
+                )
+            except trio.WouldBlock:
+                await self._make_ready(topic)  # others may take the room that is found
+                continue
+            await trio.lowlevel.checkpoint()
+            return delivery
 
     def send_nowait(
         self,
@@ -142,6 +146,7 @@ class Producer(Lifetime):
         timestamp_ms: int | None = None,
     ) -> Delivery:
         """As :meth:`send`; :class:`trio.WouldBlock` when the buffer is full or the topic not known yet."""
+        self._check_open()
         if self._transactions is not None:
             self._check_transaction(self._transactions)
         found = self._router.metadata.topics.get(topic)
@@ -208,14 +213,24 @@ class Producer(Lifetime):
             transactions.failed(aborted, sent=False)
             for batch in self._accumulator.drop_waiting():
                 batch.fail(aborted)
+            self._progress.set()
             async with self._router.last_word() as router:
-                while router is self._router and not self._accumulator.is_empty:
+                while router is self._router and not self._is_over and not self._accumulator.is_empty:
                     await self._progressed()
-                for batch in self._accumulator.drop_all():
-                    transactions.failed(aborted, sent=batch.producer is not None)
-                    batch.fail(aborted)
+                self._give_up_on(transactions, aborted)
                 with suppress(ClientError, Refused):  # else the server does it, at the next beginning or by its timeout
                     await transactions.end(router, committed=False)
+        self._give_up_on(transactions, aborted)
+        transactions.close()
+
+    def _give_up_on(self, transactions: Transactions, reason: ClientError) -> None:
+        """What is not delivered by now never is: it must not get into the next transaction."""
+        for scope in self._deliveries:
+            scope.cancel()
+        for batch in self._accumulator.drop_all():
+            transactions.failed(reason, sent=batch.producer is not None)
+            batch.fail(reason)
+        self._progress.set()
 
     async def publish(
         self,
@@ -248,6 +263,10 @@ class Producer(Lifetime):
         """About how much is accepted and not acknowledged yet."""
         return self._accumulator.pending_bytes
 
+    def _check_open(self) -> None:
+        if self._is_over:
+            raise ClientError("record not accepted", "the producer is closed", "send within its `async with` block")
+
     def _check_transaction(self, transactions: Transactions) -> None:
         if transactions.error is not None:
             raise transactions.error
@@ -265,6 +284,7 @@ class Producer(Lifetime):
     async def _make_ready(self, topic: str) -> None:
         """Wait for room, or learn the topic's partitions; it is made when the server does that on first use."""
         while not self._has_room():
+            self._check_open()
             await self._progressed()
         known = self._router.metadata.topics.get(topic)
         if known is None or not known.partitions:
@@ -282,6 +302,13 @@ class Producer(Lifetime):
     # -- sending batches
 
     async def _send_batches(self) -> None:
+        try:
+            await self._send_for_ever()
+        finally:
+            self._is_over = True
+            self._progress.set()
+
+    async def _send_for_ever(self) -> None:
         assert self._nursery is not None
         while True:
             self._wake = trio.Event()
@@ -314,6 +341,15 @@ class Producer(Lifetime):
         return groups
 
     async def _deliver(self, node: int, batches: list[Batch]) -> None:
+        """As :meth:`_try`, unless they are given up meanwhile."""
+        with trio.CancelScope() as scope:
+            self._deliveries.add(scope)
+            try:
+                await self._try(node, batches)
+            finally:
+                self._deliveries.discard(scope)
+
+    async def _try(self, node: int, batches: list[Batch]) -> None:
         """One try for these batches, which all go to one node; what fails is tried again or failed for good."""
         connection: Connection | None = None
         try:

@@ -224,11 +224,18 @@ class Transactions:
                 self._must_begin_anew = True
                 await self._end(router, committed)
                 self._must_begin_anew = self._has_gaps and not self.is_implicit
+            self._is_known = False
         finally:
-            self._is_known = self.is_open = False
-            self.error = None
-            self._added.clear()
-            self._groups.clear()
+            self.close()
+
+    def close(self) -> None:
+        """Nothing of it is open here any more. What the coordinator may still have of it ends at the next
+        :meth:`begin`."""
+        self._must_begin_anew = self._must_begin_anew or self._is_known
+        self._is_known = self.is_open = False
+        self.error = None
+        self._added.clear()
+        self._groups.clear()
 
     async def _end(self, router: Router, committed: bool) -> None:
         request = EndTxnRequest(self.name, *self._who(), committed)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 import trio
+import trio.testing
 
 from logd.client import (
     Admin,
@@ -22,6 +24,7 @@ from logd.client import (
 )
 from logd.client.offsets import LATEST
 from logd.errors import ErrorCode, Refused
+from logd.testing import Broker
 from tests.client.proxy import behind_proxy
 
 Unique = Callable[[str], str]
@@ -184,6 +187,26 @@ async def test_a_full_buffer_makes_senders_wait(bootstrap: str, unique: Unique) 
 
 
 @pytest.mark.trio
+async def test_a_sender_may_wait_for_room_any_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With thousands of senders each finds the room taken by another, again and again."""
+    producer, tries = Producer("127.0.0.1:1"), 0
+
+    def taken(*_: object, **__: object) -> str:
+        nonlocal tries
+        tries += 1
+        if tries < 2_000:
+            raise trio.WouldBlock
+        return "delivery"
+
+    async def found(_topic: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(producer, "send_nowait", taken)
+    monkeypatch.setattr(producer, "_make_ready", found)
+    assert await producer.send("t", b"") == "delivery"  # type: ignore[comparison-overlap]
+
+
+@pytest.mark.trio
 async def test_an_exception_of_the_body_is_not_wrapped(bootstrap: str, unique: Unique) -> None:
     """What the body raises comes out as it is, and what was not sent is told to whoever waits for it."""
     topic = await new_topic(bootstrap, unique("body"))
@@ -198,6 +221,27 @@ async def test_an_exception_of_the_body_is_not_wrapped(bootstrap: str, unique: U
         await send_and_fail()
     with pytest.raises(ClientError, match="closed before"):
         await deliveries[0].wait()
+
+
+@pytest.mark.trio
+async def test_a_closed_producer_takes_nothing(logd_broker: Broker, unique: Unique) -> None:
+    """Whoever waits for room when it is closed, or comes after that, is told so and does not hang."""
+    topic = await new_topic(logd_broker.bootstrap, unique("closed"))
+    producer = Producer(logd_broker.bootstrap, ProducerSettings(buffer_bytes_max=1, linger_ms=60_000))
+
+    async def send() -> None:
+        with pytest.raises(ClientError, match="the producer is closed"):
+            await producer.send(topic, b"finds no room")
+
+    async with trio.open_nursery() as nursery:
+        with suppress(KeyError):
+            async with producer:
+                await producer.send(topic, b"fills the buffer")
+                nursery.start_soon(send)
+                await trio.testing.wait_all_tasks_blocked()
+                raise KeyError
+    await send()
+    await producer.flush()
 
 
 @pytest.mark.trio

@@ -12,6 +12,7 @@ import trio
 
 from logd.client import (
     Admin,
+    ClientError,
     CommitFailed,
     Consumer,
     ConsumerSettings,
@@ -19,10 +20,12 @@ from logd.client import (
     Producer,
     ProducerFenced,
     ProducerSettings,
+    Router,
     TopicPartition,
     transactions,
 )
 from logd.client.offsets import LATEST
+from logd.testing import Broker
 from tests.client.proxy import behind_proxy
 from tests.client.test_groups import filled
 from tests.client.test_producer import new_topic
@@ -95,6 +98,70 @@ async def test_a_cancelled_transaction_is_aborted(bootstrap: str, unique: Unique
     async with Producer(bootstrap) as producer:
         await producer.publish(topic, b"second")
     assert await committed(bootstrap, topic, 2) == [b"first", b"second"]
+
+
+class Deaf:
+    """The first Produce of a producer hangs, before it is sent or before its answer is heard, until ``hears``."""
+
+    def __init__(self, producer: Producer, monkeypatch: pytest.MonkeyPatch, *, sent: bool) -> None:
+        self.hangs, self.hears = trio.Event(), trio.Event()
+        exchange = producer._exchange
+
+        async def hang_once(connection: Any, batches: Any) -> Any:
+            is_first = not self.hangs.is_set()
+            answer = await exchange(connection, batches) if sent or not is_first else None
+            self.hangs.set()
+            if is_first:
+                await self.hears.wait()
+            return answer if sent or not is_first else await exchange(connection, batches)
+
+        monkeypatch.setattr(producer, "_exchange", hang_once)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("sent", [True, False], ids=["sent", "not sent"])
+async def test_a_transaction_that_can_not_be_ended_in_time(
+    logd_broker: Broker, unique: Unique, monkeypatch: pytest.MonkeyPatch, sent: bool
+) -> None:
+    """The end of a failed transaction has a limit. When that is over before all is answered, the next one begins all
+    the same, and no record of the earlier one gets into it."""
+    bootstrap = logd_broker.bootstrap
+    topic = await new_topic(bootstrap, unique("limit"))
+    settings = ProducerSettings(transactional_id=unique("id"), abort_timeout_ms=20)
+    async with Producer(bootstrap, settings) as producer:
+        deaf = Deaf(producer, monkeypatch, sent=sent)
+        with suppress(ZeroDivisionError):
+            async with producer.transaction() as txn:
+                delivery = await txn.send(topic, b"never")
+                await deaf.hangs.wait()
+                raise ZeroDivisionError
+        async with producer.transaction() as txn:
+            deaf.hears.set()
+            await txn.publish(topic, b"kept")
+        with pytest.raises(ClientError, match="aborted"):
+            await delivery.wait()
+        async with producer.transaction() as txn:
+            await txn.publish(topic, b"last")
+    assert await committed(bootstrap, topic, 2) == [b"kept", b"last"]
+
+
+@pytest.mark.trio
+async def test_a_cancelled_producer_on_a_router_that_goes_on(
+    logd_broker: Broker, unique: Unique, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tasks are cancelled with it, so nothing of what is under way is waited for: the transaction is aborted."""
+    bootstrap, name = logd_broker.bootstrap, unique("id")
+    topic = await new_topic(bootstrap, unique("shared"))
+    async with Router(bootstrap) as router, Admin(router) as admin:
+        with trio.CancelScope() as scope:
+            settings = ProducerSettings(transactional_id=name, abort_timeout_ms=2_000)
+            async with Producer(router, settings) as producer, producer.transaction() as txn:
+                deaf = Deaf(producer, monkeypatch, sent=True)
+                await txn.send(topic, b"never")
+                await deaf.hangs.wait()
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+        assert (await admin.transactions.describe(name)).state in ("PrepareAbort", "CompleteAbort")
 
 
 @pytest.mark.trio
