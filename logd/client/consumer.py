@@ -111,6 +111,8 @@ class Consumer(Lifetime):
                 await self._choose_member()
             else:
                 await self._assign_by_hand()
+            stack.callback(self._fetcher.hang_up)
+            stack.callback(self._reader.close)
             async with trio.open_nursery() as nursery:
                 self._fetcher.open(nursery)
                 if self._is_member:
@@ -168,7 +170,8 @@ class Consumer(Lifetime):
         """
         one = self._one(at)
         if isinstance(to, str):
-            to = (await list_offsets(self._router, {at: PLACES[to]}))[at].offset
+            found = await list_offsets(self._router, {at: PLACES[to]}, committed_only=self.settings.committed_only)
+            to = found[at].offset
         else:
             await trio.lowlevel.checkpoint()
         if self._fetcher.assigned.get(at) is one:
@@ -286,7 +289,9 @@ class Consumer(Lifetime):
                 if member.declined and self._pattern is not None:
                     self._share.fail(ValueError(NO_PATTERN))
                 elif member.declined:
-                    self._share.member = self._classic()
-                    await self._share.member.run()
+                    member.hang_up()
+                    self._share.member = member = self._classic()
+                    await member.run()
         finally:
+            member.hang_up()
             self._was_member.set()

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import suppress
+from operator import attrgetter
 from typing import NamedTuple
 
 import trio
 
 from logd.client.calls import FETCH
 from logd.client.chunks import Chunk
-from logd.client.errors import ClientError, TimedOut, is_retriable, refused
+from logd.client.errors import ClientError, TimedOut, error_code, is_retriable, refused
 from logd.client.metadata import TopicPartition
 from logd.client.offsets import EARLIEST, LATEST, list_offsets
 from logd.client.routing import Router
@@ -35,10 +36,24 @@ class Assigned:
     """One partition that is read. `fetched` is where the next fetch starts, `position` where the reader is.
 
     `epoch` rises when the reader is sent elsewhere; `asked` is its value when the fetch under way was sent. `withheld`
-    is set while a group takes the partition away, `held` is what came for a partition that is paused.
+    is set while a group takes the partition away, `held` is what came for a partition that is paused. `turn` is when
+    something came last.
     """
 
-    __slots__ = ("asked", "at", "end", "epoch", "fetched", "held", "node", "paused", "position", "tries", "withheld")
+    __slots__ = (
+        "asked",
+        "at",
+        "end",
+        "epoch",
+        "fetched",
+        "held",
+        "node",
+        "paused",
+        "position",
+        "tries",
+        "turn",
+        "withheld",
+    )
 
     def __init__(self, at: TopicPartition, start: int, end: int) -> None:
         self.at = at
@@ -49,6 +64,7 @@ class Assigned:
         self.tries = 0
         self.epoch = 0
         self.asked = 0
+        self.turn = 0
         self.paused = False
         self.withheld = False
         self.held: list[Arrival] = []
@@ -68,6 +84,24 @@ class Arrival(NamedTuple):
         return self.epoch != self.to.epoch
 
 
+class Trouble:
+    """Why nothing comes of some partitions; no news any more when the reader is sent elsewhere in all of them.
+
+    `heard` is set when the reader was told.
+    """
+
+    __slots__ = ("error", "heard", "of")
+
+    def __init__(self, partitions: Iterable[Assigned], error: Exception) -> None:
+        self.of = [(one, one.epoch) for one in partitions]
+        self.error = error
+        self.heard = trio.Event()
+
+    def left(self) -> list[Assigned]:
+        """The partitions that it is still about."""
+        return [one for one, epoch in self.of if one.epoch == epoch != DROPPED]
+
+
 class Fetcher:
     """Fetches for one reader, within the nursery that :meth:`open` is given. ``assigned`` is what it fetches."""
 
@@ -75,9 +109,11 @@ class Fetcher:
         self.assigned: dict[TopicPartition, Assigned] = {}
         self._router = router
         self._settings = settings
+        self._line = router.line("fetch")
         self._fetching: set[int] = set()
+        self._turns = 0
         self._polls: dict[int, trio.CancelScope] = {}
-        self._send, self._receive = trio.open_memory_channel[list[Arrival] | Exception](settings.chunks_max)
+        self._send, self._receive = trio.open_memory_channel[list[Arrival] | Trouble | Exception](settings.chunks_max)
         self._nursery: trio.Nursery | None = None
 
     def open(self, nursery: trio.Nursery) -> None:
@@ -85,6 +121,10 @@ class Fetcher:
         self._nursery = nursery
         for one in self.assigned.values():
             nursery.start_soon(self._locate, one)
+
+    def hang_up(self) -> None:
+        """Close its connections, when its tasks have ended."""
+        self._router.hang_up(self._line)
 
     def add(self, at: TopicPartition, start: int, end: int = NO_END) -> Assigned:
         """Read this partition from `start` on, as soon as :meth:`start` is called."""
@@ -126,6 +166,11 @@ class Fetcher:
     async def receive(self) -> list[Arrival]:
         """What came next. Raises what went wrong."""
         arrived = await self._receive.receive()
+        if isinstance(arrived, Trouble):
+            arrived.heard.set()
+            if not arrived.left():
+                return []
+            arrived = arrived.error
         if isinstance(arrived, Exception):
             raise arrived
         return arrived
@@ -160,8 +205,7 @@ class Fetcher:
         try:
             info = await self._router.retry(lambda: self._router.leader(one.at), topics=topics, timeout_ms=limit_ms)
         except (Refused, ClientError) as error:
-            if one.epoch != DROPPED:
-                await self._send.send(error)
+            await self._complain([one], error)
             return
         if one.epoch == DROPPED:
             return
@@ -187,7 +231,10 @@ class Fetcher:
             self._fetching.discard(node)
 
     def _wanted(self, node: int) -> list[Assigned]:
-        return [one for one in self.assigned.values() if one.node == node and one.fetched < one.end and not one.paused]
+        """The one that has waited longest comes first: an answer is filled from its beginning, and what does not fit
+        is left out."""
+        found = [one for one in self.assigned.values() if one.node == node and one.fetched < one.end and not one.paused]
+        return sorted(found, key=attrgetter("turn"))
 
     async def _poll(self, node: int, wanted: list[Assigned]) -> FetchResponse:
         """One fetch; an empty answer when it was given up. Then its connection is too: answers come in order."""
@@ -196,13 +243,13 @@ class Fetcher:
                 return await self._exchange(node, wanted)
         finally:
             del self._polls[node]
-        (await self._router.connection(node, "fetch")).close()
+        (await self._router.connection(node, self._line)).close()
         return FetchResponse()
 
     async def _exchange(self, node: int, wanted: list[Assigned]) -> FetchResponse:
         settings = self._settings
         request, has_ids = self._request(wanted)
-        connection = await self._router.connection(node, "fetch")
+        connection = await self._router.connection(node, self._line)
         version = connection.version_for(FETCH, None if has_ids else VERSION_BEFORE_IDS)
         limit_ms = settings.wait_ms + self._router.settings.request_timeout_ms
         try:
@@ -243,6 +290,7 @@ class Fetcher:
     async def _take(self, answer: FetchResponse, wanted: list[Assigned]) -> list[Arrival]:
         """The answer's records as arrivals; partitions with an error are looked after."""
         arrivals: list[Arrival] = []
+        moved: dict[ErrorCode, list[Assigned]] = {}
         by_partition = {one.at: one for one in wanted}
         for topic in answer.responses:
             name = topic.topic or self._router.metadata.topic_name(topic.topic_id) or ""
@@ -250,57 +298,75 @@ class Fetcher:
                 one = by_partition.get(TopicPartition(name, data.partition_index))
                 if one is None or one.epoch != one.asked:
                     continue
-                if data.error_code:
-                    await self._failed(one, refused(data.error_code, None, f"partition {one.at}"))
+                code = error_code(data.error_code)
+                if code is ErrorCode.OFFSET_OUT_OF_RANGE and self._settings.reset != "error":
+                    await self._reset(one)
+                elif code is not ErrorCode.NONE:
+                    moved.setdefault(code, []).append(one)
                 elif data.records:
-                    await self._advance(one, data, arrivals)
+                    self._advance(one, data, arrivals)
+        for code, partitions in moved.items():
+            left = [one for one in partitions if one.epoch == one.asked]
+            if left:
+                self._set_aside(left, refused(code, None, f"partition {left[0].at}"))
         return arrivals
 
-    async def _advance(self, one: Assigned, data: PartitionData, arrivals: list[Arrival]) -> None:
+    def _advance(self, one: Assigned, data: PartitionData, arrivals: list[Arrival]) -> None:
         settings = self._settings
         try:
             chunk = Chunk(
                 one.at, data, committed_only=settings.committed_only, batch_bytes_max=settings.batch_bytes_max
             )
         except DecodeError as error:
-            one.node = None
-            await self._send.send(DecodeError(f"fetch of {one.at} from offset {one.fetched}: {error}"))
+            self._set_aside([one], DecodeError(f"fetch of {one.at} from offset {one.fetched}: {error}"))
             return
         one.fetched = max(chunk.next_offset, one.fetched)
         one.tries = 0
+        self._turns += 1
+        one.turn = self._turns
         arrivals.append(Arrival(one, one.epoch, chunk))
 
-    async def _failed(self, one: Assigned, error: Refused) -> None:
-        if error.code == ErrorCode.OFFSET_OUT_OF_RANGE and self._settings.reset != "error":
-            await self._reset(one)
-        elif is_retriable(error):
-            await self._moved([one], error)
-        else:
+    def _set_aside(self, partitions: list[Assigned], error: Exception) -> None:
+        """Look after these while the others of their node go on."""
+        assert self._nursery is not None
+        for one in partitions:
             one.node = None
-            await self._send.send(error)
+        self._nursery.start_soon(self._moved, partitions, error)
 
     async def _reset(self, one: Assigned) -> None:
         """The wanted offset is not there (any more): go where the setting says."""
         timestamp, epoch = EARLIEST if self._settings.reset == "start" else LATEST, one.epoch
         try:
-            found = await list_offsets(self._router, {one.at: timestamp})
+            found = await list_offsets(self._router, {one.at: timestamp}, committed_only=self._settings.committed_only)
         except (ClientError, Refused) as error:
-            await self._send.send(error)
+            self._set_aside([one], error)
             return
         if one.epoch == epoch:
             one.fetched = found[one.at].offset
             await self._send.send([Arrival(one, epoch, None, jump=one.fetched)])
 
-    async def _moved(self, partitions: list[Assigned], error: ClientError | Refused) -> None:
+    async def _moved(self, partitions: list[Assigned], error: Exception) -> None:
         """The node does not lead these now, or can't be asked: look for their leader after a pause."""
-        assert self._nursery is not None
         for one in partitions:
             one.node = None
             one.tries += 1
         if not is_retriable(error):
-            await self._send.send(error)
+            await self._complain(partitions, error)
             return
         await trio.sleep(self._router.backoff_s(max(one.tries - 1 for one in partitions)))
+        await self._look_again(partitions)
+
+    async def _complain(self, partitions: list[Assigned], error: Exception) -> None:
+        """Tell the reader. What this is about is tried again after that: it may ask for more all the same."""
+        trouble = Trouble(partitions, error)
+        if trouble.left():
+            await self._send.send(trouble)
+            await trouble.heard.wait()
+            await trio.sleep(self._router.backoff_s(0))
+            await self._look_again(trouble.left())
+
+    async def _look_again(self, partitions: list[Assigned]) -> None:
+        assert self._nursery is not None
         await self._router.try_refresh({one.at.topic for one in partitions})
         for one in partitions:
             if one.epoch != DROPPED:

@@ -79,6 +79,7 @@ class Member(ABC):
         self.identity = Identity(group, instance=settings.instance)
         self.settings = settings
         self._router = router
+        self._line = router.line("group")
         self._owner = owner
         self._group = group
         self._topics = sorted(topics)
@@ -90,6 +91,10 @@ class Member(ABC):
     @abstractmethod
     async def leave(self, router: Router) -> None:
         """Tell the coordinator that the member is gone, after :meth:`run` has ended; `router` may be a fresh one."""
+
+    def hang_up(self) -> None:
+        """Close its connections, after :meth:`run` has ended."""
+        self._router.hang_up(self._line)
 
     def _identify(self, member_id: str, epoch: int) -> None:
         self.identity = self.identity._replace(member_id=member_id, epoch=epoch)
@@ -106,7 +111,7 @@ class Member(ABC):
     async def _ask(self, call: Call, request: Message, kind: type[M], *, timeout_ms: int | None = None) -> M:
         """One exchange with the coordinator, on a connection of its own: a join is held for long. No retry."""
         node = await self._router.coordinator(self._group)
-        connection = await self._router.connection(node, "group")
+        connection = await self._router.connection(node, self._line)
         try:
             return await connection.ask(call, request, kind, timeout_ms=timeout_ms)
         except TimedOut:

@@ -14,6 +14,7 @@ import trio
 
 from logd.client.chunks import BYTES_PER_TAKE
 from logd.client.decoding import Received
+from logd.client.errors import ClientError
 from logd.client.fetching import Arrival, Assigned, Fetcher
 from logd.client.metadata import TopicPartition
 
@@ -120,6 +121,12 @@ class Reader:
         if self._next < self._count and self._of is not None:
             self._of.position = self._records[self._next].offset
         self._next = self._count = 0
+
+    def close(self) -> None:
+        """Nothing comes any more: whoever waits for records is told so."""
+        if self.failed is None:
+            self.failed = ClientError("no record", "the consumer is closed", "read within its `async with` block")
+        self._fetcher.nudge()
 
     # -- positions
 

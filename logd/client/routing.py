@@ -47,6 +47,7 @@ class Router(Lifetime):
         self._opening: dict[tuple[int, str], trio.Lock] = {}
         self._coordinators: dict[tuple[int, str], int] = {}
         self._refreshing = trio.Lock()
+        self._lines = 0
         self._nursery: trio.Nursery | None = None
         self._has_ended = False
 
@@ -97,6 +98,18 @@ class Router(Lifetime):
             if found is None or found.lost is not None:
                 found = self._connections[key] = await self._open(self._address(node))
             return found
+
+    def line(self, what: str) -> str:
+        """A purpose that nobody else has, for requests that a server may hold for long: who shares the router would
+        wait for them. To be given back with :meth:`hang_up`."""
+        self._lines += 1
+        return f"{what} {self._lines}"
+
+    def hang_up(self, purpose: str) -> None:
+        """Close the connections that were opened for this."""
+        for key in [key for key in self._connections if key[1] == purpose]:
+            self._connections.pop(key).close()
+            self._opening.pop(key, None)
 
     def _address(self, node: int) -> Address:
         broker = self.metadata.brokers.get(node)

@@ -97,11 +97,10 @@ class Share:
         start = self._start
         wanted = dict.fromkeys(partitions, PLACES[start] if isinstance(start, str) else start)
         found = await list_offsets(self._router, wanted, committed_only=self._committed_only)
-        positions = {at: answer.offset for at, answer in found.items()}
-        late = {at: LATEST for at, offset in positions.items() if offset < 0}
+        late = {at: LATEST for at, answer in found.items() if answer.offset < 0}
         if late:  # nothing is that young: go on with what comes next
-            positions |= {at: answer.offset for at, answer in (await list_offsets(self._router, late)).items()}
-        return positions
+            found |= await list_offsets(self._router, late, committed_only=self._committed_only)
+        return {at: answer.offset for at, answer in found.items()}
 
     # -- offsets
 

@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import trio
+import trio.testing
 
-from logd.client import Admin, Consumer, ConsumerSettings, Producer, ProducerSettings, TopicPartition
+from logd.client import Admin, ClientError, Consumer, ConsumerSettings, Producer, ProducerSettings, TopicPartition
 from logd.client.chunks import Chunk
 from logd.client.offsets import EARLIEST, LATEST, MAX_TIMESTAMP
 from logd.errors import DecodeError, ErrorCode, Refused
+from logd.testing import Broker
 from logd.wire.batches import Record, build_batch
 from logd.wire.schemas.fetch import AbortedTransaction, PartitionData
 from tests.client.test_producer import new_topic
@@ -99,6 +101,18 @@ async def test_small_fetches_get_everything(bootstrap: str, unique: Unique) -> N
 
 
 @pytest.mark.trio
+async def test_no_partition_waits_for_the_end_of_another(bootstrap: str, unique: Unique) -> None:
+    """Where one answer has room for one batch only, partitions come in turns, and so do topics."""
+    topics = [await filled(bootstrap, unique("turns"), 20, 2) for _ in range(2)]
+    settings = ConsumerSettings(partition_bytes_max=1, fetch_bytes_max=1)
+    async with Consumer(bootstrap, topics, settings=settings) as consumer:
+        first = [await anext(consumer) for _ in range(12)]
+    assert {(record.topic, record.partition) for record in first} == {
+        (name, part) for name in topics for part in (0, 1)
+    }
+
+
+@pytest.mark.trio
 async def test_a_cancelled_read_loses_nothing(bootstrap: str, unique: Unique) -> None:
     """Giving up while waiting leaves every record for the next call."""
     topic = await filled(bootstrap, unique("cancel"))
@@ -110,6 +124,22 @@ async def test_a_cancelled_read_loses_nothing(bootstrap: str, unique: Unique) ->
             with trio.move_on_after(1):
                 values.append((await anext(consumer)).value)
     assert values == [b"%d" % number for number in range(10)]
+
+
+@pytest.mark.trio
+async def test_a_closed_consumer_has_no_more(logd_broker: Broker, unique: Unique) -> None:
+    """Whoever waits for a record when it is closed, or asks after that, is told so and does not hang."""
+    topic = await new_topic(logd_broker.bootstrap, unique("closed"))
+    consumer = Consumer(logd_broker.bootstrap, topic)
+
+    async def read() -> None:
+        with pytest.raises(ClientError, match="the consumer is closed"):
+            await anext(consumer)
+
+    async with trio.open_nursery() as nursery, consumer:
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+    await read()
 
 
 @pytest.mark.trio

@@ -17,6 +17,7 @@ from logd.client import (
     ConsumerSettings,
     GroupSettings,
     Producer,
+    Router,
     TopicPartition,
 )
 from logd.client.group_offsets import Commit
@@ -330,6 +331,28 @@ async def test_a_member_that_dies_is_replaced(logd_broker: Broker, unique: Uniqu
         assert len((await admin.groups.describe(group)).members) == 1
     async with member(bootstrap, topic, group, protocol, **settings) as consumer:
         assert await values(consumer, 4) == [0, 1, 2, 3]
+
+
+@pytest.mark.trio
+@PROTOCOLS
+async def test_members_that_share_a_router(logd_broker: Broker, unique: Unique, protocol: str) -> None:
+    """What one of them waits for at the server, for as long as it takes, keeps no other one waiting: nobody is put
+    out, and the connections go with their consumers."""
+    topic, group, lost = await filled(logd_broker.bootstrap, unique("router"), 2, 2), unique("g"), list[object]()
+    settings = GroupSettings(protocol=protocol, heartbeat_ms=50, session_timeout_ms=6_000)
+    async with Router(logd_broker.bootstrap) as router:
+        async with (
+            Consumer(router, topic, group=group, membership=settings, on_lost=lost.append) as one,
+            Consumer(router, topic, group=group, membership=settings, on_lost=lost.append) as two,
+            trio.open_nursery() as nursery,
+        ):
+            for consumer in (one, two):
+                nursery.start_soon(read_on, consumer)
+            while not (len(one.assignment) == len(two.assignment) == 1):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+        assert lost == []
+        assert {purpose for _, purpose in router._connections} == {"ask"}
 
 
 @pytest.mark.trio

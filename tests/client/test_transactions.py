@@ -165,6 +165,27 @@ async def test_a_cancelled_producer_on_a_router_that_goes_on(
 
 
 @pytest.mark.trio
+async def test_the_end_of_what_is_committed(bootstrap: str, unique: Unique) -> None:
+    """A reader of committed records that goes to the end, for whatever reason, does not jump over a transaction that
+    is still open."""
+    topic = await new_topic(bootstrap, unique("end"))
+    at, settings = TopicPartition(topic, 0), ConsumerSettings(committed_only=True, reset="end")
+    async with transactional(bootstrap, unique("id")) as producer, producer.transaction() as txn:
+        await txn.publish(topic, b"open")
+        async with (
+            Consumer(bootstrap, topic, start=2**45, settings=settings) as by_time,
+            Consumer(bootstrap, positions={at: 99}, settings=settings) as out_of_range,
+        ):
+            assert by_time.position(at) == 0
+            await by_time.seek(at, 1)
+            await by_time.seek(at, "end")
+            assert by_time.position(at) == 0
+            while (found := out_of_range._fetcher.assigned[at].fetched) == 99:
+                await trio.lowlevel.checkpoint()
+            assert found == 0
+
+
+@pytest.mark.trio
 async def test_a_later_producer_fences_the_earlier(bootstrap: str, unique: Unique) -> None:
     """The id belongs to who took it last; the other one is told so, and what it had open is aborted."""
     topic, name = await new_topic(bootstrap, unique("fence")), unique("id")
