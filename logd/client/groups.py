@@ -6,13 +6,14 @@ A part of :class:`logd.client.admin.Admin`. Knows the classic protocol and the o
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import msgspec
 
 from logd.client.calls import CONSUMER_GROUP_DESCRIBE, DELETE_GROUPS, DESCRIBE_GROUPS, LIST_GROUPS, OFFSET_FETCH
 from logd.client.commits import at_coordinator
-from logd.client.errors import check, is_retriable, refused
+from logd.client.errors import check, is_retriable
 from logd.client.group_offsets import Commit, Outcomes, commit, commits_in, forget
 from logd.client.metadata import TopicPartition
 from logd.client.routing import Router
@@ -63,16 +64,19 @@ class Groups:
         self._router = router
 
     async def list(self) -> list[ListedGroup]:
-        """The groups of all brokers, by name. Every broker must answer."""
+        """The groups of all brokers, by name. Every broker must answer; one that has just begun is given time."""
         metadata = await self._router.refresh([])
         found: dict[str, ListedGroup] = {}
         for node in metadata.brokers:
-            answer = await self._router.ask(LIST_GROUPS, ListGroupsRequest(), ListGroupsResponse, node=node)
-            check(answer.error_code, None, "list of groups")
-            for item in answer.groups:
+            for item in (await self._router.retry(partial(self._list, node))).groups:
                 kind = item.group_type.lower()
                 found[item.group_id] = ListedGroup(item.group_id, kind, item.group_state, item.protocol_type)
         return [found[name] for name in sorted(found)]
+
+    async def _list(self, node: int) -> ListGroupsResponse:
+        answer = await self._router.ask(LIST_GROUPS, ListGroupsRequest(), ListGroupsResponse, node=node)
+        check(answer.error_code, None, "list of groups")
+        return answer
 
     async def describe(self, group: str) -> Group:
         """One group.
@@ -163,14 +167,16 @@ class Groups:
         """Delete groups that have no members, with their offsets; None for each that was deleted."""
         outcome: dict[str, Refused | None] = {}
         for group in groups:
-            outcome[group] = await self.at_coordinator(group, lambda node, name=group: self._delete(name, node))  # type: ignore[misc]
+            try:
+                outcome[group] = await self.at_coordinator(group, partial(self._delete, group))
+            except Refused as error:
+                outcome[group] = error
         return outcome
 
-    async def _delete(self, group: str, node: int) -> Refused | None:
+    async def _delete(self, group: str, node: int) -> None:
         request = DeleteGroupsRequest(groups_names=[group])
         answer = await self._router.ask(DELETE_GROUPS, request, DeleteGroupsResponse, node=node)
-        number = answer.results[0].error_code
-        return refused(number, None, f"group {group!r}") if number else None
+        check(answer.results[0].error_code, None, f"group {group!r}")
 
 
 def _classic_member(member: describe_groups.DescribedGroupMember) -> Member:

@@ -7,6 +7,7 @@ by a consumer.
 
 from __future__ import annotations
 
+import math
 from base64 import urlsafe_b64encode
 from collections.abc import Collection
 from uuid import uuid4
@@ -185,18 +186,24 @@ class ModernMember(Member):
         self._identify(self.identity.member_id, 0)
 
     async def _reconcile(self) -> None:
-        """Bring what is owned to what the server wants, whenever that changes."""
+        """Bring what is owned to what the server wants, whenever that changes; and from time to time while some topic
+        of it has no name."""
+        is_whole = True
         while True:
-            await self._targeted.wait()
-            self._targeted = trio.Event()
+            with trio.move_on_after(math.inf if is_whole else self._interval_ms / 1000):
+                await self._targeted.wait()
+            is_news, self._targeted = self._targeted.is_set(), trio.Event()
             async with self._reconciling:
                 target = self._target
                 if target is None:
+                    is_whole = True
                     continue
-                wanted = await self._partitions(target)
+                wanted, is_whole = await self._partitions(target)
                 if self._target is not target:
                     continue
                 owned = self._owner.owned()
+                if not is_news and wanted == owned:
+                    continue
                 if (gone := owned - wanted) and not await self._owner.revoke(gone):
                     continue
                 if self._target is target and (new := wanted - owned):
@@ -204,8 +211,9 @@ class ModernMember(Member):
                 self._confirm = True
                 self._wake.set()
 
-    async def _partitions(self, target: Assignment) -> set[TopicPartition]:
-        """The partitions of an assignment by name; a topic whose id nobody knows is gone."""
+    async def _partitions(self, target: Assignment) -> tuple[set[TopicPartition], bool]:
+        """The partitions of an assignment by name, and whether that is all: a topic whose id nobody knows is gone, or
+        so new that this broker has not heard of it."""
         ids = [topic.topic_id for topic in target.topic_partitions]
         names = await self._names(ids)
         for tries in range(TRIES_FOR_NAMES):
@@ -213,12 +221,13 @@ class ModernMember(Member):
                 break
             await trio.sleep(self._router.backoff_s(tries))
             names = await self._names(ids)
-        return {
+        found = {
             TopicPartition(names[topic.topic_id], index)
             for topic in target.topic_partitions
             if topic.topic_id in names
             for index in topic.partitions
         }
+        return found, len(names) == len(set(ids))
 
     async def _names(self, ids: list[bytes]) -> dict[bytes, str]:
         return await self._router.retry(lambda: self._router.topic_names(ids))

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
+import trio
+import trio.testing
 from confluent_kafka import Consumer as OtherConsumer
 from confluent_kafka import TopicPartition as OtherPartition
 
-from logd.client import Admin, CannotConnect, NewTopic, Producer, TopicPartition
+from logd.client import Admin, CannotConnect, NewTopic, Producer, Router, TopicPartition
+from logd.client.groups import Groups
+from logd.client.metadata import Broker, Metadata
 from logd.errors import ErrorCode, Refused
+from logd.wire.schemas.delete_groups import DeletableGroupResult, DeleteGroupsResponse
+from logd.wire.schemas.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
 
 Unique = Callable[[str], str]
 
@@ -127,6 +134,37 @@ async def test_a_group_with_a_member(bootstrap: str, unique: Unique) -> None:
         with pytest.raises(Refused) as caught:
             await admin.groups.describe(group)
         assert caught.value.code == ErrorCode.GROUP_ID_NOT_FOUND
+
+
+class Starting(Router):
+    """A router to a server that has just begun: its coordinator answers so once, and then that all is well."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1:1")
+        self.metadata = Metadata(brokers={0: Broker(0, self.bootstrap[0], None)})
+        self.code = int(ErrorCode.COORDINATOR_LOAD_IN_PROGRESS)
+
+    async def refresh(self, topics: Iterable[str] | None = None, *, create: bool = False) -> Metadata:
+        await trio.lowlevel.checkpoint()
+        return self.metadata
+
+    async def coordinator(self, name: str, kind: int = 0) -> int:
+        await trio.lowlevel.checkpoint()
+        return 0
+
+    async def ask(self, call: object, request: Any, kind: object, *, node: int = -1) -> Any:
+        await trio.lowlevel.checkpoint()
+        code, self.code = self.code, 0
+        if isinstance(request, ListGroupsRequest):
+            return ListGroupsResponse(error_code=code, groups=[] if code else [ListedGroup("g", "consumer")])
+        return DeleteGroupsResponse(results=[DeletableGroupResult("g", code)])
+
+
+@pytest.mark.trio
+async def test_groups_of_a_server_that_has_just_begun(autojump_clock: trio.testing.MockClock) -> None:
+    """They are listed and deleted as soon as its coordinator has loaded them."""
+    assert [item.group for item in await Groups(Starting()).list()] == ["g"]
+    assert await Groups(Starting()).delete(["g"]) == {"g": None}
 
 
 @pytest.mark.trio
