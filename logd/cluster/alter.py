@@ -6,6 +6,7 @@ resource changes whole or not at all. Called by `cluster`. PURE.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 
@@ -69,13 +70,14 @@ class Altered(msgspec.Struct, frozen=True):
 def alter_configs(image: Image, settings: Settings, node_id: int, wanted: Sequence[Alteration]) -> Altered:
     """Decide about `wanted` on broker `node_id`; `settings` are the effective ones of the broker."""
     keys = [(alteration.resource_type, alteration.resource_name) for alteration in wanted]
+    named = Counter(keys)
     results: list[Refused | None] = []
     topics: dict[str, Mapping[str, str]] = {}
     brokers: dict[int | None, Mapping[str, str]] = {}
     others: dict[tuple[int, str], Mapping[str, str]] = {}
     for alteration, key in zip(wanted, keys, strict=True):
         try:
-            if keys.count(key) > 1:
+            if named[key] > 1:
                 raise _bad("Each resource must appear at most once.")
             _check_keys(alteration)
             if alteration.resource_type == Resource.TOPIC:
@@ -122,9 +124,9 @@ def _unknown_resource(resource_type: int) -> Refused:
 
 
 def _check_keys(alteration: Alteration) -> None:
-    names = [name for name, _, _ in alteration.configs]
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    named = Counter(name for name, _, _ in alteration.configs)
+    if len(named) != len(alteration.configs):
+        twice = next(name for name, times in named.items() if times > 1)
         raise _bad(f"Error due to duplicate config keys: {twice} is given more than once.")
     for name, operation, value in alteration.configs:
         if operation not in Operation.__members__.values():
@@ -137,10 +139,9 @@ def _topic(image: Image, settings: Settings, alteration: Alteration) -> Mapping[
     name = alteration.resource_name
     topic = image.topics.get(name)
     before = topic.configs if topic is not None and not alteration.replace else {}
-    defaults = topic_defaults(settings)
 
     def default(key: str) -> str | None:
-        return topic_shown(defaults, key)
+        return topic_shown(topic_defaults(settings), key)
 
     configs = _merge(before, alteration, TOPIC_DEFINITIONS, default)
     if not name:

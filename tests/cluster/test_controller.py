@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from logd.cluster.alter import Alteration, alter_configs
 from logd.cluster.controller import (
     NewPartitions,
     NewTopic,
@@ -234,3 +235,29 @@ def test_no_changes_is_false() -> None:
     assert not Changes()
     assert Changes(producer_ids_next=0)
     assert Changes(broker_configs={None: {}})
+
+
+class Compared(str):
+    """A name that counts how often it is compared with another."""
+
+    __slots__ = ()
+    times = 0
+
+    def __eq__(self, other: object) -> bool:
+        Compared.times += 1
+        return str.__eq__(self, other)
+
+    __hash__ = str.__hash__
+
+
+def test_many_settings_are_decided_about_in_linear_time() -> None:
+    """A hundred thousand names in one request would else keep the node busy for minutes: no name is compared with all
+    the others."""
+    count = 500
+    topics = [Alteration(2, Compared(number), [("retention.ms", 0, "1")]) for number in range(count)]
+    configs = [(Compared(number), 0, "1") for number in range(count)]
+    twice = Alteration(2, "t", [*configs, ("last", 0, "1"), ("last", 0, "1")])
+    decided = alter_configs(Image(), Settings(), 0, [*topics, twice]).results
+    assert {one.code for one in decided[:count] if one is not None} == {ErrorCode.UNKNOWN_TOPIC_OR_PARTITION}
+    assert str(decided[count]) == "Error due to duplicate config keys: last is given more than once."
+    assert Compared.times < 20 * count
