@@ -102,7 +102,8 @@ async def update_features(call: Call, request: UpdateFeaturesRequest) -> UpdateF
                 ErrorCode.INVALID_UPDATE_VERSION,
                 f"No feature was changed: level {update.max_version_level} of {update.feature!r}: {wrong}",
             )
-    chosen = {update.feature: update.max_version_level for update in request.feature_updates}
+    # of the others a later release, which may have other levels, decides by itself
+    chosen = {one.feature: one.max_version_level for one in request.feature_updates if one.feature in CHANGEABLE}
     if not request.validate_only and any(level != _level(cluster.image, name) for name, level in chosen.items()):
         await cluster.change(lambda image: Changes(features={**image.features, **chosen}))
     results = [UpdatableFeatureResult(update.feature, 0, "NONE") for update in request.feature_updates]

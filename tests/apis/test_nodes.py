@@ -122,6 +122,14 @@ async def test_features_in_force(version: int, kind: int, timeout_ms: int) -> No
     assert asked.cluster.image is before
 
 
+async def test_levels_that_nobody_chooses_are_not_kept() -> None:
+    """The level that is in force is asked for beside one that changes: a later release must not be held to it."""
+    asked = await admin()
+    updates = [FeatureUpdateKey(METADATA, HIGH), FeatureUpdateKey("transaction.version", 1, False, SAFE_DOWNGRADE)]
+    assert (await asked.ask(UPDATE_FEATURES, 2, UpdateFeaturesRequest(1000, updates))).error_code == 0
+    assert asked.cluster.image.features == {"transaction.version": 1}
+
+
 @pytest.mark.parametrize("version", versions(UPDATE_FEATURES))
 @pytest.mark.parametrize("kind", [UPGRADE, SAFE_DOWNGRADE, UNSAFE_DOWNGRADE])
 @pytest.mark.parametrize(
