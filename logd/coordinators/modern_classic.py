@@ -82,6 +82,7 @@ class ClassicMembers:
         subscription = read_subscription(request.protocols[0].metadata)
         reported = self._reported(subscription)
         mixed = any(member.classic is None for member in draft.group.members.values())
+        replaced = tuple(self.modern.unwatch_replaced(draft.group, member_id, request.group_instance_id))
         enter(draft, comes, member_id, reported, classic=True)
         old = draft.group.members.get(member_id, Member())
         member = _updated(old, event, request, subscription)
@@ -93,8 +94,7 @@ class ClassicMembers:
             yield member_note(draft.group, member_id, "member-joined", "joined, as a classic member")
         if draft.group.epoch != epoch:
             yield self.modern.raised(draft.group, member_id, changed)
-        self.modern.awaited.discard((group_id, member_id))
-        yield Disarm(rejoin_key(group_id, member_id))
+        yield from replaced
         if give_back is not None and mixed and only_classic(draft.group):
             yield from give_back(draft.group, now_ms)
         else:

@@ -174,6 +174,7 @@ class ModernGroups:
         reported = reported_by(None if owned is None else ((each.topic_id, each.partitions) for each in owned))
         was, epoch = draft.group.has(member_id), draft.group.epoch
         new = member_id not in draft.group.members
+        replaced = tuple(self.unwatch_replaced(draft.group, member_id, request.instance_id))
         enter(draft, request, member_id, reported)
         changed = update(draft, member_id, event, self.topics, now_ms)
         self.renew_epoch(draft, changed, now_ms)
@@ -186,6 +187,7 @@ class ModernGroups:
             yield member_note(draft.group, member_id, "member-joined", "joined")
         if draft.group.epoch != epoch:
             yield self.raised(draft.group, member_id, changed)
+        yield from replaced
         yield self.heard_of(draft.group, member_id)
         if current != was:
             member = draft.group.members[member_id]
@@ -254,7 +256,8 @@ class ModernGroups:
         return chosen if chosen in self.limits.assignors else self.limits.assignors[0]
 
     def step(self, draft: Draft, member_id: str, reported: Reported | None, changed: bool = False) -> Current:
-        wanted = self._ids_of(draft.group, member_id)
+        settled = draft.group.is_reconciled(member_id) and not changed
+        wanted = None if settled else self._ids_of(draft.group, member_id)
         current = reconcile(draft.group, member_id, reported, wanted, changed=changed)
         if current != draft.group.has(member_id) or member_id not in draft.group.current:
             draft.put_current(member_id, current)
@@ -335,6 +338,14 @@ class ModernGroups:
             self.awaited.discard((group.group_id, member_id))
             yield Disarm(rejoin_key(group.group_id, member_id))
             yield Disarm(sync_key(group.group_id, member_id))
+
+    def unwatch_replaced(self, group: ModernGroup, member_id: str, instance_id: str | None) -> Iterator[Effect]:
+        """The same for whom a member that comes takes the place of: who holds its instance id, or itself as long as it
+        spoke the classic protocol."""
+        old_id = (group.instance(instance_id) if instance_id is not None else None) or member_id
+        old = group.members.get(old_id)
+        if old is not None and (old_id != member_id or old.classic is not None):
+            yield from self.unwatch(group, old_id)
 
     def drop(self, group: ModernGroup) -> tuple[Record, ...]:
         """Tombstones of all of a group."""

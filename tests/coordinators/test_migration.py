@@ -335,6 +335,32 @@ def test_static_members_keep_their_place(back: bool) -> None:
         assert places(again, other) == [0, 1, 2, 3, 4, 5]
 
 
+def test_nothing_is_left_of_who_was_replaced() -> None:
+    """Nobody waits any more for the rejoin of a classic member whose place was taken, or that changed its protocol."""
+    shard = shard_of()
+    old = ClassicClient(shard, "old", instance="i1")
+    other = ClassicClient(shard, "other")
+    settle(old, other)
+    new = Client(shard, "new", subscribed_topic_names=["t"], topic_partitions=[])
+    new.beat()
+    for one in (old, other):
+        assert one.step() is ErrorCode.REBALANCE_IN_PROGRESS
+    modern = shard.machine.modern
+    assert modern.awaited == {("g", old.member_id), ("g", other.member_id)}
+    again = ClassicClient(shard, "again", instance="i1")
+    again.step()
+    assert modern.awaited == {("g", other.member_id)}
+    changed = Client(shard, other.member_id, subscribed_topic_names=["t"], topic_partitions=[])
+    changed.beat()
+    assert modern.awaited == set()
+    settle(again, new, changed, rounds=60)
+    for _ in range(REBALANCE_MS // 500):
+        shard.advance(500)
+        settle(again, new, changed, rounds=1)
+    assert set(modern.groups["g"].members) == {again.member_id, "new", other.member_id}
+    assert {key[2] for key in shard.deadlines._by_key if key[0] != "sweep"} == set(modern.groups["g"].members)
+
+
 @EAGER_OR_NOT
 def test_a_last_member_that_turns_classic_leaves_nothing_to_nobody(cooperative: bool) -> None:
     """While another waits for what it had: all of it is shared out anew, in the group that is a classic one now."""

@@ -205,6 +205,27 @@ def test_many_expressions_are_brought_up_to_date_in_turns() -> None:
     assert sum((topic_id("tnew"), 0) in client.places() for client in clients) == 1
 
 
+def test_a_heartbeat_that_repeats_what_is_known_looks_up_no_topics() -> None:
+    """With an expression over thousands of topics that would cost more than all the rest of it."""
+    shard = ModernShard(t=1, u=1)
+    shard.beat("m", 0, subscribed_topic_regex="[tu]")
+
+    class Counted(dict[str, Any]):
+        looked = 0
+
+        def __contains__(self, name: object) -> bool:
+            Counted.looked += 1
+            return super().__contains__(name)
+
+    shard.machine.modern.topics.by_name = Counted(shard.machine.modern.topics.by_name)
+    had = owned(t=[0], u=[0])
+    assert shard.code("m", 2, subscribed_topic_regex="[tu]", topic_partitions=had) is ErrorCode.NONE
+    assert Counted.looked == 0
+    shard.beat("n", 0, subscribed_topic_names=["t"])
+    shard.beat("m", 2, topic_partitions=had)
+    assert Counted.looked > 0
+
+
 def test_static_members() -> None:
     """An instance that left for a while comes back under another id to what it had; nobody else takes its place."""
     shard = ModernShard(t=4)
