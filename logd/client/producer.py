@@ -119,11 +119,13 @@ class Producer(Lifetime):
         headers: Iterable[Header] = (),
         timestamp_ms: int | None = None,
     ) -> Delivery:
-        """Accept one record; it is delivered in the background. Waits while the buffer is full.
+        """Accept one record; it is delivered in the background. Waits while the buffer is full. Cancelled, it has
+        accepted nothing.
 
         :raises Refused: the topic or the partition does not exist. :raises ClientError: no server can be asked, or the
             producer is closed.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             try:
                 delivery = self.send_nowait(
@@ -132,7 +134,7 @@ class Producer(Lifetime):
             except trio.WouldBlock:
                 await self._make_ready(topic)  # others may take the room that is found
                 continue
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.cancel_shielded_checkpoint()  # it is accepted: who is cancelled now must learn that
             return delivery
 
     def send_nowait(

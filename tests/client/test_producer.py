@@ -187,6 +187,23 @@ async def test_a_full_buffer_makes_senders_wait(bootstrap: str, unique: Unique) 
 
 
 @pytest.mark.trio
+async def test_a_send_that_is_cancelled_accepts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And one that has accepted a record returns, though it is cancelled just then."""
+    producer, accepted, returned = Producer("127.0.0.1:1"), list[bytes](), list[bytes]()
+    with trio.CancelScope() as scope:
+
+        def accept(_topic: str, value: bytes, **_: object) -> bytes:
+            accepted.append(value)
+            scope.cancel()
+            return value
+
+        monkeypatch.setattr(producer, "send_nowait", accept)
+        for value in (b"first", b"second"):
+            returned.append(await producer.send("t", value))  # type: ignore[arg-type]
+    assert accepted == returned == [b"first"]
+
+
+@pytest.mark.trio
 async def test_a_sender_may_wait_for_room_any_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """With thousands of senders each finds the room taken by another, again and again."""
     producer, tries = Producer("127.0.0.1:1"), 0
