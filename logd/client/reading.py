@@ -67,7 +67,7 @@ class Reader:
             return []
         self._first_in_work, self._next = self._next, self._count
         self._turns += 1
-        return self._records[self._first_in_work : self._count] if self._first_in_work else self._records
+        return self._records[self._first_in_work : self._count]  # a copy: it is the program's
 
     async def _fill(self, bytes_max: int) -> bool:
         """Wait until ``_records`` has some; False when there will never be any."""

@@ -64,6 +64,15 @@ async def test_what_came_for_a_paused_partition_is_read_before_what_came_later()
     assert await on.read() == [(1, 2), (1, 3)]
 
 
+async def test_what_was_handed_out_is_the_programs() -> None:
+    """Whatever it does with the list, what it has in work is known by its offset."""
+    on = Stage()
+    on.fetched(0)
+    records = await on.reader.several()
+    records.clear()
+    assert on.reader.done(on.fetcher.assigned[A]) == 0
+
+
 class Broker(Router):
     """A router to one broker that is no more than this: it holds a fetch that finds nothing, as a real one does.
 
