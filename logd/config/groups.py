@@ -53,7 +53,9 @@ def attribute(broker_name: str) -> str:
 
 
 def check_group(configs: Mapping[str, str], settings: Settings) -> None:
-    """:raises Refused: INVALID_CONFIG, for an unknown name, no number, or one outside of the broker's limits."""
+    """:raises Refused: INVALID_CONFIG, for an unknown name, no number, one outside of the broker's limits, or a session
+    that would end between two heartbeats.
+    """
     for name, text in configs.items():
         setting = GROUP_SETTINGS.get(name)
         if setting is None:
@@ -65,6 +67,10 @@ def check_group(configs: Mapping[str, str], settings: Settings) -> None:
             raise _invalid(f"{name} must be greater than or equal to {least}")
         if value > getattr(settings, attribute(most)):
             raise _invalid(f"{name} must be less than or equal to {most}")
+    session, heartbeat = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
+    told = session in configs or heartbeat in configs
+    if told and group_value(session, configs, settings) <= group_value(heartbeat, configs, settings):
+        raise _invalid(f"{session} must be greater than {heartbeat}")
 
 
 def _unknown(name: str) -> str:

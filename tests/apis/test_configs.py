@@ -361,6 +361,16 @@ async def test_what_can_not_be_replaced(kind: int, name: str, pairs: list[tuple[
     assert node.cluster.image is before
 
 
+async def test_a_session_of_a_group_outlasts_a_heartbeat() -> None:
+    """Else its members would be put out between two of them; it matters only where the broker allows such times."""
+    node = await admin("group.consumer.min.session.timeout.ms=1", "group.consumer.max.heartbeat.interval.ms=99999")
+    session, heartbeat = "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"
+    for wrong in (session, SET, "5000"), (heartbeat, SET, "45000"):
+        assert await alter(node, GROUP, "g", wrong) == (40, f"{session} must be greater than {heartbeat}")
+    assert await alter(node, GROUP, "g", (session, SET, "5001")) == (0, None)
+    assert await alter(node, GROUP, "g", (heartbeat, SET, "50000"), (session, SET, "50001")) == (0, None)
+
+
 async def test_settings_of_a_group() -> None:
     """A group, there or not, has the broker's values until it gets its own, and the broker's as synonyms."""
     node = await with_topic()
