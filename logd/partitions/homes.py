@@ -68,17 +68,19 @@ class Homes:
         """The one with the metadata."""
         return self._homes[0]
 
-    def of(self, name: str) -> Home | None:
-        """The one that holds a partition's directory; None when none does, as far as they can be read.
+    def holding(self, name: str) -> list[Home]:
+        """Those that have a directory of a partition's name, as far as they can be read.
 
-        :raises StorageFailed: one that may hold it cannot be looked into now.
+        More than one where the name was used again while one was away, or where a partition could not be made in one.
+
+        :raises StorageFailed: none has it, and one that may have it cannot be looked into now.
         """
         for home in self._homes:
             if home.unseen is not None:
                 home.look()
-        found = next((home for home in self._homes if name in home.names), None)
+        found = [home for home in self._homes if name in home.names]
         unseen = next((home.unseen for home in self._homes if home.unseen is not None), None)
-        if found is None and unseen is not None:
+        if not found and unseen is not None:
             raise unseen
         return found
 

@@ -20,6 +20,7 @@ import trio
 
 from logd import threads
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused, StorageFailed
+from logd.log.batch_file import LOG_SUFFIX
 from logd.log.disk import DISK_FULL, PASSING, RealDisk, occupy
 from logd.log.log import Log, LogConfig
 from logd.log.recovery import empty
@@ -49,6 +50,7 @@ VANISHED = (
     "the partition's directory has vanished with all its records, or is in a data directory that failed: put it back, "
     "or make an empty one of that name to begin the partition anew, and restart logd"
 )
+TWICE = "the partition has records in {} too: take away the directory that is older, or a copy, and restart logd"
 
 SETTLE_S = 2.0
 """How long a start waits for the flush of what recovery found."""
@@ -253,8 +255,9 @@ class PartitionTable:
         path = str(self.homes.first.path / name)
         failure: StorageFailed | Corrupt | None = None
         try:
-            path = str((self.homes.of(name) or self.homes.first).path / name)
-            log = self._log(name, topic.id, state.index, settings)
+            home = self._home_of(name, topic.id)
+            path = str((home or self.homes.first).path / name)
+            log = self._log(home, name, topic.id, state.index, settings)
         except (StorageFailed, Corrupt) as why:
             failure = why
             log = Log(self._disk, path, settings, empty(self._disk, path, topic.id, State(), self._clock.now_ms()))
@@ -350,11 +353,24 @@ class PartitionTable:
             return offline
         return self._open(topic, state)
 
-    def _log(self, name: str, topic_id: bytes, index: int, settings: LogConfig) -> Log:
+    def _home_of(self, name: str, topic_id: bytes) -> Home | None:
+        """The data directory that holds this very partition, or else one in which an empty directory has its name.
+
+        :raises Corrupt: two hold records of it, and nobody knows which of them count.
+        """
+        owners = [(home, _owner(home.disk, f"{home.path}/{name}")) for home in self.homes.holding(name)]
+        found = [home for home, owner in owners if owner == topic_id]
+        if len(found) > 1:
+            found = [home for home in found if _has_segments(home.disk, f"{home.path}/{name}")] or found[:1]
+        if len(found) > 1:
+            raise Corrupt(f"{found[1].path}/{name}", 0, TWICE.format(found[0].path))
+        found = found or [home for home, owner in owners if owner is None]
+        return found[0] if found else None
+
+    def _log(self, held_by: Home | None, name: str, topic_id: bytes, index: int, settings: LogConfig) -> Log:
         """Open the log where it is, or begin it where there is room: a data directory that fails is passed over."""
-        home = self.homes.of(name)
-        if home is not None:
-            return self._open_log(home, f"{home.path}/{name}", topic_id, settings)
+        if held_by is not None:
+            return self._open_log(held_by, f"{held_by.path}/{name}", topic_id, settings)
         if (topic_id, index) in self._known:
             raise Corrupt(f"{self.homes.first.path}/{name}", 0, VANISHED)
         choices = self.homes.choices()
@@ -364,6 +380,8 @@ class PartitionTable:
                 return self._open_log(home, f"{home.path}/{name}", topic_id, settings)
             except StorageFailed as failure:
                 home.names.discard(name)
+                if failure.cause.errno not in IN_THE_WAY:
+                    _unmake(home.disk, f"{home.path}/{name}", topic_id)
                 if failure.cause.errno not in (*PASSING, *IN_THE_WAY):
                     home.fail(str(failure))
                 if number == len(choices):
@@ -374,14 +392,10 @@ class PartitionTable:
         """Open the log of this very topic, or begin it; one of another topic of that name is put aside."""
         now_ms = self._clock.now_ms()
         disk = home.disk
-        meta = disk.load(f"{path}/{META_NAME}")
-        if meta is not None:
-            try:
-                found = parse_meta(meta)
-            except DecodeError as cause:
-                raise Corrupt(f"{path}/{META_NAME}", 0, str(cause)) from cause
-            if found == topic_id:
-                return Log.open(path, settings, clean=self._clean, now_ms=now_ms, disk=disk)
+        found = _owner(disk, path)
+        if found == topic_id:
+            return Log.open(path, settings, clean=self._clean, now_ms=now_ms, disk=disk)
+        if found is not None:
             aside = f"{path}.{found.hex()}{STRAY_SUFFIX}"
             logger.warning("%s holds a topic that the metadata does not know: it is kept as %s", path, aside)
             disk.rename(path, aside)
@@ -472,6 +486,27 @@ class PartitionTable:
             logger.error("partition %r was not closed well: %s", partition, failure)
             return False
         return clean
+
+
+def _owner(disk: RealDisk, path: str) -> bytes | None:
+    """The id of the topic whose partition a directory holds; None where nothing says so. Raises Corrupt."""
+    meta = disk.load(f"{path}/{META_NAME}")
+    try:
+        return None if meta is None else parse_meta(meta)
+    except DecodeError as cause:
+        raise Corrupt(f"{path}/{META_NAME}", 0, str(cause)) from cause
+
+
+def _unmake(disk: RealDisk, path: str, topic_id: bytes) -> None:
+    """Take away what is there of a log that could not be made: a later start must not take it for the partition."""
+    with suppress(StorageFailed, Corrupt):
+        if _owner(disk, path) in (None, topic_id) and not _has_segments(disk, path):
+            disk.remove(f"{path}/{META_NAME}")
+            disk.remove(path)
+
+
+def _has_segments(disk: RealDisk, path: str) -> bool:
+    return any(entry.name.endswith(LOG_SUFFIX) for entry in disk.entries(path))
 
 
 def _one_by_one(jobs: Sequence[Callable[[], T]]) -> list[T]:
