@@ -7,14 +7,17 @@ made by the machines, read by the runtime and by the golden transcripts of the t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
 from logd.chronicle import Note
 from logd.errors import Refused
 from logd.wire.message import Message
+
+TOMBSTONES_BYTES_MAX: Final = 256 * 1024
+"""What the keys of one batch of a sweep may take: a step may sweep twice, and names may have 32 KiB each."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -39,6 +42,24 @@ class Append(msgspec.Struct, frozen=True):
 
     records: tuple[Record, ...]
     producer: tuple[int, int] | None = None
+
+
+def one_batch(tombstones: Iterable[Record], records_max: int) -> tuple[tuple[Record, ...], bool]:
+    """As many tombstones as one batch of a sweep takes, at least one if there is any; and whether these are all."""
+    taken: list[Record] = []
+    size = 0
+    for record in tombstones:
+        size += _names_bytes(record.key)
+        if taken and (len(taken) >= records_max or size > TOMBSTONES_BYTES_MAX):
+            return tuple(taken), False
+        taken.append(record)
+    return tuple(taken), True
+
+
+def _names_bytes(key: Message) -> int:
+    """What the names in a key take; all else in it is small beside a long name."""
+    values = (getattr(key, name) for name in key.__struct_fields__)
+    return sum(len(value.encode()) for value in values if isinstance(value, str))
 
 
 class Reply(msgspec.Struct, frozen=True):

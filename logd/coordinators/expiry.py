@@ -5,11 +5,11 @@ Called by the machine when its sweep is due. It only looks; the machine writes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 import msgspec
 
-from logd.coordinators.effects import Record
+from logd.coordinators.effects import Record, one_batch
 from logd.coordinators.group import Group, Phase
 from logd.coordinators.offsets import Committed, Offsets, expired, tombstone
 from logd.coordinators.rebalance import GroupLimits
@@ -28,20 +28,19 @@ class Swept(msgspec.Struct, frozen=True):
     whole: bool
 
 
-def sweep(groups: Iterable[Group], offsets: Offsets, limits: GroupLimits, now_ms: int) -> Swept:
+def sweep(groups: Collection[Group], offsets: Offsets, limits: GroupLimits, now_ms: int) -> Swept:
     """Tombstones for the offsets past their time, and for the groups that are then empty of both."""
-    records: list[Record] = []
-    finished: list[Group] = []
+    records, whole = one_batch(_gone(groups, offsets, limits, now_ms), limits.sweep_records_max)
+    ended = {record.key.group for record in records if isinstance(record.key, GroupMetadataKey)}
+    return Swept(records, tuple(group for group in groups if group.group_id in ended), whole)
+
+
+def _gone(groups: Iterable[Group], offsets: Offsets, limits: GroupLimits, now_ms: int) -> Iterator[Record]:
     for group in groups:
         gone, kept = _offsets_of(group, offsets, limits, now_ms)
-        records += gone
-        if len(records) >= limits.sweep_records_max:
-            return Swept(tuple(records[: limits.sweep_records_max]), tuple(finished), False)
-        if kept or group.phase is not Phase.EMPTY or group.pending or offsets.has_open(group.group_id):
-            continue
-        records.append(Record(GroupMetadataKey(group.group_id)))
-        finished.append(group)
-    return Swept(tuple(records), tuple(finished), True)
+        yield from gone
+        if not (kept or group.phase is not Phase.EMPTY or group.pending or offsets.has_open(group.group_id)):
+            yield Record(GroupMetadataKey(group.group_id))
 
 
 def _offsets_of(group: Group, offsets: Offsets, limits: GroupLimits, now_ms: int) -> tuple[list[Record], bool]:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from logd.coordinators import joining, listing, membership, rebalance
-from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply
+from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, one_batch
 from logd.coordinators.events import (
     Asked,
     JoinDelayElapsed,
@@ -339,12 +339,12 @@ class GroupMachine:
     ) -> Iterator[Effect]:
         up_to = self.offsets.newest if event.up_to < 0 else event.up_to
         tombstones = self.offsets.delete_where(lambda topic, held: held.written_at <= up_to and gone(topic, held))
-        records = tuple(record for record, _ in zip(tombstones, range(self.limits.sweep_records_max), strict=False))
+        records, whole = one_batch(tombstones, self.limits.sweep_records_max)
         if not records:
             return
         yield Append(records)
         rest = msgspec.structs.replace(event, up_to=up_to)
-        whole = len(records) < self.limits.sweep_records_max  # looked at again all the same: it may not get written
+        # looked at again even if these were all: they may not get written
         yield Arm(("topics", id(rest)), AGAIN_MS if whole else SOON_MS, rest)
 
 

@@ -22,7 +22,7 @@ from logd.coordinators import (
     rebalance,
     seeking,
 )
-from logd.coordinators.effects import Append, AtOnce, Effect, Record, Reply
+from logd.coordinators.effects import Append, Arm, AtOnce, Effect, Record, Reply, one_batch
 from logd.coordinators.events import (
     Asked,
     OffsetsAsked,
@@ -33,7 +33,7 @@ from logd.coordinators.events import (
     SweepElapsed,
 )
 from logd.coordinators.group import Group, Phase
-from logd.coordinators.groups import GroupMachine
+from logd.coordinators.groups import SOON_MS, SWEEP_KEY, GroupMachine
 from logd.coordinators.modern_classic import ClassicMembers
 from logd.coordinators.modern_fencing import (
     EPOCH_IN_COMMIT_VERSION,
@@ -340,12 +340,14 @@ class ShardMachine:
         yield Reply(event.to, response)
 
     def _sweep(self, event: SweepElapsed, now_ms: int) -> Iterator[Effect]:
-        """The modern groups, then the classic ones; what is more than one batch waits for the next sweep."""
+        """The modern groups, then the classic ones; what is more than one batch comes soon after."""
         found = (record for group in tuple(self.modern.groups.values()) for record in self._expired(group, now_ms))
-        records = tuple(record for record, _ in zip(found, range(self.classic.limits.sweep_records_max), strict=False))
+        records, whole = one_batch(found, self.classic.limits.sweep_records_max)
         if records:
             yield Append(records)
         yield from self.classic.handle(event, now_ms)
+        if not whole:
+            yield Arm(SWEEP_KEY, SOON_MS, event, steady=True)
 
     def _expired(self, group: ModernGroup, now_ms: int) -> Iterator[Record]:
         """Tombstones for offsets past their time, and for a group of which then nothing is left (KIP-211)."""

@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 
 from logd.coordinators import transaction_findings, transaction_listing
-from logd.coordinators.effects import Append, Arm, Disarm, Effect, Record, Reply, SendMarkers, TakeProducerId
+from logd.coordinators.effects import (
+    Append,
+    Arm,
+    Disarm,
+    Effect,
+    Record,
+    Reply,
+    SendMarkers,
+    TakeProducerId,
+    one_batch,
+)
 from logd.coordinators.journal import Producer
 from logd.coordinators.transaction import (
     EPOCH_BUMP_VERSION,
@@ -324,15 +334,15 @@ class TransactionMachine:
     def _sweep(self, event: IdleSwept, now_ms: int) -> Iterator[Effect]:
         """Forget the ids that nobody used for long; what is more than one batch comes soon after."""
         limits = self.limits
-        idle = [
+        idle = (
             Record(TransactionLogKey(transactional_id))
             for transactional_id, transaction in self.transactions.items()
             if transaction.state in IDLE and transaction.updated_ms <= now_ms - limits.expiration_ms
-        ]
-        if idle:
-            yield Append(tuple(idle[: limits.sweep_records_max]))
-        more = len(idle) > limits.sweep_records_max
-        yield Arm(SWEEP_KEY, SOON_MS if more else limits.sweep_every_ms, IdleSwept(), steady=True)
+        )
+        records, whole = one_batch(idle, limits.sweep_records_max)
+        if records:
+            yield Append(records)
+        yield Arm(SWEEP_KEY, limits.sweep_every_ms if whole else SOON_MS, IdleSwept(), steady=True)
 
     def _choose_version(self, event: VersionChosen, now_ms: int) -> Iterator[Effect]:
         self.level = event.level
