@@ -51,10 +51,13 @@ class Index:
         at = bisect_right(self.offsets, offset)
         return (self.offsets[at - 1], self.positions[at - 1]) if at else (-1, 0)
 
-    def batch_start(self, position: int) -> int:
-        """Return the last indexed start of a batch at or before ``position``."""
+    def batch_start(self, position: int) -> tuple[int, int]:
+        """Return the last indexed batch that begins at or before ``position``: its last offset and position.
+
+        Without one, (-1, 0).
+        """
         at = bisect_right(self.positions, position)
-        return self.positions[at - 1] if at else 0
+        return (self.offsets[at - 1], self.positions[at - 1]) if at else (-1, 0)
 
     def last_before(self, timestamp_ms: int) -> tuple[int, int]:
         """Return the last entry of a time before ``timestamp_ms``: that time, and the relative offset with its batch.

@@ -259,6 +259,11 @@ class Segment(BatchFile):
                 if last_offset >= offset:
                     return position + at
                 at += self._checked(length, position + at)
+            if at == 0 and last >= 0:
+                if not wait:
+                    raise Cold
+                self.rebuild_index()  # no header has room there
+                return self.locate(offset)
             if at == 0:
                 raise self._ends_early(position)
             position += at
@@ -273,9 +278,12 @@ class Segment(BatchFile):
             return stop
         if self._index is None and not wait:
             raise Cold
-        end = self.index.batch_start(start + bytes_max)
+        last, end = self.index.batch_start(start + bytes_max)
         if end > start:
-            return end
+            if end >= self.written_from or self._ends_at(end, last, wait):
+                return end
+            if not wait:
+                raise Cold  # it lies: to be looked for from the start on
         end = start
         while end < stop:
             chunk = self._read(min(WALK_BYTES, stop - end), end, wait)
@@ -290,6 +298,14 @@ class Segment(BatchFile):
                 raise self._ends_early(end)
             end += at
         return min(end, stop)
+
+    def _ends_at(self, position: int, last: int, wait: bool) -> bool:
+        """Say whether a batch begins at ``position`` that ends at relative offset ``last``, as an index file says."""
+        if position + HEADER_BYTES > self.size:
+            return False
+        head = self._read(HEADER_BYTES, position, wait)
+        base, delta = PLACE.unpack_from(head)[0], LAST_DELTA.unpack_from(head, 23)[0]
+        return bool(base + delta - self.base_offset == last)
 
     def base_offset_at(self, position: int, *, wait: bool = True) -> int:
         """Return the base offset of the batch at ``position``, or the next offset at the end.

@@ -11,6 +11,7 @@ import pytest
 from logd.errors import Corrupt
 from logd.log.batch_file import GROW_BYTES_MIN
 from logd.log.log import Log, LogConfig
+from logd.wire.batches import read_headers
 from tests.fakes.disks import FaultyDisk, MemoryDisk
 from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush
 from tests.log.compacting import clean, put, roll
@@ -270,6 +271,29 @@ def test_damaged_index(disk: MemoryDisk, suffix: str, damage: str) -> None:
     scan = after.find_timestamp(1011, after.end_offset)
     assert scan is not None
     assert scan.run() == (1011, 11, 2)
+
+
+@pytest.mark.parametrize("bytes_max", [300, 450, 700])
+def test_every_flipped_bit_of_an_index(disk: MemoryDisk, bytes_max: int) -> None:
+    """None keeps sound batches from their readers, whatever they ask for and wherever their answers have to end."""
+    log = filled(disk, 12)
+    expected = content(log)
+    log.close()
+    file = disk.names[f"{log.segments[0].path}.index"]
+    assert file is not None
+    assert len(file.data) >= 16
+    for bit in range(8 * len(file.data)):
+        file.data[bit // 8] ^= 1 << bit % 8
+        after = Log.open(PATH, SMALL, clean=True, now_ms=0, disk=disk)
+        found: list[int] = []
+        while len(found) < len(expected):
+            (piece,) = after.read(len(found), bytes_max=bytes_max, end=after.end_offset)
+            data = piece.load()
+            assert len(data) <= bytes_max
+            found += [header.base_offset for _, header in read_headers(data)]
+            assert piece.next_offset == len(found)
+        assert found == [offset for offset, _ in expected]
+        file.data[bit // 8] ^= 1 << bit % 8
 
 
 def test_damaged_snapshot(disk: MemoryDisk) -> None:
