@@ -77,14 +77,17 @@ def read_marker(data: Buffer, position: int, header: BatchHeader) -> Marker | No
 
 
 def note_marker(
-    producers: Producers, aborted: AbortedIndex, header: BatchHeader, data: Buffer, position: int, offset: int
+    producers: Producers, aborted: AbortedIndex | None, header: BatchHeader, data: Buffer, position: int, offset: int
 ) -> None:
-    """Take a control batch of a producer, which is in the log at ``offset``, into the state of its producers."""
+    """Take a control batch of a producer, which is in the log at ``offset``, into the state of its producers.
+
+    :param aborted: None where it is known already.
+    """
     marker = read_marker(data, position, header)
     if marker is None and header.count:
         return
     coordinator_epoch = marker.coordinator_epoch if marker is not None else -1
     ended = producers.end(header.producer_id, header.producer_epoch, coordinator_epoch, header.max_timestamp, offset)
-    if ended is not None and marker is not None and not marker.committed:
+    if aborted is not None and ended is not None and marker is not None and not marker.committed:
         first_offset, stable_offset = ended
         aborted.add(AbortedTransaction(header.producer_id, first_offset, offset, stable_offset))

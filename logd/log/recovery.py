@@ -7,6 +7,7 @@ leaves. What had been flushed is never cut: where that is wrong it raises Corrup
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -15,7 +16,7 @@ import msgspec
 from logd.errors import Corrupt, DecodeError, StorageFailed
 from logd.log.aborted import AbortedIndex
 from logd.log.admission import MAGIC, LogConfig
-from logd.log.batch_file import LOG_SUFFIX, SCAN_BYTES, BatchPlace
+from logd.log.batch_file import LOG_SUFFIX, RELATIVE_OFFSET_MAX, SCAN_BYTES, BatchPlace
 from logd.log.disk import PAGE_BYTES, TEMPORARY_SUFFIX, Disk, Entry
 from logd.log.epochs import Epochs
 from logd.log.flush import mark_unflushed
@@ -76,7 +77,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     settled = settle(disk, path, entries)
     if settled.changed:
         entries = disk.entries(path)
-    state = _state(disk, path)
+    state, damaged = _state(disk, path)
     segments = _segments(disk, path, entries)
     noted = parse_flushed(disk.load(f"{path}/{FLUSHED_NAME}"))
     if not segments:
@@ -93,8 +94,9 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     unflushed = any(entry.name == UNFLUSHED_NAME for entry in entries)
     trusted = not unflushed and _is_as_closed(state, noted, segments[-1])
     point = state.clean_end_offset if trusted else max(state.recovery_point, segments[0].base_offset)
-    aborted = restore_aborted(disk, path, entries, state, segments, point)
+    aborted = restore_aborted(disk, path, entries, state, segments, point, partial(_may_have_gaps, settled))
     recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots), aborted, settled)
+    recovery.whole_below = segments[-1].base_offset if damaged else 0
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
     put_right(disk, path, entries, found.segments, aborted)
     if unflushed:
@@ -121,6 +123,14 @@ def _demand_compacted(path: str, segments: list[Segment], sums: Sums, start_offs
         if first <= base < last and sizes.get(base, -1) < size:
             found = f"has {sizes[base]} bytes of {size}" if base in sizes else "is missing"
             raise Corrupt(f"{path}/{base:020d}{LOG_SUFFIX}", sizes.get(base, 0), f"the compacted segment {found}")
+
+
+def _may_have_gaps(settled: Settled, segment: Segment) -> bool:
+    """Only where compaction has been: elsewhere a gap is a wrong base offset, which no batch's checksum covers."""
+    base = segment.base_offset
+    if not settled.sums and not settled.cleaned_offset:
+        return settled.compacted  # nobody knows where, or a leader has compacted it
+    return base in settled.sums or base < settled.cleaned_offset
 
 
 def _is_as_closed(state: State, noted: int, last: Segment) -> bool:
@@ -162,14 +172,15 @@ def _topic_id(disk: Disk, path: str) -> bytes:
         raise Corrupt(f"{path}/{META_NAME}", 0, str(cause)) from cause
 
 
-def _state(disk: Disk, path: str) -> State:
+def _state(disk: Disk, path: str) -> tuple[State, bool]:
+    """The state, and whether there was one that is damaged."""
     data = disk.load(f"{path}/{STATE_NAME}")
     if data is None:
-        return State()
+        return State(), False
     try:
-        return parse_state(data)
+        return parse_state(data), False
     except DecodeError:
-        return State(has_snapshot=True)  # everything is read again
+        return State(has_snapshot=True), True  # everything is read again
 
 
 def _is(name: str, suffix: str) -> bool:
@@ -228,6 +239,8 @@ class _Recovery:
         self._producers = Producers(path)
         self._epochs = Epochs(list(state.epochs))
         self._settled = settled
+        self.whole_below = 0
+        """Nothing is cut below it: nobody knows how far the log was flushed, but its last segment was the newest."""
         self._unfinished: list[Segment] = []
         self._expected = 0
         self._gaps = False  # whether offsets may be missing in the segment that is looked at, or behind it
@@ -256,7 +269,7 @@ class _Recovery:
             if self._gaps:
                 self._expected = max(self._expected, segments[at].base_offset)
                 segments[at - 1].next_offset = segments[at].base_offset  # it may end with a gap
-            self._gaps = self._may_have_gaps(segments[at])
+            self._gaps = _may_have_gaps(self._settled, segments[at])
             last = at == len(segments) - 1
             if not self._scan_segment(segments[at], point if at == first else segments[at].base_offset, last):
                 self._drop_after(at)
@@ -270,13 +283,6 @@ class _Recovery:
             raise Corrupt(segments[-1].log_path, segments[-1].size, f"{why}: what came behind is missing")
         self._epochs.truncate_end(self._expected)
         return self._found(topic_id, self._expected, trusted=False)
-
-    def _may_have_gaps(self, segment: Segment) -> bool:
-        """Only where compaction has been: elsewhere a gap is a wrong base offset, which no batch's checksum covers."""
-        settled, base = self._settled, segment.base_offset
-        if not settled.sums and not settled.cleaned_offset:
-            return settled.compacted  # nobody knows where, or a leader has compacted it
-        return base in settled.sums or base < settled.cleaned_offset
 
     def _found(self, topic_id: bytes, end: int, *, trusted: bool) -> Found:
         found = (self._segments, self._unfinished, self._epochs, self._producers, self._aborted)
@@ -339,7 +345,7 @@ class _Recovery:
                 return at, _ZEROS if _zero(data[at:]) else "a batch header is cut short"
             header = read_header(data, at)
             size = header.size
-            why = self._wrong(header, file_bytes - position - at)
+            why = self._wrong(segment, header, file_bytes - position - at)
             if why:
                 return at, _ZEROS if _zero(data[at : at + HEADER_BYTES]) else why
             if len(data) - at < size:
@@ -352,7 +358,7 @@ class _Recovery:
             at += size
         return at, ""
 
-    def _wrong(self, header: BatchHeader, rest_bytes: int) -> str:
+    def _wrong(self, segment: Segment, header: BatchHeader, rest_bytes: int) -> str:
         base = header.base_offset
         if header.size < HEADER_BYTES or header.size > rest_bytes:
             return f"a batch length of {header.length} cannot be"
@@ -360,6 +366,8 @@ class _Recovery:
             return "a batch header is damaged"
         if base < self._expected or (base != self._expected and not self._gaps):
             return f"a batch begins at offset {base} where {self._expected} comes next"
+        if header.last_offset - segment.base_offset > RELATIVE_OFFSET_MAX:
+            return f"offsets {base} to {header.last_offset} cannot be in this segment"
         if header.leader_epoch < self._epoch:
             return f"leader epoch {header.leader_epoch} comes after {self._epoch}"
         return ""
@@ -385,6 +393,8 @@ class _Recovery:
         compacted = segment.base_offset in self._settled.sums and segment is not self._segments[-1]
         if self._expected < self._state.flushed_offset or compacted:
             raise Corrupt(segment.log_path, position, f"{why}, in data that had been flushed")
+        if self._expected < self.whole_below:
+            raise Corrupt(segment.log_path, position, f"{why}, and {STATE_NAME} is damaged: what is behind may be good")
         try:
             self._disk.resize(segment.file, position)
             self._disk.sync(segment.file)

@@ -2,25 +2,28 @@
 
 ``recovery`` calls this when a directory is opened, and ``log`` after a truncation. What cannot be told from files is
 told from the batches, of which only headers and markers are looked at; transaction indexes that are missing or not
-what the state file says are made again from all of them, and put right on the disk.
+what the state file says are made again from all of them, each of which is checked, and put right on the disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from logd.errors import Corrupt, DecodeError
+from logd.errors import Corrupt, DecodeError, StorageFailed
 from logd.log.aborted import TXN_INDEX_SUFFIX, AbortedIndex
 from logd.log.batch_file import SCAN_BYTES
-from logd.log.disk import Disk, Entry
+from logd.log.disk import DISK_FULL, Disk, Entry
+from logd.log.epochs import Epochs
 from logd.log.markers import note_marker
 from logd.log.producers import Producers
 from logd.log.segment import Segment
+from logd.log.slices import what_is_wrong
 from logd.log.state import State
-from logd.wire.batches import CONTROL, HEADER_BYTES, BatchHeader, read_header
+from logd.wire.batches import CONTROL, HEADER_BYTES, BatchHeader, check_crc, read_header
 
 SNAPSHOT_SUFFIX: Final = ".snapshot"
+_NO_INDEX: Final = "and the index of aborted transactions is to be made again"
 
 
 def restore_producers(
@@ -47,34 +50,22 @@ def restore_producers(
                 break
         except DecodeError:
             continue
-    _replay(disk, producers, AbortedIndex(), segments, start, offset, committed)
+    for segment in segments:
+        if start < offset and segment.size and (segment.next_offset > start or not segment.sealed):
+            for header, chunk, at in _batches(disk, segment, start, offset):
+                if header.producer_id >= 0:
+                    note_batch(producers, None, header, chunk, at)
+        producers.transactions.committed(committed)
 
 
 def note_batch(
-    producers: Producers, aborted: AbortedIndex, header: BatchHeader, data: bytes | memoryview, at: int
+    producers: Producers, aborted: AbortedIndex | None, header: BatchHeader, data: bytes | memoryview, at: int
 ) -> None:
     """Take a producer's stored batch, at ``at`` in ``data``, into the state."""
     if header.attributes & CONTROL:
         note_marker(producers, aborted, header, data, at, header.base_offset)
     else:
         producers.note(header, header.base_offset, header.max_timestamp)
-
-
-def _replay(
-    disk: Disk,
-    producers: Producers,
-    aborted: AbortedIndex,
-    segments: list[Segment],
-    start: int,
-    stop: int,
-    committed: int,
-) -> None:
-    for segment in segments:
-        if start < stop and segment.size and (segment.next_offset > start or not segment.sealed):
-            for header, data, at in _batches(disk, segment, start, stop):
-                if header.producer_id >= 0:
-                    note_batch(producers, aborted, header, data, at)
-        producers.transactions.committed(committed)
 
 
 def _batches(disk: Disk, segment: Segment, start: int, stop: int) -> Iterator[tuple[BatchHeader, bytes, int]]:
@@ -112,11 +103,20 @@ def _place(segment: Segment, start: int) -> int:
 
 
 def restore_aborted(
-    disk: Disk, path: str, entries: list[Entry], state: State, segments: list[Segment], point: int
+    disk: Disk,
+    path: str,
+    entries: list[Entry],
+    state: State,
+    segments: list[Segment],
+    point: int,
+    has_gaps: Callable[[Segment], bool],
 ) -> AbortedIndex:
     """Return the aborted transactions whose markers lie from the log's start to before ``point``.
 
     They are taken from the index files if those are what the state file says, else from the batches.
+
+    :param has_gaps: whether offsets may be missing in a segment.
+    :raises Corrupt: one of these is damaged: then what was aborted could be taken for committed.
     """
     index = AbortedIndex()
     files = sorted(entry.name for entry in entries if entry.name.endswith(TXN_INDEX_SUFFIX))
@@ -127,14 +127,52 @@ def restore_aborted(
             return index
     except DecodeError:
         pass
-    index = AbortedIndex()
-    _replay(disk, Producers(path), index, segments, segments[0].base_offset, point, point)
+    index, producers, epochs = AbortedIndex(), Producers(path), Epochs(list(state.epochs))
+    for segment in segments:
+        if segment.size and (segment.next_offset > state.start_offset or not segment.sealed):
+            for header, data, at in _sound_batches(disk, segment, point, epochs, dense=not has_gaps(segment)):
+                if header.producer_id >= 0:
+                    note_batch(producers, index, header, data, at)
     index.forget_before(state.start_offset)
     return index
 
 
+def _sound_batches(
+    disk: Disk, segment: Segment, stop: int, epochs: Epochs, *, dense: bool
+) -> Iterator[tuple[BatchHeader, bytes, int]]:
+    """Yield all batches below offset ``stop``, and where they are in what was read. Raises Corrupt at a damaged one."""
+    position, expected, next_offset = 0, segment.base_offset, segment.next_offset
+    while position < segment.size and expected < stop:
+        data = disk.read(segment.file, min(SCAN_BYTES, segment.size - position), position)
+        at = 0
+        while at + HEADER_BYTES <= len(data) and expected < stop:
+            header = read_header(data, at)
+            if not dense and stop <= header.base_offset and (not segment.sealed or header.base_offset < next_offset):
+                return  # behind a gap, where the epochs may be newer than what is known
+            why = what_is_wrong(header, expected, epochs, dense=dense)
+            if not why and header.size > segment.size - position - at:
+                why = f"length {header.length}"
+            if not why and at + header.size > len(data):
+                if at:
+                    break
+                data = disk.read(segment.file, header.size, position)
+            if why or not check_crc(data, at, header):
+                raise Corrupt(segment.log_path, position + at, f"a batch with {why or 'a wrong checksum'}, {_NO_INDEX}")
+            yield header, data, at
+            expected = header.next_offset
+            at += header.size
+        if at == 0:
+            break
+        position += at
+    if dense and expected < min(stop, next_offset):
+        raise Corrupt(segment.log_path, position, f"the segment ends at offset {expected}, {_NO_INDEX}")
+
+
 def put_right(disk: Disk, path: str, entries: list[Entry], segments: list[Segment], index: AbortedIndex) -> None:
-    """Make the index files on the disk those that ``index`` asks for; nearly always they are."""
+    """Make the index files on the disk those that ``index`` asks for; nearly always they are.
+
+    Where a full disk has no room for one, the log serves without it, and the next open finds that it is wrong.
+    """
     known = {entry.name for entry in entries if entry.name.endswith(TXN_INDEX_SUFFIX)}
     for segment in segments if known or len(index) else ():
         name = f"{segment.base_offset:020d}{TXN_INDEX_SUFFIX}"
@@ -142,7 +180,11 @@ def put_right(disk: Disk, path: str, entries: list[Entry], segments: list[Segmen
         wanted = index.part(segment.base_offset, segment.next_offset)
         known.discard(name)
         if (found or b"") != wanted or (found is not None and not wanted):
-            segment.write_aborted(wanted)
+            try:
+                segment.write_aborted(wanted)
+            except StorageFailed as failure:
+                if failure.cause.errno not in DISK_FULL:
+                    raise
         segment.aborted = b"" if segment.finished else wanted
     for name in known:
         disk.remove(f"{path}/{name}")

@@ -324,6 +324,56 @@ def test_damaged_state_file(disk: MemoryDisk) -> None:
     assert after.epochs.entries == log.epochs.entries
 
 
+@pytest.mark.parametrize("noted", [False, True])
+def test_damaged_state_file_and_a_deleted_segment_before_others(disk: MemoryDisk, noted: bool) -> None:
+    """A power cut may bring one of several removed files back; without the state file the hole behind it looks like a
+    torn end, and what comes behind the hole is not cut."""
+    log = filled(disk, 23)
+    flush(log)
+    second = log.segments[1].path
+    log.advance_start(log.segments[2].base_offset)
+    log.delete_segments(log.segments[:2], 0)
+    checkpoint(log)
+    append(log, batch(producer=1, sequence=23), epoch=4)
+    flush(log)
+    if noted:
+        log.note_flushed()
+    log.close(clean=False)
+    for name in [name for name in disk.names if name.startswith(second)]:
+        del disk.names[name]
+    file = disk.names[f"{PATH}/partition.state"]
+    assert file is not None
+    file.data[12] ^= 1
+    before = set(disk.names)
+    with pytest.raises(Corrupt, match="partition.state is damaged" if not noted else "had been flushed"):
+        reopen(disk)
+    assert set(disk.names) >= {name for name in before if name.endswith(".log")}
+    file.data[12] ^= 1
+    assert len(content(reopen(disk))) == 24 - log.start_offset
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_damaged_state_file_and_a_wrong_offset_in_a_compacted_segment(disk: MemoryDisk, bit: int) -> None:
+    """Where gaps are lawful, an offset that cannot be in the segment is damage as well, and no bug of the start."""
+    config = LogConfig(segment_bytes=1000, index_interval_bytes=1, compacted=True)
+    log = Log.create(PATH, TOPIC_ID, config, now_ms=0, disk=disk)
+    for at in range(9):
+        put(log, (f"k{at}", "v"), ("same", "v"))
+    roll(log)
+    put(log, ("k", "v"))
+    clean(log, disk)
+    place = log.segments[0].locate(8)
+    log.close()
+    state, data = disk.names[f"{PATH}/partition.state"], disk.names[log.segments[0].log_path]
+    assert state is not None
+    assert data is not None
+    state.data[12] ^= 1
+    data.data[place + 7 - bit // 8] ^= 1 << bit % 8
+    with pytest.raises(Corrupt) as corrupt:
+        content(reopen(disk, config))
+    assert corrupt.value.path == log.segments[0].log_path
+
+
 @pytest.mark.parametrize("damage", [b"", None])
 def test_damaged_meta(disk: MemoryDisk, damage: bytes | None) -> None:
     """A directory that does not say whose data it holds is not opened."""

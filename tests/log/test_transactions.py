@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from logd.errors import ErrorCode, Refused
+from logd.errors import Corrupt, ErrorCode, Refused
 from logd.log.aborted import TXN_INDEX_SUFFIX, AbortedIndex, AbortedTransaction
 from logd.log.log import Log, LogConfig
 from logd.log.markers import Marker, build_marker, read_marker
@@ -16,6 +16,7 @@ from logd.log.transactions import NEVER
 from logd.wire.batches import Record, build_batch, check_crc, read_header, read_records
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import append, batch, checkpoint, flush, mark
+from tests.log.batches import content as content_of
 from tests.log.compacting import clean, pairs_of, put, roll, steps
 
 PATH = "/data/t-0"
@@ -386,6 +387,63 @@ def test_files_that_are_lost_are_made_again(log: Log, disk: MemoryDisk, clean_cl
     assert again.aborted.find(0, 99) == known
     assert txn_files(disk) == files
     assert again.transactions.first_unstable == 3
+
+
+def five_aborted(log: Log, disk: MemoryDisk) -> tuple[bytearray, int, int]:
+    """Five aborted transactions in a log that was closed; its bytes, and where the third marker begins and ends."""
+    for number in range(5):
+        write(log, producer=number)
+        mark(log, number, committed=False)
+    place, end = log.segments[0].locate(5), log.segments[0].locate(6)
+    log.close()
+    file = disk.names[f"{PATH}/{0:020d}.log"]
+    assert file is not None
+    return file.data, place, end
+
+
+WRONG_OFFSETS = [(5 + by).to_bytes(8, "big") for by in (-4, 1, 7, 2**40)]
+
+
+@pytest.mark.parametrize("offset", WRONG_OFFSETS)
+def test_a_wrong_offset_while_producers_are_found_again(log: Log, disk: MemoryDisk, offset: bytes) -> None:
+    """What no checksum covers ends no start: it is named when it is read."""
+    data, place, _ = five_aborted(log, disk)
+    data[place : place + 8] = offset
+    for name in [name for name in disk.names if name.endswith(".snapshot")]:
+        del disk.names[name]
+    after = Log.open(PATH, LogConfig(), clean=True, now_ms=0, disk=disk)
+    assert after.end_offset == 10
+    assert after.aborted.part(0, 10) == log.aborted.part(0, 10)
+    with pytest.raises(Corrupt):
+        content_of(after)
+
+
+@pytest.mark.parametrize(
+    ("at", "wrong"),
+    [
+        *((0, offset) for offset in WRONG_OFFSETS),
+        (8, b"\x7f"),
+        (12, b"\0\0\0\1"),
+        (22, b"\0"),
+        (50, b"\7"),
+        (67, b"\1"),
+        (11, b"\0"),
+    ],
+)
+def test_damage_where_the_index_is_made_again(log: Log, disk: MemoryDisk, at: int, wrong: bytes) -> None:
+    """Where the index of what was aborted is lost, and can't be made again since a marker is damaged, nothing is served
+    as committed that is not; the damage is named."""
+    data, place, end = five_aborted(log, disk)
+    expected = log.aborted.part(0, 10)
+    disk.remove(f"{PATH}/{0:020d}{TXN_INDEX_SUFFIX}")
+    whole = bytes(data)
+    data[place + at : place + at + len(wrong)] = wrong
+    assert bytes(data) != whole
+    with pytest.raises(Corrupt) as corrupt:
+        Log.open(PATH, LogConfig(), clean=True, now_ms=0, disk=disk)
+    assert corrupt.value.position in (place, end)
+    data[:] = whole
+    assert Log.open(PATH, LogConfig(), clean=True, now_ms=0, disk=disk).aborted.part(0, 10) == expected
 
 
 def test_recovery_knows_what_is_open_at_once(log: Log, disk: MemoryDisk) -> None:
