@@ -495,14 +495,17 @@ class Log:
     # Flushing
 
     def flush_due(self, now_ms: int) -> bool:
-        """Say whether a flush is asked for by a roll, ``flush.messages`` or ``flush.ms``."""
+        """Say whether a flush is asked for by a roll, ``flush.messages`` or ``flush.ms``.
+
+        A clock that went back must not keep it waiting until the time of the last one comes again.
+        """
         if self._unfinished:
             return True
         unflushed = self.end_offset - self.flushed_offset
         if unflushed <= 0:
             return False
         config = self.config
-        return unflushed >= config.flush_messages or now_ms - self._last_flush_ms >= config.flush_ms
+        return unflushed >= config.flush_messages or abs(now_ms - self._last_flush_ms) >= config.flush_ms
 
     def flush_job(self, now_ms: int = -1) -> FlushJob | None:
         """Return a job that flushes all up to the end of the log, None when all is flushed."""

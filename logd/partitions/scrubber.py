@@ -71,7 +71,7 @@ class Scrubber:
     def _due(self, segment: Segment) -> bool:
         interval_ms = self._cluster.settings.log_scrub_interval_ms
         looked_ms = self._looked_ms.get(segment.log_path, segment.changed_ms)
-        return 0 <= interval_ms <= self._clock.now_ms() - looked_ms
+        return 0 <= interval_ms <= abs(self._clock.now_ms() - looked_ms)  # written under a clock that was wrong, say
 
     async def _scrub(self, partition: Partition, segment: Segment) -> None:
         log, path = partition.log, segment.log_path

@@ -340,6 +340,20 @@ def test_flush_due(log: Log) -> None:
     assert log.flush_due(0)
 
 
+def test_flush_due_after_the_clock_went_back(log: Log) -> None:
+    """``flush.ms`` counts from the last flush, also if that was at a time which has not come yet by a clock set right;
+    but no flush comes of it that nobody asked for."""
+    append(log, batch(), now_ms=10**12)
+    job = log.flush_job(10**12)
+    assert job is not None
+    job.run()
+    log.flushed(job)
+    append(log, batch(), now_ms=10**9)
+    assert not log.flush_due(10**9)
+    log.config = LogConfig(flush_ms=1000)
+    assert log.flush_due(10**9)
+
+
 def test_checkpoint_only_when_something_changed(log: Log) -> None:
     """An idle log writes nothing."""
     append(log, batch())

@@ -14,7 +14,7 @@ from logd.partitions import scrubber
 from logd.partitions.scrubber import Scrubber
 from tests.log.batches import batch, flush
 from tests.partitions.test_scarcity import Late
-from tests.partitions.test_table import NEW, image, table
+from tests.partitions.test_table import NEW, Standing, image, table
 
 
 @pytest.mark.trio
@@ -39,3 +39,22 @@ async def test_records_are_deleted_meanwhile(tmp_path: Path, monkeypatch: pytest
     assert scrubbing.checked_bytes == sizes[0] + sizes[3]
     assert scrubbing.found == 0
     log.close(clean=False)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(("ahead_ms", "looks"), [(10**12, 1), (1000, 0)])
+async def test_written_under_a_clock_that_was_ahead(tmp_path: Path, ahead_ms: int, looks: int) -> None:
+    """A segment from the far future is not left alone until then; one of a moment ahead waits as others do."""
+    partitions = table(tmp_path)
+    await partitions.open_all(image(NEW))
+    partition = partitions.find("t", 0)
+    partition.append(batch())
+    partition.log.roll(0)
+    flush(partition.log)
+    partition.log.segments[0].changed_ms = Standing().now_ms() + ahead_ms
+    cluster: Any = SimpleNamespace(settings=Settings(log_scrub_bytes_per_second=2**40))
+    scrubbing = Scrubber(partitions, cluster, Standing())
+    await scrubbing.look()
+    await scrubbing.look()
+    assert scrubbing.checked_bytes == looks * partition.log.segments[0].size
+    partition.log.close(clean=False)
