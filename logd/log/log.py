@@ -193,7 +193,7 @@ class Log:
             if header.attributes & CONTROL:
                 self._note_marker(header, view, base)
             else:
-                self.producers.note(header, base, max_timestamp)
+                self.producers.note(header, base, max_timestamp, now_ms)
         if leader_epoch > self.epochs.latest:
             self.epochs.assign(leader_epoch, base)
         self.end_offset = last + 1
@@ -258,7 +258,7 @@ class Log:
             if header.attributes & CONTROL:
                 self._note_marker(header, batch, base)
             else:
-                self.producers.note(header, base, header.max_timestamp)
+                self.producers.note(header, base, header.max_timestamp, now_ms)
         if header.leader_epoch > self.epochs.latest:
             self.epochs.assign(header.leader_epoch, base)
         self.end_offset = header.next_offset

@@ -52,13 +52,23 @@ class Kept(msgspec.Struct, frozen=True, gc=False):
 class Producer:
     """The state of one producer id."""
 
-    __slots__ = ("batches", "coordinator_epoch", "epoch", "last_timestamp", "producer_id", "txn_first_offset")
+    __slots__ = (
+        "batches",
+        "coordinator_epoch",
+        "epoch",
+        "heard_ms",
+        "last_timestamp",
+        "producer_id",
+        "txn_first_offset",
+    )
 
     def __init__(self, producer_id: int) -> None:
         self.producer_id = producer_id
         self.epoch = NO_EPOCH
         self.coordinator_epoch = -1
         self.last_timestamp = -1
+        self.heard_ms = -1
+        """When a batch of it was appended, by this process: its records may be much older, or have no time at all."""
         self.txn_first_offset = NO_OFFSET
         self.batches: list[Kept] = []
 
@@ -274,8 +284,8 @@ class Producers:
 
     # After the append
 
-    def note(self, header: BatchHeader, base_offset: int, timestamp_ms: int) -> None:
-        """Note a producer's batch of data that is in the log now."""
+    def note(self, header: BatchHeader, base_offset: int, timestamp_ms: int, now_ms: int = -1) -> None:
+        """Note a producer's batch of data that is in the log now; ``now_ms`` -1 where it has been for longer."""
         producer = self._by_id.get(header.producer_id)
         if producer is None:
             producer = self._by_id[header.producer_id] = Producer(header.producer_id)
@@ -288,6 +298,7 @@ class Producers:
         last_offset = base_offset + header.last_offset_delta
         batches.append(Kept(header.base_sequence, header.last_sequence, base_offset, last_offset, timestamp_ms))
         producer.last_timestamp = timestamp_ms
+        producer.heard_ms = now_ms
         if self._verifications:
             self._settle(header.producer_id)
         if header.attributes & TRANSACTIONAL and producer.txn_first_offset == NO_OFFSET and header.count:
@@ -331,7 +342,9 @@ class Producers:
         gone = [
             producer_id
             for producer_id, producer in self._by_id.items()
-            if producer.txn_first_offset == NO_OFFSET and now_ms - producer.last_timestamp >= expiration_ms
+            if producer.txn_first_offset == NO_OFFSET
+            and now_ms - producer.last_timestamp >= expiration_ms
+            and abs(now_ms - producer.heard_ms) >= expiration_ms
         ]
         for producer_id in gone:
             del self._by_id[producer_id]

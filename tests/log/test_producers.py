@@ -147,6 +147,18 @@ def test_expiry() -> None:
     assert [one.producer_id for one in producers] == [2]
 
 
+@pytest.mark.parametrize("timestamp", [1000, -1])
+def test_a_producer_of_old_records_is_not_silent(log: Log, timestamp: int) -> None:
+    """Who sends records of long ago, or without times, is remembered as long as others: its repetitions are seen."""
+    now_ms, day_ms = 10**12, 86_400_000
+    sent = batch(producer=1, timestamp=timestamp)
+    assert append(log, bytes(sent), now_ms=now_ms).base_offset == 0
+    assert log.producers.expire(now_ms + day_ms - 1, day_ms) == 0
+    again = append(log, bytes(sent), now_ms=now_ms + day_ms - 1)
+    assert (again.base_offset, again.duplicate) == (0, True)
+    assert log.producers.expire(now_ms + day_ms, day_ms) == 1
+
+
 def test_snapshot_round_trip() -> None:
     """A snapshot restores all that it was taken of."""
     producers = Producers("t-0")
