@@ -38,6 +38,8 @@ class WorkerProcess:
         self._guard = threading.Lock()
         self._ended = False
         self._interrupted = False
+        self._spoilt = False
+        """Whether it was interrupted for a log before this one."""
         self.passed_bytes = 0
         """How much of the log it works on has been read, twice what is dirty and once what is clean when all is."""
 
@@ -54,7 +56,8 @@ class WorkerProcess:
         """
         if isinstance(order, Start):
             self.passed_bytes = 0
-            if self._interrupted:
+            if self._spoilt:
+                self._spoilt = False
                 self.rest()
         process = self._started()
         if self._interrupted:
@@ -89,7 +92,6 @@ class WorkerProcess:
             if self._ended:
                 raise WorkerLost("the node is stopping")
             if self._process is None:
-                self._interrupted = False
                 package = str(Path(__file__).parents[2])
                 paths = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
                 try:
@@ -110,8 +112,16 @@ class WorkerProcess:
             return StorageFailed(sys.executable, OSError(errno.EAGAIN, "it was given no threads"))
         return WorkerLost(f"the worker process is lost: {why}")
 
+    def take_on(self) -> None:
+        """Called on the event loop before a log's first order: from here on :meth:`interrupt` is about that log."""
+        self._spoilt = self._spoilt or self._interrupted
+        self._interrupted = False
+
     def interrupt(self) -> None:
-        """Kill the process: who waits for its answer meets WorkerLost. Waits for nothing, so for the event loop too."""
+        """Kill the process: who waits for its answer, or is about to ask, meets WorkerLost until :meth:`take_on`.
+
+        Waits for nothing, so for the event loop too.
+        """
         self._interrupted = True  # first: one that is being started now is not seen here, but sees this
         process = self._process
         if process is not None:
@@ -121,7 +131,6 @@ class WorkerProcess:
         """End the process until it is needed again; what it is doing is left undone."""
         with self._guard:
             process, self._process = self._process, None
-            self._interrupted = False
         if process is not None:
             process.kill()
             for stream in (process.stdin, process.stdout):

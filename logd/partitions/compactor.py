@@ -70,6 +70,8 @@ class Worker(Protocol):
     @property
     def passed_bytes(self) -> int: ...
 
+    def take_on(self) -> None: ...
+
     def interrupt(self) -> None: ...
 
     def rest(self) -> None: ...
@@ -91,6 +93,7 @@ class Compactor:
         self._hired: tuple[Job, Worker] | None = None
         self._looked_ms = clock.now_ms()
         self._given_up: set[Partition] = set()
+        self._unrolled: dict[Partition, str] = {}
         self._tries: Counter[Partition] = Counter()
         self._stopping = False
         self._turn = trio.Lock()  # one log at a time, whoever asks
@@ -129,8 +132,11 @@ class Compactor:
                     continue
                 partition.log.roll(now_ms)
             except (StorageFailed, Corrupt) as failure:
-                logger.warning("%r: no new segment can be begun: %s", partition, failure)
+                if self._unrolled.get(partition) != str(failure):  # it is tried every second
+                    logger.warning("%r: no new segment can be begun: %s", partition, failure)
+                self._unrolled[partition] = str(failure)
                 continue
+            self._unrolled.pop(partition, None)
             partition.want_flush()
 
     async def look(self) -> None:
@@ -139,7 +145,11 @@ class Compactor:
             await self._look()
 
     async def _look(self) -> None:
-        self._given_up.intersection_update(self._partitions)
+        there = set(self._partitions)
+        self._given_up &= there
+        for gone in {*self._tries, *self._unrolled} - there:
+            del self._tries[gone]
+            self._unrolled.pop(gone, None)
         dirty = [
             (dirtiness, partition) for partition in self._compacted() if (dirtiness := await self._look_at(partition))
         ]
@@ -189,6 +199,7 @@ class Compactor:
             if stop() or not job.dirt(partition, now_ms).dirty_bytes:
                 return
             self._cleaning = partition
+            worker.take_on()
             partition.when_stopped = worker.interrupt
             try:
                 for work in job.clean(partition, now_ms, stop):
@@ -224,6 +235,7 @@ class Compactor:
 
     async def _clean(self, partition: Partition) -> None:
         job, worker = self._job()
+        worker.take_on()
         partition.when_stopped = worker.interrupt  # a topic that is deleted must not wait for the end of a long step
         try:
             for work in job.clean(partition, self._clock.now_ms()):

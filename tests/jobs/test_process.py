@@ -94,6 +94,7 @@ def test_lost_and_started_again(log: Log, worker: WorkerProcess) -> None:
 def test_interrupted_at_work(log: Log, worker: WorkerProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who waits for it is free at once; it is no fault of the next log's, also where nobody waited."""
     worker.interrupt()  # there is none
+    worker.take_on()
     worker.ask(Finish())
     assert worker.process_id is not None
     os.kill(worker.process_id, signal.SIGSTOP)
@@ -110,8 +111,21 @@ def test_interrupted_at_work(log: Log, worker: WorkerProcess, monkeypatch: pytes
         worker.interrupt()
         with pytest.raises(WorkerLost):
             asking.result()
+    worker.take_on()
     assert worker.ask(start(log)).surveyed is not None
     worker.interrupt()
+    worker.take_on()
+    assert worker.ask(start(log)).surveyed is not None
+
+
+def test_interrupted_before_the_first_order(log: Log, worker: WorkerProcess) -> None:
+    """The word is not lost that comes before the thread which is to ask has begun; nor is it left to the next log."""
+    worker.take_on()
+    worker.interrupt()
+    with pytest.raises(WorkerLost):
+        worker.ask(start(log))
+    assert worker.process_id is None
+    worker.take_on()
     assert worker.ask(start(log)).surveyed is not None
 
 
@@ -129,6 +143,7 @@ def test_interrupted_as_it_is_started(log: Log, worker: WorkerProcess, monkeypat
         with pytest.raises(WorkerLost):
             worker.ask(start(log))
     assert worker.process_id is None
+    worker.take_on()
     assert worker.ask(start(log)).surveyed is not None
 
 

@@ -80,6 +80,9 @@ class Work:
     def rest(self) -> None:
         self.rests += 1
 
+    def take_on(self) -> None:
+        """Nothing was interrupted."""
+
     end = interrupt = rest
 
 
@@ -161,7 +164,7 @@ def test_an_index_that_cannot_be_read_ends_nothing(
             await compactor([first, second], Work()).run()
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
-    assert "0.timeindex" in caplog.text
+    assert caplog.text.count("0.timeindex") == 1
     assert second.log.looks == 3
 
 

@@ -116,6 +116,9 @@ class Endless:
 
         yield work
 
+    def take_on(self) -> None:
+        pass
+
     def interrupt(self) -> None:
         self.interrupted.set()
 
