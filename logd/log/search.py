@@ -213,7 +213,7 @@ class Scan:
             position += at
 
     def _record(self, file: File, header: BatchHeader, batch: bytes, position: int) -> Found | None:
-        if header.log_append_time:
+        if header.log_append_time and header.count == header.last_offset_delta + 1:  # compaction took none of it
             offset = max(header.base_offset, self._start_offset)
             return Found(header.max_timestamp, offset, header.leader_epoch)
         try:

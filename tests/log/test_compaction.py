@@ -107,6 +107,24 @@ def test_largest_time_is_that_of_what_stays(log: Log, disk: MemoryDisk) -> None:
     assert found.offset == 1
 
 
+def test_times_of_append_are_of_records_that_are_there(log: Log, disk: MemoryDisk) -> None:
+    """A look for a time finds no record that is gone, though all of its batch have one time; nor an empty batch."""
+    log.config = msgspec.structs.replace(log.config, timestamp_type="LogAppendTime")
+    put(log, ("a", "1"), ("b", "1"))
+    put(log, ("c", "1"), producer_id=1, producer_epoch=0, base_sequence=0)
+    put(log, ("a", "2"), ("c", "2"))
+    roll(log)
+    clean(log, disk)
+    assert [offset for offset, _, _ in pairs_of(log)] == [1, 3, 4]
+    for start, expected in ((0, 1), (1, 1), (2, 3), (3, 3)):
+        log.start_offset = start
+        scan = log.find_timestamp(1000, log.end_offset)
+        assert scan is not None
+        found = scan.run()
+        assert found is not None
+        assert (found.timestamp, found.offset) == (1000, expected)
+
+
 def test_tombstones_stay_until_their_horizon(log: Log, disk: MemoryDisk) -> None:
     """A tombstone takes the values before it out at once, and goes itself delete.retention.ms after that run."""
     put(log, ("a", "1"), ("b", "1"))
