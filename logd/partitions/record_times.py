@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from logd.errors import Corrupt, DecodeError, StorageFailed
 from logd.log.slices import Slice
 from logd.partitions.partition import Partition
-from logd.wire.batches import BatchHeader, read_headers, read_records
+from logd.wire.batches import DELETE_HORIZON, BatchHeader, read_headers, read_records
 
 REMEMBERED_MAX = 4096
 """About half a megabyte."""
@@ -21,6 +22,9 @@ PARSED_RECORDS_MAX = 5_000
 """A batch of more records is not opened for one of them: its time is then taken between its first and its last."""
 
 RECORDS_BYTES_MAX = 64 << 20
+
+EMPTY_BATCHES_MAX = 16
+"""So many batches without a record are passed over, as compaction leaves the last one of each producer."""
 
 Read = Callable[[Callable[[], int]], Awaitable[int]]
 """Runs a function in a worker thread, few at a time."""
@@ -43,16 +47,21 @@ class RecordTimes:
         if known is not None:
             self._known.move_to_end(key)
             return known
-        slices = partition.read(offset, bytes_max=1, end=partition.high_watermark, at_least_one=True)
-        if not slices:
-            return -1
-        piece = slices[0]
-        try:
-            found = await self._read(lambda: _time_in(piece, offset))
-        except (Corrupt, StorageFailed, DecodeError) as why:
-            if isinstance(why, DecodeError):
+        found, place = -1, offset
+        for _ in range(EMPTY_BATCHES_MAX):
+            slices = partition.read(place, bytes_max=1, end=partition.high_watermark, at_least_one=True)
+            if not slices:
                 return -1
-            raise partition.unreadable(why) from why
+            piece = slices[0]
+            try:
+                found = await self._read(partial(_time_in, piece, offset))
+            except (Corrupt, StorageFailed, DecodeError) as why:
+                if isinstance(why, DecodeError):
+                    return -1
+                raise partition.unreadable(why) from why
+            if found >= 0 or piece.next_offset <= place:
+                break
+            place = piece.next_offset  # compaction has left nothing of that batch, or nothing from the offset on
         if found >= 0:
             self._known[key] = found
             if len(self._known) > REMEMBERED_MAX:
@@ -64,16 +73,19 @@ def _time_in(piece: Slice, offset: int) -> int:
     """Reads the disk: for a worker thread."""
     data = piece.load()
     for at, header in read_headers(data):
-        if header.last_offset < offset:
+        if header.last_offset < offset or not header.count:
             continue
         if header.log_append_time or header.base_timestamp == header.max_timestamp:
             return header.max_timestamp
-        if offset <= header.base_offset:
+        whole = header.count == header.last_offset_delta + 1 and not header.attributes & DELETE_HORIZON
+        if whole and offset <= header.base_offset:
             return header.base_timestamp
         if header.count > PARSED_RECORDS_MAX:
-            return _between(header, offset)
+            return _between(header, offset) if whole else header.max_timestamp
         records = read_records(data, at, bytes_max=RECORDS_BYTES_MAX)
-        return next((record.timestamp for record in records if record.offset >= offset), header.max_timestamp)
+        found = next((record.timestamp for record in records if record.offset >= offset), None)
+        if found is not None:
+            return found
     return -1
 
 
