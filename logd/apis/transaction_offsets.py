@@ -87,6 +87,10 @@ async def _keep(call: Call, request: TxnOffsetCommitRequest, wanted: list[Offset
     try:
         if doubt.verification is not None:
             await _verify(call, request, place, doubt.begin_again)
+        if partition.failure is not None:  # opened anew by now, it knows of no marker that came between
+            raise Refused(
+                ErrorCode.NOT_COORDINATOR, f"{partition!r} went offline meanwhile: find the coordinator again"
+            )
         if doubt.void:
             raise Refused(ErrorCode.INVALID_TXN_STATE, "the transaction ended before these offsets came into it: abort")
         waiter = call.services.groups.ask_pending(commit, producer)
