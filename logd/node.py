@@ -36,6 +36,7 @@ from logd.doors.listener import Guest, Guests, Listener
 from logd.errors import Corrupt, Refused, StorageFailed
 from logd.jobs.retention import retain
 from logd.log.directory import DataDirectories, DirectoryUnusable
+from logd.log.reserve import Room
 from logd.partitions.compactor import Compactor
 from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import Housekeeping
@@ -224,6 +225,7 @@ def _sentence(error: BaseException) -> str:
 
 
 async def _run_on(node: Node, data: DataDirectories, task_status: trio.TaskStatus[Node]) -> None:
+    Room(data.path, node.settings.log_dir_free_bytes_min).ease()  # on a full disk no start could write metadata
     store = await open_store(Path(data.path))
     try:
         node.cluster = await open_cluster(store, node.settings, new_uuid, new_cluster_id)

@@ -39,6 +39,7 @@ class Checkpoints:
         "_noted",
         "_path",
         "job",
+        "missed",
         "since_point_bytes",
         "snapshots",
         "state",
@@ -57,6 +58,8 @@ class Checkpoints:
         """What was appended since the last recovery point: about what a start after a crash has to read."""
         self.wanted = False
         """Whether the next flush is to make a recovery point, however little was appended."""
+        self.missed = False
+        """Whether the last one was due and found no room on the disk: it is wanted again before long."""
         self._indexed = (0, 0)  # entries of the active segment's two index files that are on disk
         self._aborted_bytes = 0  # and of its transaction index
         self._noted = 0
@@ -186,6 +189,8 @@ class Checkpoints:
             self.state = job.state
         else:
             self.forget_indexed()
+        if job.makes_point:
+            self.missed = job.state is None
 
     def remove_snapshots(self, end: int) -> None:
         """Remove the snapshots above an offset."""

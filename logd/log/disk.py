@@ -408,6 +408,8 @@ class RealDisk:
     def replace(self, path: str, data: Buffer, *, sync: bool) -> None:
         """See :meth:`Disk.replace`."""
         temporary = path + TEMPORARY_SUFFIX
+        if self._room is not None:
+            self._room.ease()  # before it is written: a full disk may have no block for it
         try:
             file = self.open(temporary, create=True)
             self.resize(file, 0)

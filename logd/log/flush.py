@@ -69,6 +69,7 @@ class FlushJob:
         "_point",
         "_sync_directory",
         "_sync_state",
+        "_unwritten",
         "next_offset",
         "sealed",
         "state",
@@ -97,7 +98,13 @@ class FlushJob:
         self._point = point
         self.next_offset = next_offset
         self.sealed = sealed
+        self._unwritten = list(sealed)
         self.state = state
+
+    @property
+    def makes_point(self) -> bool:
+        """Whether it is to make a recovery point."""
+        return self._point is not None
 
     def run(self) -> None:
         """Do it, in a worker thread. When the disk is too full for the small files, they stay as they were.
@@ -123,8 +130,9 @@ class FlushJob:
             raise
 
     def _run(self) -> None:
-        for segment in self.sealed:
-            segment.write_sealed()
+        while self._unwritten:
+            self._unwritten[0].write_sealed()
+            self._unwritten.pop(0)  # begun again, it would take the transaction index for an empty one
         for file in self._files:
             self._disk.sync(file)
         if self._sync_directory:

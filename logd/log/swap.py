@@ -19,7 +19,7 @@ import msgspec
 
 from logd.errors import DecodeError, StorageFailed
 from logd.log.batch_file import LOG_SUFFIX, SCAN_BYTES
-from logd.log.disk import Disk, Entry, File
+from logd.log.disk import DISK_FULL, Disk, Entry, File
 from logd.log.index import TIME_ENTRY_BYTES
 from logd.log.segment import INDEX_SUFFIX, SUFFIXES, TIME_INDEX_SUFFIX, Segment
 from logd.wire.checksum import crc32c
@@ -231,7 +231,11 @@ def settle(disk: Disk, path: str, entries: list[Entry]) -> Settled:
             _remove_replaced(disk, path, progress.exchange, names)
             disk.sync_directory(path)
             sums = after(sums, progress.exchange)
-        _write(disk, path, Progress(progress.cleaned_offset, None, sums))
+        try:
+            _write(disk, path, Progress(progress.cleaned_offset, None, sums))
+        except StorageFailed as failure:
+            if failure.cause.errno not in DISK_FULL:
+                raise  # on a full disk the old one stays: carried out again it changes nothing
     for name in names:
         if name[_DIGITS:].startswith(CLEANED_SUFFIX + "."):
             disk.remove(f"{path}/{name}")

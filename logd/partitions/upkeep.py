@@ -110,6 +110,8 @@ class Upkeep:
             partition.want_flush()
         if checkpoint:
             partition.want_checkpoint()
+            if log.checkpoints.missed:  # deleted segments above the last one stay, and may be what fills the disk
+                partition.want_recovery_point()
         removal = log.removal(now_ms)
         if removal is not None:
             await partition.in_thread(removal.run)

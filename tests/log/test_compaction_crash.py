@@ -195,3 +195,20 @@ def test_nothing_is_left_of_a_swap_that_is_refused(name: str, nth: int) -> None:
         commit()
     assert not [one for one in disk.names if ".cleaned" in one]
     assert seen(log) == seen(opened(disk)) == seen(opened(filled()))
+
+
+@pytest.mark.parametrize("begun", [3, 4])
+def test_a_swap_is_carried_out_on_a_full_disk(begun: int) -> None:
+    """After a crash the log is there though that it was done can't be written; then the next run goes on from it."""
+    disk = filled()
+    log = opened(disk)
+    run = steps(log, disk, 50_000)
+    for _ in range(begun):  # survey, a segment, the decision for it, and its end
+        next(run)()
+    faulty = FaultyDisk(disk, "replace", 1, errno.ENOSPC)
+    after = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=faulty)
+    assert faulty.fired("replace") == (begun == 3)
+    faulty.arm("nothing")
+    assert seen(after) == seen(opened(filled()))
+    clean(after, disk, 60_000)
+    assert seen(after) == seen(opened(disk)) == seen(opened(filled()))

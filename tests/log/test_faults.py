@@ -12,10 +12,11 @@ import pytest
 
 from logd.errors import StorageFailed
 from logd.log import flush as flushing
+from logd.log.aborted import TXN_INDEX_SUFFIX
 from logd.log.log import Log, LogConfig
 from logd.log.state import META_NAME
 from tests.fakes.disks import FaultyDisk, MemoryDisk
-from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush
+from tests.log.batches import TOPIC_ID, append, batch, checkpoint, content, flush, mark
 
 PATH = "/data/t-0"
 CONFIG = LogConfig(segment_bytes=2000, index_interval_bytes=100)
@@ -105,6 +106,41 @@ def test_no_descriptor_for_a_flush(monkeypatch: pytest.MonkeyPatch, disk: Memory
     assert log.failure is None
     assert log.flushed_offset == log.end_offset == 4
     assert all(one.finished for one in log.segments[:-1])
+
+
+def test_no_descriptor_behind_a_transaction_index(
+    monkeypatch: pytest.MonkeyPatch, log: Log, faulty: FaultyDisk
+) -> None:
+    """A flush that is begun again leaves alone the index of aborted transactions that it has written before."""
+    monkeypatch.setattr(flushing, "DESCRIPTOR_WAIT_S", 0.0)
+    append(log, batch(producer=1, transactional=True))
+    mark(log, 1, committed=False)
+    log.roll(0)
+    path = log.segments[0].path + TXN_INDEX_SUFFIX
+    faulty.arm("sync_directory", 1, errno.EMFILE)
+    flush(log)
+    assert faulty.fired("sync_directory")
+    assert faulty.load(path) == log.aborted.part(0, 2)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_full_disk_for_a_transaction_index_at_an_open(log: Log, disk: MemoryDisk, sealed: bool) -> None:
+    """After a crash with the disk full, a log is opened though its index of aborted transactions can't be put right."""
+    append(log, batch(producer=1, transactional=True))
+    mark(log, 1, committed=False)
+    if sealed:
+        log.roll(0)
+    flush(log)
+    disk.remove(log.segments[0].path + TXN_INDEX_SUFFIX)
+    faulty = FaultyDisk(disk, "replace", 1, errno.ENOSPC)
+    after = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=faulty)
+    assert faulty.fired("replace")
+    assert after.aborted.part(0, 2) == log.aborted.part(0, 2) != b""
+    append(after, batch(producer=2))
+    after.close()
+    again = Log.open(PATH, CONFIG, clean=True, now_ms=0, disk=disk)
+    assert again.aborted.part(0, 2) == log.aborted.part(0, 2)
+    assert disk.load(log.segments[0].path + TXN_INDEX_SUFFIX) == log.aborted.part(0, 2)
 
 
 @pytest.mark.parametrize("call", ["replace", "open", "write"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,23 @@ def test_reserve_is_given_away_and_taken_again(space: Space, tmp_path: Path) -> 
     assert not room.wants()
     space.free = 6 * MIB
     assert room.wants()
+
+
+def test_the_reserve_is_there_for_small_files(space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only they tell, as that records were deleted, is written though others have filled the disk."""
+    room = Room(str(tmp_path), 2 * MIB)
+    room.hold(occupy)
+    pwrite = os.pwrite
+
+    def full(fd: int, data: bytes, position: int) -> int:
+        if (tmp_path / RESERVE_NAME).exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return pwrite(fd, data, position)
+
+    space.free = 0
+    monkeypatch.setattr(os, "pwrite", full)
+    RealDisk(room=room).replace(f"{tmp_path}/small", b"deleted", sync=True)
+    assert (tmp_path / "small").read_bytes() == b"deleted"
 
 
 def test_small_disks(space: Space, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import trio
 
+from logd import node
+from logd.cluster.store import StoreUnusable
 from logd.config import Settings
 from logd.errors import Refused, StorageFailed
 from logd.jobs.retention import retain
@@ -17,7 +20,7 @@ from logd.log import flush as flushing
 from logd.log import recovery
 from logd.log.disk import RealDisk
 from logd.log.log import LogConfig
-from logd.log.reserve import Room
+from logd.log.reserve import RESERVE_NAME, Room
 from logd.log.state import STATE_NAME, UNFLUSHED_NAME, parse_state
 from logd.partitions.flusher import Flusher
 from logd.partitions.housekeeping import RETENTION, Housekeeping
@@ -255,3 +258,20 @@ async def test_what_cannot_be_scrubbed_now(
     await scrubber.look()
     assert scrubber.checked_bytes == log.segments[0].size
     log.close(clean=False)
+
+
+@pytest.mark.trio
+async def test_a_start_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reserve is given away before the metadata is opened: a start has to write some."""
+    (tmp_path / RESERVE_NAME).write_bytes(bytes(1000))
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result((4096, 4096, 10**6, 0, 0, 0, 0, 0, 0, 255)))
+    there: list[bool] = []
+
+    async def open_store(directory: Path) -> None:
+        there.append((directory / RESERVE_NAME).exists())
+        raise StoreUnusable("the disk is full")
+
+    monkeypatch.setattr(node, "open_store", open_store)
+    with pytest.raises(node.CannotStart, match="full"):
+        await node.run_node(Settings(log_dirs=(str(tmp_path),), listeners=("PLAINTEXT://127.0.0.1:0",)))
+    assert there == [False]

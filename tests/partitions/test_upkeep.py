@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from logd.cluster.image import Image
 from logd.config import Settings
-from logd.errors import ErrorCode, Refused
+from logd.errors import ErrorCode, Refused, StorageFailed
 from logd.jobs.retention import retain
+from logd.log.disk import RealDisk
+from logd.log.restoring import SNAPSHOT_SUFFIX
 from logd.log.state import STATE_NAME, State, parse_state
 from logd.partitions import upkeep
 from logd.partitions.partition import Partition
@@ -78,6 +81,41 @@ async def test_what_a_crash_left_counts(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(upkeep, "RECOVERY_BYTES_MAX", 4000)
     await look(again)
     assert recovery_points(again) == [1]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("what", [STATE_NAME, SNAPSHOT_SUFFIX])
+async def test_a_recovery_point_that_found_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """It is made later, though nothing is appended: before it no segment behind the last one may be removed, and those
+    that retention has taken may be what fills the disk."""
+    partitions = table(tmp_path)
+    await partitions.open_all(image(OLD))
+    partition = partitions.find("t", 0)
+    log, replace = partition.log, RealDisk.replace
+
+    def full(disk: RealDisk, path: str, data: bytes, *, sync: bool) -> None:
+        if path.endswith(what):
+            raise StorageFailed(path, OSError(errno.ENOSPC, "No space left on device"))
+        replace(disk, path, data, sync=sync)
+
+    partition.append(batch(producer=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(RealDisk, "replace", full)
+        log.roll(0)
+        partition.want_flush()
+        work(partition)
+        log.delete_segments(log.segments[:1], 0)
+        partition.want_checkpoint()
+        work(partition)
+        assert (log.flushed_offset, partition.failure) == (1, None)
+        assert log.removal(10**9) is None
+    cluster: Any = SimpleNamespace(settings=Settings(log_flush_offset_checkpoint_interval_ms=1), image=Image())
+    looking = Upkeep(partitions, cluster, Late(), retain)
+    for _ in range(2):
+        await looking.look()
+        work(partition)
+    assert not list((tmp_path / "t-0").glob("00000000000000000000.*"))
+    log.close(clean=False)
 
 
 @pytest.mark.trio
