@@ -400,12 +400,19 @@ class Log:
         """Take the oldest segments out of the log; :meth:`removal` removes their files later.
 
         A crash before the next :meth:`checkpoint` brings them back, to be released again.
+
+        :raises StorageFailed, Corrupt: the active one cannot be sealed; those before it are out.
         """
         self._check()
+        sealed = [one for one in segments if one is not self._active]
+        self._drop(sealed, now_ms)
+        if len(sealed) < len(segments):
+            self._roll(now_ms)
+            self._drop(segments[len(sealed) :], now_ms)
+
+    def _drop(self, segments: list[Segment], now_ms: int) -> None:
         if not segments:
             return
-        if segments[-1] is self._active:
-            self._roll(now_ms)
         self.segments.drop(segments)
         self.advance_start(self.segments[0].base_offset)
         for segment in segments:

@@ -100,9 +100,9 @@ class Upkeep:
     async def _look_at(self, partition: Partition, now_ms: int, retain: bool, checkpoint: bool) -> None:
         log = partition.log
         if retain:
-            if log.roll_due(now_ms):
-                log.roll(now_ms)
-            await self._retain(partition, now_ms)
+            self._roll(partition, now_ms)
+            if partition.failure is None:
+                await self._retain(partition, now_ms)
             if partition.failure is not None:
                 return
         log.note_flushed()
@@ -115,6 +115,16 @@ class Upkeep:
         removal = log.removal(now_ms)
         if removal is not None:
             await partition.in_thread(removal.run)
+
+    def _roll(self, partition: Partition, now_ms: int) -> None:
+        """Seal a segment that is old enough; where that cannot be, the old ones may go all the same."""
+        try:
+            if partition.log.roll_due(now_ms):
+                partition.log.roll(now_ms)
+        except StorageFailed as failure:
+            partition.hindered(failure)
+        except Corrupt as corrupt:
+            partition.unreadable(corrupt)
 
     async def _retain(self, partition: Partition, now_ms: int) -> None:
         start_offset = partition.log.start_offset

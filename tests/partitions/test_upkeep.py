@@ -11,10 +11,13 @@ import pytest
 
 from logd.cluster.image import Image
 from logd.config import Settings
-from logd.errors import ErrorCode, Refused, StorageFailed
+from logd.errors import Corrupt, ErrorCode, Refused, StorageFailed
 from logd.jobs.retention import retain
-from logd.log.disk import RealDisk
+from logd.log.disk import File, RealDisk
+from logd.log.index import Index
+from logd.log.log import LogConfig
 from logd.log.restoring import SNAPSHOT_SUFFIX
+from logd.log.segment import Segment
 from logd.log.state import STATE_NAME, State, parse_state
 from logd.partitions import upkeep
 from logd.partitions.partition import Partition
@@ -150,3 +153,40 @@ async def test_damage_of_the_last_segment_ends_nothing(tmp_path: Path, caplog: p
     assert len(list((tmp_path / "t-0").glob("*.log"))) == 1
     assert well.append(batch()).base_offset == 6
     await again.close()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("number", [errno.ENOSPC, 0])
+async def test_retention_where_no_segment_can_be_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """On a full disk, and where the segment that is written to is damaged, those before it go: they may be what fills
+    the disk."""
+    partitions = table(tmp_path)
+    await partitions.open_all(image(OLD))
+    partition = partitions.find("t", 0)
+    for _ in range(2):
+        partition.append(batch(timestamp=1))
+        partition.log.roll(0)
+        partition.want_flush()
+        work(partition)
+    partition.append(batch(timestamp=1))
+    partition.log.config = LogConfig(segment_ms=1, retention_ms=1)
+    index, opened = Segment.index, RealDisk.open
+
+    def damaged(segment: Segment) -> Index:
+        if segment is partition.log.segments[-1] and not number:
+            raise Corrupt(segment.log_path, 0, "damaged")
+        return index.fget(segment)
+
+    def full(disk: RealDisk, path: str, *, create: bool = False) -> File:
+        if create and number and path.endswith(".log"):
+            raise StorageFailed(path, OSError(number, "No space left on device"))
+        return opened(disk, path, create=create)
+
+    monkeypatch.setattr(Segment, "index", property(damaged))
+    monkeypatch.setattr(RealDisk, "open", full)
+    cluster: Any = SimpleNamespace(settings=Settings(log_retention_check_interval_ms=1), image=Image())
+    await Upkeep(partitions, cluster, Late(), retain).look()
+    assert (partition.failure, partition.log.start_offset, partition.log.end_offset) == (None, 2, 3)
+    partition.log.close(clean=False)
