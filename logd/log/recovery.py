@@ -33,7 +33,7 @@ from logd.log.state import (
     parse_meta,
     parse_state,
 )
-from logd.log.swap import Settled, Sums, settle
+from logd.log.swap import ANYWHERE, Settled, Sums, settle
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
 _NAME_DIGITS: Final = 20
@@ -129,7 +129,9 @@ def _may_have_gaps(settled: Settled, segment: Segment) -> bool:
     """Only where compaction has been: elsewhere a gap is a wrong base offset, which no batch's checksum covers."""
     base = segment.base_offset
     if not settled.sums and not settled.cleaned_offset:
-        return settled.compacted  # nobody knows where, or a leader has compacted it
+        return settled.compacted  # a leader has compacted it
+    if ANYWHERE in settled.sums:
+        return True
     return base in settled.sums or base < settled.cleaned_offset
 
 

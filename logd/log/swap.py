@@ -45,6 +45,9 @@ class Exchange(msgspec.Struct, frozen=True, gc=False):
 Sums = dict[int, tuple[int, int]]
 """Compacted segments by base offset: the size of each, and the checksum of all of it."""
 
+ANYWHERE: Final = -1
+"""Among them, in place of an offset: others are compacted too, and nobody knows which, until a run has ended."""
+
 
 class Progress(msgspec.Struct, frozen=True):
     """What ``partition.compaction`` says: below ``cleaned_offset`` the log is clean; the swap that is under way.
@@ -222,7 +225,7 @@ def settle(disk: Disk, path: str, entries: list[Entry]) -> Settled:
         try:
             progress = parse_progress(disk.load(f"{path}/{COMPACTION_NAME}") or b"")
         except DecodeError:
-            progress = Progress()  # all is cleaned again
+            progress = Progress(sums={ANYWHERE: (0, 0)})  # all is cleaned again
     changed = progress.exchange is not None
     sums = progress.sums
     if progress.exchange is not None:

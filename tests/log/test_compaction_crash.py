@@ -12,7 +12,7 @@ import pytest
 from logd.errors import StorageFailed
 from logd.log.log import Log, LogConfig
 from tests.fakes.disks import FaultyDisk, MemoryDisk
-from tests.log.batches import TOPIC_ID, checkpoint, flush
+from tests.log.batches import TOPIC_ID, append, batch, checkpoint, flush, mark
 from tests.log.compacting import clean, last_values, put, roll, steps
 
 CONFIG = LogConfig(segment_bytes=600, index_interval_bytes=100, compacted=True)
@@ -212,3 +212,34 @@ def test_a_swap_is_carried_out_on_a_full_disk(begun: int) -> None:
     assert seen(after) == seen(opened(filled()))
     clean(after, disk, 60_000)
     assert seen(after) == seen(opened(disk)) == seen(opened(filled()))
+
+
+@pytest.mark.parametrize("lost", ["partition.state", "index"])
+def test_gaps_are_lawful_where_nobody_knows_where_they_are(lost: str) -> None:
+    """The file that tells them has rotted, and a run dies behind its first segment: what the others lost before is no
+    damage, whether all is read again or only what was aborted."""
+    disk = filled()
+    log = opened(disk)
+    for number in range(3):
+        append(log, batch(producer=7 + number, transactional=True))
+        mark(log, 7 + number, committed=False)
+        put(log, ("same", str(number)))
+    roll(log)
+    clean(log, disk, 50_000)
+    put(log, ("same", "last"))
+    roll(log)
+    checkpoint(log)
+    log.close(clean=False)
+    progress = disk.names[f"{PATH}/partition.compaction"]
+    assert progress is not None
+    progress.data[9] ^= 1
+    log = opened(disk)
+    expected, aborted = last_values(log), log.aborted.part(0, log.end_offset)
+    assert aborted
+    run = steps(log, disk, 50_500)
+    for _ in range(4):  # survey, a segment, the decision for it, and its end
+        next(run)()
+    for name in [one for one in disk.names if one.endswith(lost)]:
+        del disk.names[name]
+    again = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    assert (last_values(again), again.end_offset) == (expected, log.end_offset)
