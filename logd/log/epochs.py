@@ -75,6 +75,7 @@ class Epochs:
         keep = 0
         while keep + 1 < len(self.entries) and self.entries[keep + 1][1] <= start_offset:
             keep += 1
-        del self.entries[:keep]
-        if self.entries and self.entries[0][1] < start_offset:
-            self.entries[0] = (self.entries[0][0], start_offset)
+        entries = self.entries[keep:]
+        if entries and entries[0][1] < start_offset:
+            entries[0] = (entries[0][0], start_offset)
+        self.entries = entries  # another list: a worker thread may be looking through the old one

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from logd.log.epochs import Epochs
 from logd.log.log import Log, LogConfig
 from logd.log.segment import Segment
 from tests.fakes.disks import MemoryDisk
@@ -77,3 +78,11 @@ def test_a_map_is_as_long_as_it_is_said_to_be(disk: MemoryDisk, line: int) -> No
 
     interrupted(Segment.mapping.__code__, line, lambda: segment.mapping(early), grow)
     assert len(segment.mapping(segment.size).view) >= segment.size
+
+
+@pytest.mark.parametrize("line", range(1, 2 * LINES_MAX))
+def test_epochs_that_are_forgotten_meanwhile(line: int) -> None:
+    """A worker thread that checks a batch knows the epoch that was in force there, though retention takes some."""
+    epochs = Epochs([(epoch, 10 * epoch) for epoch in range(6)])
+    found = interrupted(Epochs.epoch_at.__code__, line, lambda: epochs.epoch_at(45), lambda: epochs.truncate_start(35))
+    assert found == 4
