@@ -1,7 +1,8 @@
 """Produce as nearly all of it comes: a short way from the frame to the answer, without a message object between.
 
-:func:`produce_plain` takes a request only when it is plain in every part: a version with compact lengths, acks=1, no
-transaction, no tagged fields, partitions that are here and ask for nothing special. Anything else it leaves to
+:func:`produce_plain` takes a request only when it is plain in every part: a version with compact lengths, acks=1 (or
+all, where no flush has to be waited for), no transaction, no tagged fields, partitions that are here and ask for
+nothing special but what a quick look at the records can tell. Anything else it leaves to
 :mod:`logd.apis.produce` before it has changed anything, also what does not decode: the error comes from there. What
 may be appended, and what an append does, is the partition's business on both ways.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from logd.apis.produce import ATTRIBUTES_AT, TOPIC_IDS_FROM, refused_row
+from logd.apis.produce import ALL, ATTRIBUTES_AT, TOPIC_IDS_FROM, is_sound, refused_row
 from logd.apis.registry import Call, Connection, Services, shortcut
 from logd.errors import DecodeError, Refused
 from logd.wire.batches import HEADER_BYTES, TRANSACTIONAL, max_is_before_base
@@ -23,10 +24,10 @@ from logd.wire.schemas.produce import PartitionProduceResponse, ProduceResponse,
 if TYPE_CHECKING:
     from logd.log.log import Appended
     from logd.partitions.partition import Partition
-    from logd.partitions.table import PartitionTable
 
 PRODUCE = 0
 FLEXIBLE_FROM = 9
+PLAIN_ACKS = (1, ALL)
 ONE_BYTE = 128
 """Compact lengths below this take one byte; a request with more topics or partitions is not plain."""
 
@@ -45,11 +46,10 @@ def produce_plain(
     frame: memoryview, head: RequestHead, connection: Connection, services: Services
 ) -> list[Buffer] | None:
     """Versions 9-13. The answer in one buffer, or None when the request has to go the long way."""
-    table = services.partitions
     if head.api_version < FLEXIBLE_FROM:
         return None
     try:
-        asked = _asked(frame, head.body, head.api_version >= TOPIC_IDS_FROM, table)
+        asked = _asked(frame, head.body, head.api_version >= TOPIC_IDS_FROM, services)
     except (struct.error, IndexError, UnicodeDecodeError, DecodeError):
         return None
     if asked is None:
@@ -79,14 +79,16 @@ def produce_plain(
     return [_write_head(len(body) + 6, head.correlation_id, 0, len(asked) + 1) + body]
 
 
-def _asked(b: memoryview, p: int, by_id: bool, table: PartitionTable) -> Asked | None:
+def _asked(b: memoryview, p: int, by_id: bool, services: Services) -> Asked | None:
     """What a plain request asks for; None for any other. Raises what reading past the end of it raises."""
     end = len(b)
     transactional_id, acks, _, topics = _read_request(b, p)
-    if transactional_id or acks != 1 or not 1 < topics < ONE_BYTE:
+    if transactional_id or acks not in PLAIN_ACKS or not 1 < topics < ONE_BYTE:
         return None
+    waits = acks == ALL
     p += 8
     asked: Asked = []
+    table = services.partitions
     some_open_batches = table.some_open_batches
     for _ in range(topics - 1):
         start = p
@@ -107,11 +109,15 @@ def _asked(b: memoryview, p: int, by_id: bool, table: PartitionTable) -> Asked |
             partition = table.get_by_id(topic, index) if by_id else table.get(name, index)
             if partition is None or not partition.plain or size <= HEADER_BYTES or stop >= end or b[stop]:
                 return None
-            if b[p + ATTRIBUTES_AT] & TRANSACTIONAL or (some_open_batches and partition.opens_batches):
+            if waits and partition.durable:
                 return None
-            if max_is_before_base(b, p):
+            if b[p + ATTRIBUTES_AT] & TRANSACTIONAL or max_is_before_base(b, p):
                 return None
-            rows.append((partition, b[p:stop]))
+            records = b[p:stop]
+            opened = some_open_batches and partition.opens_batches
+            if opened and not is_sound(partition, records, services.clock.now_ms()):
+                return None
+            rows.append((partition, records))
             p = stop + 1
         if b[p]:
             return None

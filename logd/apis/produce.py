@@ -352,17 +352,21 @@ def _to_be_opened(call: Call, request: ProduceRequest) -> list[tuple[Partition, 
     return [
         (partition, data)
         for partition, data in found
-        if partition is not None
-        and (_times_lie(data) or (partition.opens_batches and not _is_sound(partition, data, now_ms)))
+        if partition is not None and (_times_lie(data) or _has_to_be_opened(partition, data, now_ms))
     ]
 
 
-def _is_sound(partition: Partition, data: PartitionProduceData, now_ms: int) -> bool:
-    """Whether a batch may be stored as it is, as far as its records go and a quick look can tell."""
-    if data.records is None or partition.config.compression_type not in AS_IT_IS:
+def _has_to_be_opened(partition: Partition, data: PartitionProduceData, now_ms: int) -> bool:
+    if not partition.opens_batches:
         return False
-    records = one_buffer(data.records)
+    return data.records is None or not is_sound(partition, one_buffer(data.records), now_ms)
+
+
+def is_sound(partition: Partition, records: Buffer, now_ms: int) -> bool:
+    """Whether a batch may be stored as it is, as far as its records go and a quick look can tell."""
     if not HEADER_BYTES < len(records) <= SOUND_BYTES_MAX or records[ATTRIBUTES_AT] & CODEC_MASK:
+        return False
+    if partition.config.compression_type not in AS_IT_IS:
         return False
     header = read_header(records)
     if header.magic != MAGIC or header.size != len(records) or header.count > SOUND_RECORDS_MAX:

@@ -54,6 +54,17 @@ def test_a_record_without_a_key(broker: Broker, count: int, codec: int, acks: in
     assert len(broker.messages("packed")) == count
 
 
+@pytest.mark.parametrize("acks", [1, -1])
+def test_what_is_right_takes_the_short_way(broker: Broker, monkeypatch: pytest.MonkeyPatch, acks: int) -> None:
+    """The request is not decoded: what a quick look finds right goes into a compacted topic as into any other."""
+    with monkeypatch.context() as patch:
+        patch.setattr("logd.apis.dispatch.decode", None)
+        for count in (1, LARGE):
+            answer = ask(broker, ("plain", records(1)), ("keys", records(count)), acks=acks)
+            assert [topic.partition_responses[0].error_code for topic in answer.responses] == [0, 0]
+    assert len(broker.messages("keys")) == 1 + LARGE
+
+
 def test_small_ones_need_no_thread(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is right at first sight is taken at once, and a small batch refused; others are seen to in a thread."""
     begun: list[str] = []

@@ -28,9 +28,10 @@ GOOD = batch(b"v" * 40)
 class Stub:
     """A partition that takes what does not contain ``bad``."""
 
+    durable = False
+
     def __init__(self, topic: str, index: int, appended: list[tuple[str, int, bytes]], *, plain: bool = True) -> None:
         self.topic, self.topic_id, self.index, self.plain, self.internal = topic, IDS[topic], index, plain, False
-        self.durable = False
         self._appended = appended
 
     def __repr__(self) -> str:
@@ -126,10 +127,21 @@ def test_a_plain_request_is_answered_alike_in_every_version(version: int) -> Non
 
 
 @pytest.mark.parametrize("version", range(9, 14))
-def test_plain_requests_take_the_short_way(version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("acks", [1, -1])
+def test_plain_requests_take_the_short_way(version: int, acks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The decoder is never asked."""
     monkeypatch.setattr("logd.apis.dispatch.decode", None)
-    assert outcome(frame_of(version, ProduceRequest(None, 1, 9, [topic("one", (0, GOOD))])))[1]
+    assert outcome(frame_of(version, ProduceRequest(None, acks, 9, [topic("one", (0, GOOD))])))[1]
+
+
+def test_who_waits_for_a_flush_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With acks=all, and before anything is appended; acks=1 need not wait there."""
+    monkeypatch.setattr(Stub, "durable", True)
+    assert both_ways(frame_of(13, ProduceRequest(None, -1, 9, [topic("one", (0, GOOD))])))[1] == [("one", 0, GOOD)]
+    monkeypatch.setattr("logd.apis.dispatch.decode", None)
+    assert outcome(frame_of(13, ProduceRequest(None, 1, 9, [topic("one", (0, GOOD))])))[1]
+    with pytest.raises(TypeError, match="not callable"):
+        outcome(frame_of(13, ProduceRequest(None, -1, 9, [topic("one", (0, GOOD))])))
 
 
 @pytest.mark.parametrize("version", range(9, 14))
@@ -152,7 +164,7 @@ records = st.one_of(
 requests = st.builds(
     ProduceRequest,
     st.sampled_from([None, None, None, None, ""]),
-    st.sampled_from([1, 1, 1, 1, -1, 2]),
+    st.sampled_from([1, 1, -1, -1, 0, 2]),
     st.just(5),
     st.lists(
         st.builds(
