@@ -141,17 +141,20 @@ def _sound_batches(
     disk: Disk, segment: Segment, stop: int, epochs: Epochs, *, dense: bool
 ) -> Iterator[tuple[BatchHeader, bytes, int]]:
     """Yield all batches below offset ``stop``, and where they are in what was read. Raises Corrupt at a damaged one."""
-    position, expected, next_offset = 0, segment.base_offset, segment.next_offset
-    while position < segment.size and expected < stop:
+    position, expected = 0, segment.base_offset
+    end = min(stop, segment.next_offset) if segment.sealed else stop
+    while position < segment.size and expected < end:
         data = disk.read(segment.file, min(SCAN_BYTES, segment.size - position), position)
         at = 0
-        while at + HEADER_BYTES <= len(data) and expected < stop:
+        while at + HEADER_BYTES <= len(data) and expected < end:
             header = read_header(data, at)
-            if not dense and stop <= header.base_offset and (not segment.sealed or header.base_offset < next_offset):
+            if not dense and stop <= header.base_offset and (not segment.sealed or end == stop):
                 return  # behind a gap, where the epochs may be newer than what is known
             why = what_is_wrong(header, expected, epochs, dense=dense)
-            if not why and header.size > segment.size - position - at:
-                why = f"length {header.length}"
+            if header.size > segment.size - position - at or (
+                segment.sealed and header.next_offset > segment.next_offset
+            ):
+                why = why or f"length {header.length} and offset {header.base_offset}"
             if not why and at + header.size > len(data):
                 if at:
                     break
@@ -164,7 +167,7 @@ def _sound_batches(
         if at == 0:
             break
         position += at
-    if dense and expected < min(stop, next_offset):
+    if dense and segment.sealed and expected < end:
         raise Corrupt(segment.log_path, position, f"the segment ends at offset {expected}, {_NO_INDEX}")
 
 

@@ -404,6 +404,45 @@ def five_aborted(log: Log, disk: MemoryDisk) -> tuple[bytearray, int, int]:
 WRONG_OFFSETS = [(5 + by).to_bytes(8, "big") for by in (-4, 1, 7, 2**40)]
 
 
+def test_the_index_is_made_again_from_a_segment_with_a_tail_of_zeros(log: Log, disk: MemoryDisk) -> None:
+    """A power cut may bring a tail back that was cut off when the segment was sealed: it is no batch."""
+    write(log)
+    mark(log, 1, committed=False)
+    roll(log)
+    write(log, 2)
+    mark(log, 2, committed=False)
+    roll(log)
+    log.close()
+    for at in (0, 2):
+        disk.remove(f"{PATH}/{at:020d}{TXN_INDEX_SUFFIX}")
+        file = disk.names[f"{PATH}/{at:020d}.log"]
+        assert file is not None
+        file.data.extend(bytes(1000))
+    after = Log.open(PATH, LogConfig(), clean=True, now_ms=0, disk=disk)
+    assert after.aborted.part(0, 4) == log.aborted.part(0, 4)
+
+
+@pytest.mark.parametrize("bit", range(64))
+def test_a_wrong_offset_where_gaps_are_lawful(log: Log, disk: MemoryDisk, bit: int) -> None:
+    """There, too, an offset that cannot be there is damage when the index is made again, and no bug of the start."""
+    for number in range(3):
+        write(log, producer=number)
+        mark(log, number, committed=False)
+    place = log.segments[0].locate(3)
+    roll(log)
+    write(log, producer=3)
+    mark(log, 3, committed=False)
+    log.close()
+    for name in [name for name in disk.names if name.endswith(TXN_INDEX_SUFFIX)]:
+        del disk.names[name]
+    disk.replace(f"{PATH}/partition.compaction", b"rotten", sync=True)
+    file = disk.names[f"{PATH}/{0:020d}.log"]
+    assert file is not None
+    file.data[place + 7 - bit // 8] ^= 1 << bit % 8
+    with pytest.raises(Corrupt):
+        content_of(Log.open(PATH, LogConfig(), clean=True, now_ms=0, disk=disk))
+
+
 @pytest.mark.parametrize("offset", WRONG_OFFSETS)
 def test_a_wrong_offset_while_producers_are_found_again(log: Log, disk: MemoryDisk, offset: bytes) -> None:
     """What no checksum covers ends no start: it is named when it is read."""
