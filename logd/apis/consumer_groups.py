@@ -32,7 +32,13 @@ def consumer_group_heartbeat(
     call: Call, request: ConsumerGroupHeartbeatRequest
 ) -> ConsumerGroupHeartbeatResponse | Awaitable[ConsumerGroupHeartbeatResponse]:
     """Versions 0-1. From 1 on the member makes its own id, and may subscribe by a regular expression."""
-    waiter = call.services.groups.ask(request.group_id, request, call.version, call.client_id, client_host(call))
+    try:
+        waiter = call.services.groups.ask(request.group_id, request, call.version, call.client_id, client_host(call))
+    except Refused:
+        from logd.coordinators.modern_fencing import check_request  # what is wrong with it is so at every coordinator
+
+        check_request(request, call.version, call.services.settings.group_consumer_assignors)
+        raise
     return _heard_later(waiter) if waiter.message is None else _heard(waiter.result())
 
 

@@ -12,6 +12,7 @@ from logd.config import Settings
 from logd.errors import ErrorCode
 from logd.wire.message import Message
 from logd.wire.schemas import APIS
+from logd.wire.schemas.consumer_group_heartbeat import ConsumerGroupHeartbeatRequest
 from logd.wire.schemas.delete_groups import DeleteGroupsRequest
 from logd.wire.schemas.describe_groups import DescribeGroupsRequest
 from logd.wire.schemas.find_coordinator import FindCoordinatorRequest
@@ -23,6 +24,7 @@ from logd.wire.schemas.sync_group import SyncGroupRequest, SyncGroupRequestAssig
 from tests.apis.groups_house import house, join
 
 FIND, JOIN, BEAT, LEAVE, SYNC, DESCRIBE, LIST, DELETE, OFFSET_DELETE = 10, 11, 12, 13, 14, 15, 16, 42, 47
+CONSUMER_BEAT = 68
 
 
 def versions(key: int) -> range:
@@ -251,6 +253,14 @@ async def test_before_there_is_a_coordinator(key: int, version: int, request_: A
         deleted = (await on.ask(DELETE, 2, DeleteGroupsRequest(["g"]))).results
         assert [one.error_code for one in deleted] == [ErrorCode.NOT_COORDINATOR]
         assert (await on.ask(LIST, 5, ListGroupsRequest())).groups == []
+        wrong = [ConsumerGroupHeartbeatRequest("g", "m", 0), ConsumerGroupHeartbeatRequest("g", "m", 1)]
+        wrong[1].server_assignor = "sticky"
+        assert [(await on.ask(CONSUMER_BEAT, 1, one)).error_code for one in wrong] == [
+            ErrorCode.INVALID_REQUEST,  # whoever coordinates it: its form is wrong
+            ErrorCode.UNSUPPORTED_ASSIGNOR,
+        ]
+        right = ConsumerGroupHeartbeatRequest("g", "m", 1)
+        assert (await on.ask(CONSUMER_BEAT, 1, right)).error_code == ErrorCode.NOT_COORDINATOR
         assert not on.cluster.image.topics
 
 
