@@ -227,7 +227,7 @@ def _page(image: Image, names: list[str], first: int, limit: int) -> DescribeTop
     answer = DescribeTopicPartitionsResponse()
     for name in names:
         topic = image.topics.get(name)
-        if limit == 0 and topic is not None:
+        if limit == 0:  # also for a topic that is not there, as in Kafka
             answer.next_cursor = DescribeTopicPartitionsResponseCursor(name, first)
             break
         described, taken = _described(name, topic, first, limit)

@@ -20,10 +20,16 @@ from logd.wire.schemas.create_topics import (
     CreateTopicsRequest,
 )
 from logd.wire.schemas.delete_topics import DeleteTopicsRequest, DeleteTopicState
+from logd.wire.schemas.describe_topic_partitions import (
+    DescribeTopicPartitionsRequest,
+    DescribeTopicPartitionsRequestCursor,
+    DescribeTopicPartitionsResponseCursor,
+    TopicRequest,
+)
 from logd.wire.schemas.metadata import MetadataRequest, MetadataRequestTopic
 from tests.apis.calls import Admin, admin, versions
 
-METADATA = 3
+METADATA, DESCRIBE_TOPIC_PARTITIONS = 3, 75
 
 pytestmark = pytest.mark.trio
 assert metadata
@@ -232,3 +238,19 @@ async def test_what_metadata_makes_is_in_its_answer(version: int) -> None:
     assert (made.name, made.error_code, [part.leader_id for part in made.partitions]) == ("new", 0, [0, 0, 0])
     assert (refused.name, refused.error_code) == ("a/b", ErrorCode.INVALID_TOPIC_EXCEPTION)
     assert list(node.cluster.image.topics) == ["new"]
+
+
+async def test_a_page_ends_before_a_name_that_is_not_there() -> None:
+    """As in Kafka: when a page of DescribeTopicPartitions is full, the cursor names what comes next, there or not."""
+    node = await admin()
+    await create(node, "a", "c")
+    names = [TopicRequest(name) for name in "abc"]
+    page = await node.ask(DESCRIBE_TOPIC_PARTITIONS, 0, DescribeTopicPartitionsRequest(names, 1, None))
+    assert ([topic.name for topic in page.topics], page.next_cursor) == (
+        ["a"],
+        DescribeTopicPartitionsResponseCursor("b", 0),
+    )
+    cursor = DescribeTopicPartitionsRequestCursor("b", 0)
+    page = await node.ask(DESCRIBE_TOPIC_PARTITIONS, 0, DescribeTopicPartitionsRequest(names, 1, cursor))
+    codes = [(topic.name, topic.error_code) for topic in page.topics]
+    assert (codes, page.next_cursor) == ([("b", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION), ("c", 0)], None)

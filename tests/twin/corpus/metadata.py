@@ -202,6 +202,9 @@ def describe_topic_partitions(t: Tale) -> None:
         ("", 0),
     ):
         _dtp(t, a, b, limit=2, cursor=cursor)
+    for limit in (3, 4):
+        _dtp(t, a, t.name("aa"), b, limit=limit)
+    _dtp(t, a, t.name("aa"), limit=3)
     _dtp(t, t.name("none"), a, limit=2)
     _dtp(t, t.name("none"))
     for name in BAD_NAMES:
