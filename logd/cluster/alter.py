@@ -12,7 +12,7 @@ from enum import IntEnum
 
 import msgspec
 
-from logd.cluster.controller import check_topic_name
+from logd.cluster.controller import RECORDS_PER_REQUEST_MAX, check_topic_name
 from logd.cluster.image import Changes, Image
 from logd.config import Settings
 from logd.config.foreign import why_absent
@@ -92,7 +92,25 @@ def alter_configs(image: Image, settings: Settings, node_id: int, wanted: Sequen
             results.append(None)
         except Refused as refused:
             results.append(refused)
-    return Altered(results, _changes(image, topics, brokers, others))
+    changes = _changes(image, topics, brokers, others)
+    if _count(image, changes) > RECORDS_PER_REQUEST_MAX:
+        return Altered([_too_many() if result is None else result for result in results], Changes())
+    return Altered(results, changes)
+
+
+def _count(image: Image, changes: Changes) -> int:
+    """How many settings change."""
+    pairs = [(image.topics[topic.name].configs, topic.configs) for topic in changes.topics]
+    pairs += [(_broker_configs(image, key), configs) for key, configs in changes.broker_configs.items()]
+    pairs += [(image.resource_configs.get(key, {}), configs) for key, configs in changes.resource_configs.items()]
+    return sum(before.get(name) != after.get(name) for before, after in pairs for name in {**before, **after})
+
+
+def _too_many() -> Refused:
+    return Refused(
+        ErrorCode.POLICY_VIOLATION,
+        f"A request can change {RECORDS_PER_REQUEST_MAX} settings, of all its resources together: send several.",
+    )
 
 
 def _changes(

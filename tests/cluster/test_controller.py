@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from logd.cluster import alter
 from logd.cluster.alter import Alteration, alter_configs
 from logd.cluster.controller import (
     NewPartitions,
@@ -261,3 +262,15 @@ def test_many_settings_are_decided_about_in_linear_time() -> None:
     assert {one.code for one in decided[:count] if one is not None} == {ErrorCode.UNKNOWN_TOPIC_OR_PARTITION}
     assert str(decided[count]) == "Error due to duplicate config keys: last is given more than once."
     assert Compared.times < 20 * count
+
+
+def test_how_many_settings_a_request_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So many (ten thousand, as in Kafka): of one more none is changed, and what is wrong by itself is told so."""
+    monkeypatch.setattr(alter, "RECORDS_PER_REQUEST_MAX", 10)
+    groups = [Alteration(32, f"g{number}", [("consumer.session.timeout.ms", 0, "46000")]) for number in range(11)]
+    done = alter_configs(Image(), Settings(), 0, groups[1:])
+    assert (done.results, len(done.changes.resource_configs)) == ([None] * 10, 10)
+    refused = alter_configs(Image(), Settings(), 0, [*groups, Alteration(2, "t", [("retention.ms", 0, "1")])])
+    codes = [one.code for one in refused.results if one is not None]
+    assert codes == [ErrorCode.POLICY_VIOLATION] * 11 + [ErrorCode.UNKNOWN_TOPIC_OR_PARTITION]
+    assert not refused.changes
