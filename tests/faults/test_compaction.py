@@ -72,7 +72,7 @@ def test_what_compaction_left_undone() -> None:
 
 
 def test_sites() -> None:
-    """Each call for a file of the topics is a site; others are not."""
+    """Each call for a file of the topic is a site; others are not."""
     trace = """7 rename("/x/brief-0/a.tmp", "/x/brief-0/a") = 0
 8 fdatasync(5</x/lasting-0/0.log>) = 0
 8 fdatasync(5</x/lasting-0/0.log> <unfinished ...>
@@ -80,11 +80,11 @@ def test_sites() -> None:
 7 openat(AT_FDCWD</>, "/usr/lib/os.py", O_RDONLY|O_CLOEXEC) = 3
 7 unlink("/x/__consumer_offsets-0/1.log") = 0
 """
-    assert found_in(trace, Path("/x")) == {
+    assert found_in(trace, Path("/x"), BRIEF) == {
         Site("rename", "/x/brief-0/a.tmp"): 1,
-        Site("fdatasync", "/x/lasting-0/0.log"): 2,
         Site("openat", "/x/brief-0"): 1,
     }
+    assert found_in(trace, Path("/x"), LASTING) == {Site("fdatasync", "/x/lasting-0/0.log"): 2}
 
 
 def test_every_site_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,13 +102,14 @@ def test_every_site_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(compaction, "sites", lambda *_: known)
     monkeypatch.setattr(compaction, "one_fault", one_fault)
     figures: list[dict[str, int]] = []
-    while not figures or sum(one["sites_done"] for one in figures) < len(known):
+    while not figures or figures[-1]["sites_before"] + figures[-1]["sites_done"] < len(known) - 1:
         figures.append(compaction.run(1, 3, tmp_path, "signal=SIGKILL").figures)
         assert len(figures) < 4
-    assert {*tried} == {(rename, 1), (rename, 2), (rename, 3), (fsync, 1), (Site("unlink", "/x/brief-0/b"), 1)}
-    assert figures[-1]["sites_before"] + figures[-1]["sites_done"] == figures[-1]["sites"] == len(known)
-    assert sum(one["sites_missed"] for one in figures) == 1
-    assert figures[-1]["places_done"] == figures[-1]["places"] == 3
+    unlink = Site("unlink", "/x/brief-0/b")  # never comes, and is asked for again
+    assert Counter(tried) >= Counter([(rename, 1), (rename, 2), (rename, 3), (fsync, 1), (unlink, 1)])
+    assert {*tried} == {(rename, 1), (rename, 2), (rename, 3), (fsync, 1), (unlink, 1)}
+    assert figures[-1]["places_done"] == 2 < figures[-1]["places"] == 3
+    assert sum(one["sites_missed"] for one in figures) >= 1
     assert compaction.run(1, 3, tmp_path, "signal=SIGKILL").faults == 0
     assert compaction.run(1, 3, tmp_path, "error=EIO").faults == 3  # another effect has its own
 
