@@ -8,6 +8,7 @@ refused on the way. Called by :mod:`machine`, which decides when; this only tran
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
 
 from logd.cluster.image import Topic
 from logd.coordinators.effects import Effect, Reply
@@ -16,10 +17,10 @@ from logd.coordinators.group import Member as ClassicMember
 from logd.coordinators.modern_group import Draft, ModernGroup
 from logd.coordinators.modern_members import Classic, Current, Member, Owned
 from logd.coordinators.modern_members import Phase as MemberPhase
-from logd.coordinators.positions import assigned_to
 from logd.coordinators.rebalance import not_joined
 from logd.errors import DecodeError, ErrorCode, Refused
 from logd.wire.codec import decode, encode
+from logd.wire.message import Message
 from logd.wire.schemas.consumer_protocol import (
     ConsumerProtocolAssignment,
     ConsumerProtocolAssignmentTopicPartition,
@@ -27,7 +28,10 @@ from logd.wire.schemas.consumer_protocol import (
 )
 from logd.wire.schemas.sync_group import SyncGroupResponse
 
-SUBSCRIPTION_VERSION_MAX = 3
+EMBEDDED_VERSION_MAX = 3
+"""Of subscriptions and of assignments."""
+
+M = TypeVar("M", bound=Message)
 
 
 def read_subscription(metadata: bytes) -> ConsumerProtocolSubscription:
@@ -36,20 +40,24 @@ def read_subscription(metadata: bytes) -> ConsumerProtocolSubscription:
     :raises Refused: INCONSISTENT_GROUP_PROTOCOL, when it is no consumer's subscription.
     """
     try:
-        version = int.from_bytes(metadata[:2], "big", signed=True)
-        if len(metadata) < 2 or version < 0:
-            raise DecodeError("no version")
-        subscription, _ = decode(ConsumerProtocolSubscription, min(version, SUBSCRIPTION_VERSION_MAX), metadata, 2)
+        return _embedded(ConsumerProtocolSubscription, metadata)
     except DecodeError as error:
         raise Refused(
             ErrorCode.INCONSISTENT_GROUP_PROTOCOL, f"the member's subscription can't be read: {error}"
         ) from error
-    return subscription
+
+
+def _embedded(schema: type[M], data: bytes) -> M:
+    """:raises DecodeError: it is no such message of the consumers' own protocol."""
+    version = int.from_bytes(data[:2], "big", signed=True)
+    if len(data) < 2 or version < 0:
+        raise DecodeError("no version")
+    return decode(schema, min(version, EMBEDDED_VERSION_MAX), data, 2)[0]
 
 
 def assignment_bytes(owned: Owned, metadata: bytes, topics: Mapping[bytes, Topic]) -> bytes:
     """What a classic consumer is told to read, in the version that its subscription has."""
-    version = max(min(int.from_bytes(metadata[:2], "big", signed=True), SUBSCRIPTION_VERSION_MAX), 0)
+    version = max(min(int.from_bytes(metadata[:2], "big", signed=True), EMBEDDED_VERSION_MAX), 0)
     told = [
         ConsumerProtocolAssignmentTopicPartition(topics[topic_id].name, sorted(owned[topic_id]))
         for topic_id in sorted(owned)
@@ -65,7 +73,8 @@ def to_modern(group: Group, topics: Mapping[str, Topic], hash_of: Callable[[Mode
     """The group of the consumer protocol that a classic one becomes, its members still being classic ones.
 
     :param hash_of: what the topics of a group are made of.
-    :raises Refused: GROUP_ID_NOT_FOUND, when a member's metadata can't be read.
+    :raises Refused: GROUP_ID_NOT_FOUND, when a member's metadata or assignment can't be read, or its assignor gave it
+        user data: nobody would give it that again.
     """
     draft = Draft(ModernGroup(group.group_id))
     taken: set[tuple[bytes, int]] = set()
@@ -73,7 +82,7 @@ def to_modern(group: Group, topics: Mapping[str, Topic], hash_of: Callable[[Mode
     for member in group.members.values():
         draft.put_member(member.member_id, _risen(group, member))
         mine = owned.setdefault(member.member_id, {})
-        for name, index in assigned_to(member.assignment):
+        for name, index in _given(group, member):
             topic = topics.get(name)
             if topic is not None and index < len(topic.partitions) and (topic.id, index) not in taken:
                 taken.add((topic.id, index))
@@ -92,10 +101,7 @@ def _risen(group: Group, member: ClassicMember) -> Member:
     try:
         subscription = read_subscription(metadata)
     except Refused as refused:
-        raise Refused(
-            ErrorCode.GROUP_ID_NOT_FOUND,
-            f"Cannot upgrade the classic group {group.group_id} to consumer group: {refused.message}",
-        ) from refused
+        raise _stays(group, refused.message) from refused
     return Member(
         member.instance_id,
         subscription.rack_id,
@@ -106,6 +112,26 @@ def _risen(group: Group, member: ClassicMember) -> Member:
         member.rebalance_timeout_ms,
         None,
         Classic(member.session_timeout_ms, member.protocols),
+    )
+
+
+def _given(group: Group, member: ClassicMember) -> Iterator[tuple[str, int]]:
+    if not member.assignment:
+        return
+    try:
+        read = _embedded(ConsumerProtocolAssignment, member.assignment)
+    except DecodeError as error:
+        raise _stays(group, f"the assignment of a member can't be read: {error}") from error
+    if read.user_data:
+        raise _stays(group, "its assignor gives members data of its own, which would be lost; change to another first")
+    for topic in read.assigned_partitions:
+        for index in topic.partitions:
+            yield topic.topic, index
+
+
+def _stays(group: Group, why: str) -> Refused:
+    return Refused(
+        ErrorCode.GROUP_ID_NOT_FOUND, f"Cannot upgrade the classic group {group.group_id} to consumer group: {why}"
     )
 
 

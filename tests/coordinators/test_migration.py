@@ -286,6 +286,34 @@ def test_what_is_no_consumer_stays_classic() -> None:
     assert _code(shard, "d") is ErrorCode.INCONSISTENT_GROUP_PROTOCOL
 
 
+TAKEN_IN = encode(ConsumerProtocolAssignment([ConsumerProtocolAssignmentTopicPartition("t", [0, 1])]), 1)
+OF_AN_ASSIGNOR = encode(ConsumerProtocolAssignment([], b"mine"), 1)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "code"),
+    [
+        (b"", ErrorCode.NONE),
+        (b"\0\1" + TAKEN_IN, ErrorCode.NONE),
+        (b"\0\1" + OF_AN_ASSIGNOR, ErrorCode.GROUP_ID_NOT_FOUND),
+        (b"\0", ErrorCode.GROUP_ID_NOT_FOUND),
+        (b"\0\1" + TAKEN_IN[:-5], ErrorCode.GROUP_ID_NOT_FOUND),
+        (b"\xff\xff" + TAKEN_IN, ErrorCode.GROUP_ID_NOT_FOUND),
+    ],
+    ids=["none", "partitions", "user-data", "no-version", "cut-short", "version-below-0"],
+)
+def test_a_group_moves_up_only_with_what_its_members_were_given(assignment: bytes, code: ErrorCode) -> None:
+    """User data of an assignor of their own would be lost, and what can't be read was meant for somebody else."""
+    shard = shard_of()
+    shard.join("a", version=3)
+    shard.advance(shard.limits.initial_delay_ms)
+    joined: Any = shard.answers["a"]
+    one = joined.member_id
+    shard.sync("b", one, 1, assignments={one: assignment})
+    assert shard.code("new", 0) is code
+    assert ("g" in shard.machine.modern.groups) is (code is ErrorCode.NONE)
+
+
 def _code(shard: ModernShard, call: str) -> ErrorCode:
     answer: Any = shard.answers[call]
     return answer.code if isinstance(answer, Refused) else ErrorCode(answer.error_code)

@@ -129,6 +129,20 @@ def what_is_no_consumer(t: Tale) -> None:
     one.beat()
 
 
+@case("migrate-what-would-be-lost")
+def what_would_be_lost(t: Tale) -> None:
+    """A group whose members were given user data by their assignor, or what can't be read, stays classic."""
+    ready(t)
+    one = member(t)
+    one.enter(wishes(t))
+    whole = assignment(t.name("a"), 0, 1, 2, 3)
+    for given in (whole[:-4] + struct.pack(">i", 4) + b"mine", whole[:1], whole[:-6], b"\xff\xff" + whole[2:], b"mine"):
+        one.sync({one.id: given})
+        Modern(t, "two").join()
+        one.beat()
+        one.join(wishes(t))
+
+
 @case("migrate-static", differs={"JoinGroup*.member_id": OWN_NAMES})
 def static(t: Tale) -> None:
     """An instance goes from one protocol to the other, and back, in its own place."""
