@@ -7,6 +7,7 @@ does not know of it any more (KIP-664): readers of committed records wait behind
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -66,14 +67,20 @@ class Transactions:
         found = []
         for node in metadata.brokers:
             request = list_transactions.ListTransactionsRequest(list(states), list(producer_ids))
-            kind = list_transactions.ListTransactionsResponse
-            answer = await self._router.ask(LIST_TRANSACTIONS, request, kind, node=node)
-            check(answer.error_code, None, "list of transactions")
+            answer = await self._router.retry(partial(self._list, request, node))
             found += [
                 ListedTransaction(item.transactional_id, item.producer_id, item.transaction_state, node)
                 for item in answer.transaction_states
             ]
         return sorted(found, key=lambda item: item.transactional_id)
+
+    async def _list(
+        self, request: list_transactions.ListTransactionsRequest, node: int
+    ) -> list_transactions.ListTransactionsResponse:
+        kind = list_transactions.ListTransactionsResponse
+        answer = await self._router.ask(LIST_TRANSACTIONS, request, kind, node=node)
+        check(answer.error_code, None, "list of transactions")
+        return answer
 
     async def describe(self, transactional_id: str) -> Transaction:
         """One transactional id. :raises Refused: TRANSACTIONAL_ID_NOT_FOUND when nobody has used it."""

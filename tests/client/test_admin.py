@@ -14,9 +14,11 @@ from confluent_kafka import TopicPartition as OtherPartition
 from logd.client import Admin, CannotConnect, NewTopic, Producer, Router, TopicPartition
 from logd.client.groups import Groups
 from logd.client.metadata import Broker, Metadata
+from logd.client.transaction_admin import Transactions
 from logd.errors import ErrorCode, Refused
 from logd.wire.schemas.delete_groups import DeletableGroupResult, DeleteGroupsResponse
 from logd.wire.schemas.list_groups import ListedGroup, ListGroupsRequest, ListGroupsResponse
+from logd.wire.schemas.list_transactions import ListTransactionsRequest, ListTransactionsResponse, TransactionState
 
 Unique = Callable[[str], str]
 
@@ -157,14 +159,17 @@ class Starting(Router):
         code, self.code = self.code, 0
         if isinstance(request, ListGroupsRequest):
             return ListGroupsResponse(error_code=code, groups=[] if code else [ListedGroup("g", "consumer")])
+        if isinstance(request, ListTransactionsRequest):
+            return ListTransactionsResponse(error_code=code, transaction_states=[] if code else [TransactionState("x")])
         return DeleteGroupsResponse(results=[DeletableGroupResult("g", code)])
 
 
 @pytest.mark.trio
 async def test_groups_of_a_server_that_has_just_begun(autojump_clock: trio.testing.MockClock) -> None:
-    """They are listed and deleted as soon as its coordinator has loaded them."""
+    """They are listed and deleted as soon as its coordinator has loaded them, and transactions are listed."""
     assert [item.group for item in await Groups(Starting()).list()] == ["g"]
     assert await Groups(Starting()).delete(["g"]) == {"g": None}
+    assert [item.transactional_id for item in await Transactions(Starting()).list()] == ["x"]
 
 
 @pytest.mark.trio
