@@ -113,18 +113,28 @@ class Log:
         return cls(disk, path, config, recovery.empty(disk, path, topic_id, state, now_ms))
 
     @classmethod
-    def open(cls, path: str, config: LogConfig, *, clean: bool, now_ms: int, disk: Disk | None = None) -> Log:
+    def open(
+        cls,
+        path: str,
+        config: LogConfig,
+        *,
+        clean: bool,
+        now_ms: int,
+        disk: Disk | None = None,
+        newest_epoch: int | None = None,
+    ) -> Log:
         """Open what is there. Without a clean close, what is after the recovery point is read and checked.
 
         A torn end is cut off. After this :attr:`flushed_offset` may be below :attr:`end_offset`: flush.
 
         :param clean: whether the data directory was closed clean; when it was not, a log that was closed and not
             appended to since is known by its own state file and is not read either.
+        :param newest_epoch: the highest leader epoch that a batch can have, where that is known.
         :raises Corrupt: flushed data is wrong, or the directory is no log's.
         :raises StorageFailed: the disk refused.
         """
         disk = disk or RealDisk()
-        return cls(disk, path, config, recovery.recover(disk, path, config, now_ms=now_ms))
+        return cls(disk, path, config, recovery.recover(disk, path, config, now_ms=now_ms, newest_epoch=newest_epoch))
 
     @property
     def size_bytes(self) -> int:

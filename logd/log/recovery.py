@@ -64,9 +64,10 @@ def empty(disk: Disk, path: str, topic_id: bytes, state: State, now_ms: int) -> 
     return Found(topic_id, state, state.start_offset, [segment], [], epochs, Producers(path), AbortedIndex(), [])
 
 
-def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
+def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int, newest_epoch: int | None = None) -> Found:
     """Read a log directory; see the module's words.
 
+    :param newest_epoch: the highest leader epoch that a batch can have, where that is known.
     :raises Corrupt: flushed data or the partition.meta file is wrong.
     """
     entries = disk.entries(path)
@@ -97,6 +98,7 @@ def recover(disk: Disk, path: str, config: LogConfig, *, now_ms: int) -> Found:
     aborted = restore_aborted(disk, path, entries, state, segments, point, partial(_may_have_gaps, settled))
     recovery = _Recovery(disk, path, config, state, segments, sorted(snapshots), aborted, settled)
     recovery.whole_below = segments[-1].base_offset if damaged else 0
+    recovery.newest_epoch = newest_epoch
     found = recovery.trust(topic_id) if trusted else recovery.scan(topic_id)
     put_right(disk, path, entries, found.segments, aborted)
     if unflushed:
@@ -243,6 +245,8 @@ class _Recovery:
         self._settled = settled
         self.whole_below = 0
         """Nothing is cut below it: nobody knows how far the log was flushed, but its last segment was the newest."""
+        self.newest_epoch: int | None = None
+        """No batch can have a higher leader epoch."""
         self._unfinished: list[Segment] = []
         self._expected = 0
         self._gaps = False  # whether offsets may be missing in the segment that is looked at, or behind it
@@ -356,9 +360,17 @@ class _Recovery:
                 data = self._disk.read(segment.file, size, position)
             if len(data) - at < size or not check_crc(data, at, header):
                 return at, f"the batch at offset {header.base_offset} has a wrong checksum"
+            self._check_epoch(segment, header, position + at)
             self._accept(segment, header, position + at, data, at)
             at += size
         return at, ""
+
+    def _check_epoch(self, segment: Segment, header: BatchHeader, position: int) -> None:
+        """No checksum covers the epoch, and of the last batch a higher one would be taken for a newer leader's."""
+        if self.newest_epoch is not None and header.leader_epoch > self.newest_epoch:
+            why = f"leader epoch {header.leader_epoch} at offset {header.base_offset}, and none above "
+            why += f"{self.newest_epoch} was in force: it is damaged, or the metadata are older than this log"
+            raise Corrupt(segment.log_path, position, why)
 
     def _wrong(self, segment: Segment, header: BatchHeader, rest_bytes: int) -> str:
         base = header.base_offset

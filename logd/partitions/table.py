@@ -248,7 +248,9 @@ class PartitionTable:
                 partition.log.config = log_config(config, self._producer_id_expiration_ms, share)
             self.some_open_batches = self.some_open_batches or (partition.opens_batches and not partition.internal)
 
-    def _open(self, topic: Topic, state: PartitionState) -> Partition:
+    def _open(self, topic: Topic, state: PartitionState, *, again: bool = False) -> Partition:
+        """Open a log, or begin it; `again` if this leader may have written to it before."""
+        newest_epoch = None if state.leader != self._node_id else state.leader_epoch - (not again)
         config = self._config_of(topic.name)
         settings = log_config(config, self._producer_id_expiration_ms, spread(topic.id, state.index))
         name = f"{topic.name}-{state.index}"
@@ -257,7 +259,7 @@ class PartitionTable:
         try:
             home = self._home_of(name, topic.id)
             path = str((home or self.homes.first).path / name)
-            log = self._log(home, name, topic.id, state.index, settings)
+            log = self._log(home, name, topic.id, state.index, settings, newest_epoch)
         except (StorageFailed, Corrupt) as why:
             failure = why
             log = Log(self._disk, path, settings, empty(self._disk, path, topic.id, State(), self._clock.now_ms()))
@@ -351,7 +353,7 @@ class PartitionTable:
         if offline.log.unmarked:  # opened without that word it would take for flushed what is not
             self._missing[offline] = topic, state
             return offline
-        return self._open(topic, state)
+        return self._open(topic, state, again=True)
 
     def _home_of(self, name: str, topic_id: bytes) -> Home | None:
         """The data directory that holds this very partition, or else one in which an empty directory has its name.
@@ -367,17 +369,25 @@ class PartitionTable:
         found = found or [home for home, owner in owners if owner is None]
         return found[0] if found else None
 
-    def _log(self, held_by: Home | None, name: str, topic_id: bytes, index: int, settings: LogConfig) -> Log:
+    def _log(
+        self,
+        held_by: Home | None,
+        name: str,
+        topic_id: bytes,
+        index: int,
+        settings: LogConfig,
+        newest_epoch: int | None,
+    ) -> Log:
         """Open the log where it is, or begin it where there is room: a data directory that fails is passed over."""
         if held_by is not None:
-            return self._open_log(held_by, f"{held_by.path}/{name}", topic_id, settings)
+            return self._open_log(held_by, f"{held_by.path}/{name}", topic_id, settings, newest_epoch)
         if (topic_id, index) in self._known:
             raise Corrupt(f"{self.homes.first.path}/{name}", 0, VANISHED)
         choices = self.homes.choices()
         for number, home in enumerate(choices, 1):
             home.names.add(name)  # before others, made side by side, look which is the emptiest
             try:
-                return self._open_log(home, f"{home.path}/{name}", topic_id, settings)
+                return self._open_log(home, f"{home.path}/{name}", topic_id, settings, newest_epoch)
             except StorageFailed as failure:
                 home.names.discard(name)
                 if failure.cause.errno not in IN_THE_WAY:
@@ -388,13 +398,13 @@ class PartitionTable:
                     raise
         raise AssertionError("there is always a choice")
 
-    def _open_log(self, home: Home, path: str, topic_id: bytes, settings: LogConfig) -> Log:
+    def _open_log(self, home: Home, path: str, topic_id: bytes, settings: LogConfig, newest_epoch: int | None) -> Log:
         """Open the log of this very topic, or begin it; one of another topic of that name is put aside."""
         now_ms = self._clock.now_ms()
         disk = home.disk
         found = _owner(disk, path)
         if found == topic_id:
-            return Log.open(path, settings, clean=self._clean, now_ms=now_ms, disk=disk)
+            return Log.open(path, settings, clean=self._clean, now_ms=now_ms, disk=disk, newest_epoch=newest_epoch)
         if found is not None:
             aside = f"{path}.{found.hex()}{STRAY_SUFFIX}"
             logger.warning("%s holds a topic that the metadata does not know: it is kept as %s", path, aside)

@@ -20,8 +20,8 @@ PATH = "/data/t-0"
 SMALL = LogConfig(segment_bytes=1000, index_interval_bytes=100)
 
 
-def reopen(disk: MemoryDisk | FaultyDisk, config: LogConfig = SMALL) -> Log:
-    return Log.open(PATH, config, clean=False, now_ms=0, disk=disk)
+def reopen(disk: MemoryDisk | FaultyDisk, config: LogConfig = SMALL, newest_epoch: int | None = None) -> Log:
+    return Log.open(PATH, config, clean=False, now_ms=0, disk=disk, newest_epoch=newest_epoch)
 
 
 def filled(disk: MemoryDisk, batches: int, config: LogConfig = SMALL) -> Log:
@@ -75,6 +75,28 @@ def test_old_batches_behind_new_ones(disk: MemoryDisk) -> None:
     stale = bytes(data(disk, log, 0)[:position])
     data(disk, log, 0)[position : 2 * position] = stale
     assert reopen(disk).end_offset == 6
+
+
+@pytest.mark.parametrize("flushed", [True, False])
+@pytest.mark.parametrize("bit", [2, 5, 30])
+def test_an_epoch_that_never_was(disk: MemoryDisk, bit: int, flushed: bool) -> None:
+    """No checksum covers a batch's epoch: in the last batch a higher one would be taken for that of a newer leader.
+
+    Then it would be served, and what is appended later, of a lower epoch, would be damage.
+    """
+    log = filled(disk, 6)  # epochs 0 and 1
+    if flushed:
+        flush(log)
+        checkpoint(log)
+        append(log, batch(producer=1, sequence=6), epoch=1)
+    position = log.segments[-1].last_position
+    assert reopen(disk, newest_epoch=1).end_offset == log.end_offset
+    data(disk, log, -1)[position + 15 - bit // 8] ^= 1 << bit % 8
+    with pytest.raises(Corrupt, match=f"leader epoch {1 + (1 << bit)} .* above 1") as corrupt:
+        reopen(disk, newest_epoch=1)
+    assert (corrupt.value.path, corrupt.value.position) == (log.segments[-1].log_path, position)
+    data(disk, log, -1)[position + 15 - bit // 8] ^= 1 << bit % 8
+    assert content(reopen(disk, newest_epoch=1)) == content(log)
 
 
 @pytest.mark.parametrize("where", [0, 7, 8, 11, 16, 17, 23, 61, 80])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from tests.log.batches import batch, content
 from tests.partitions.test_table import NEW, OLD, image, table
 
 AWAY = "it is not mounted"
+STARTS = itertools.count()
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ async def begun(homes: tuple[Path, Path, Path], topic_id: bytes, away: Path | No
     """The partitions of a topic in three directories, of which one may be away."""
     others = {home: AWAY if home == away else "" for home in homes[1:]}
     partitions = table(homes[0], others=others)
-    await partitions.open_all(image(topic_id))
+    await partitions.open_all(image(topic_id, epoch=next(STARTS)))
     return partitions
 
 

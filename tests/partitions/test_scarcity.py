@@ -179,12 +179,12 @@ async def test_no_descriptor_for_what_a_crash_left(
     partitions = table(tmp_path, flusher=flusher)
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)
-        await partitions.open_all(image(NEW))
+        await partitions.open_all(image(NEW, epoch=1))
         with monkeypatch.context() as patched:
             patched.setattr(RealDisk, "open", refuse(number))
             with pytest.raises(Refused, match="allow more open files"):
                 await partitions.find("t", 0).committed.wait(1)
-        partitions.put_aside(image(NEW))
+        partitions.put_aside(image(NEW, epoch=1))
         await partitions.open_missing()
         await partitions.find("t", 0).committed.wait(1)
         partitions.find("t", 0).log.close(clean=False)

@@ -36,11 +36,11 @@ class Standing:
         return 2000
 
 
-def image(topic_id: bytes | None, partitions: int = 1) -> Image:
-    """One topic, or none."""
+def image(topic_id: bytes | None, partitions: int = 1, epoch: int = 0) -> Image:
+    """One topic, or none. The controller raises the leader epoch with each start."""
     if topic_id is None:
         return Image()
-    states = tuple(PartitionState(index, 0, 0, (0,), (0,)) for index in range(partitions))
+    states = tuple(PartitionState(index, 0, epoch, (0,), (0,)) for index in range(partitions))
     return Image(topics={"t": Topic("t", topic_id, states)})
 
 

@@ -78,7 +78,7 @@ async def test_what_a_crash_left_counts(tmp_path: Path, monkeypatch: pytest.Monk
     partitions.find("t", 0).append(batch(value=b"v" * 5000))
     partitions.find("t", 0).log.close(clean=False)
     again = table(tmp_path)
-    await again.open_all(image(OLD))
+    await again.open_all(image(OLD, epoch=1))
     await look(again)
     assert recovery_points(again) == [0]
     monkeypatch.setattr(upkeep, "RECOVERY_BYTES_MAX", 4000)

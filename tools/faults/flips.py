@@ -3,8 +3,8 @@
 Each partition takes one flip a start, in a file whose kind comes from the seed, so that a start tries dozens. What is
 served must be, batch for batch, what was served before; what is not served must be refused with an error. Housekeeping
 looks at it, before anybody reads or after, and something is appended to each partition. The fields of a batch header
-that the checksum does not cover (base offset, length, epoch) are aimed at as a kind of their own, and so is the length
-in the segment that is written to, which tells where the next batch begins.
+that the checksum does not cover (base offset, length, epoch) are aimed at as a kind of their own, and so are the length
+in the segment that is written to, which tells where the next batch begins, and the epoch of its last batch.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from tools.faults.server import NotReady, Server
 
 PARTITIONS = 40
 TOPIC, COMPACTED = "flips", "flipped-keys"
-BATCHES = (".log", "recent", "uncovered", "length")
+BATCHES = (".log", "recent", "uncovered", "length", "epoch")
 KINDS = (
     ".log",
     "recent",
     "uncovered",
     "length",
+    "epoch",
     ".index",
     ".timeindex",
     ".snapshot",
@@ -46,8 +47,8 @@ NODE_FILES = (
     "partitions.known",
 )
 NOTED_S = 2.5
-LENGTH = range(8, 12)
-"""Where a batch says how long it is."""
+LENGTH, EPOCH = range(8, 12), range(12, 16)
+"""Where a batch says how long it is, and under which leader it was written."""
 
 SETTINGS = {
     "log.flush.mode": "group",
@@ -159,7 +160,7 @@ def flip_partitions(
         kind = chance.choice(kinds)
         log = data / f"{topic}-{partition}"
         found = sorted(path for path in log.iterdir() if belongs(path, kind) and has_data(path))
-        if kind in ("recent", "length") or (
+        if kind in ("recent", "length", "epoch") or (
             kind == "uncovered" and chance.random() < 0.5
         ):  # the one that is written to
             found = found[-1:]
@@ -167,7 +168,8 @@ def flip_partitions(
             kind, found = ".log", sorted(path for path in log.glob("*.log") if has_data(path))
         path = chance.choice(found)
         size = path.stat().st_size if kind != "recent" else sum(map(len, batches_of(path)))
-        at = outside_the_checksum(path, chance, kind) if kind in ("uncovered", "length") else chance.randrange(size)
+        uncovered = kind in ("uncovered", "length", "epoch")
+        at = outside_the_checksum(path, chance, kind) if uncovered else chance.randrange(size)
         done[topic, partition] = f"{path.name} bit {flip(path, at, chance)}"
         report.faults += 1
         report.count(kind.strip("."))
@@ -185,8 +187,13 @@ def belongs(path: Path, kind: str) -> bool:
 
 
 def outside_the_checksum(path: Path, chance: random.Random, kind: str) -> int:
-    """A byte of a random batch's base offset, length, epoch, magic or checksum, or of its length alone."""
+    """A byte of a random batch's base offset, length, epoch, magic or checksum, or of its length alone.
+
+    Or of the epoch of the last batch: what comes behind another tells that its epoch can't be.
+    """
     sizes = [len(one) for one in batches_of(path)]
+    if kind == "epoch":
+        return sum(sizes[:-1]) + chance.choice(EPOCH)
     return sum(sizes[: chance.randrange(len(sizes))]) + chance.choice(LENGTH if kind == "length" else range(21))
 
 
