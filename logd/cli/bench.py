@@ -23,7 +23,7 @@ from logd.cli.output import note, show_rows
 from logd.cli.places import bounds_of, chosen_partitions
 from logd.cli.produce import ACKS, CODECS
 from logd.cli.progress import Progress
-from logd.cli.session import client_settings, existing_topic, run_async
+from logd.cli.session import client_settings, existing_topic, run_async, until_lost
 
 if TYPE_CHECKING:
     from logd.client import Admin, Delivery
@@ -182,6 +182,8 @@ def consume(settings: Settings, topic: str, records: int | None) -> None:
 
 
 async def _read(settings: Settings, topic: str, records: int | None) -> tuple[Any, ...]:
+    import trio
+
     from logd.client import Admin, Consumer, Router
 
     async with Router(settings.bootstrap, client_settings(settings)) as router:
@@ -198,12 +200,14 @@ async def _read(settings: Settings, topic: str, records: int | None) -> tuple[An
         started = time.perf_counter()
         first_s = 0.0
         with Progress("reading", total) as progress:
-            async with Consumer(router, positions=first, ends=last) as consumer:
+            async with Consumer(router, positions=first, ends=last) as consumer, trio.open_nursery() as nursery:
+                nursery.start_soon(until_lost, router)
                 while count < total and (batch := await consumer.read()):
                     first_s = first_s or time.perf_counter() - started
                     count += len(batch)
                     size += sum(len(record.value or b"") + len(record.key or b"") for record in batch)
                     progress.advance(len(batch))
+                nursery.cancel_scope.cancel()
                 elapsed_s = time.perf_counter() - started
     rates = (round(count / elapsed_s), round(size / 1e6 / elapsed_s, 2))
     return (count, round(elapsed_s, 3), *rates, round(first_s * 1000, 2))

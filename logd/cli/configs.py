@@ -55,7 +55,7 @@ def parse_configs(values: Sequence[str], label: str = "--config ") -> dict[str, 
     return found
 
 
-async def _check_there(admin: Admin, resource: Resource) -> None:
+async def check_there(admin: Admin, resource: Resource) -> None:
     """A topic or a broker that does not exist is a failure; a group need not exist, which is told."""
     if resource.kind == "topic":
         await existing_topic(admin, resource.name)
@@ -68,7 +68,8 @@ async def _check_there(admin: Admin, resource: Resource) -> None:
         try:
             await admin.groups.describe(resource.name)
         except Refused as error:
-            if error.code == ErrorCode.GROUP_ID_NOT_FOUND:
+            known = [item.group for item in await admin.groups.list()]  # those of other kinds are only listed
+            if error.code == ErrorCode.GROUP_ID_NOT_FOUND and resource.name not in known:
                 note(f"group {resource.name!r} does not exist now; its settings hold when it does")
 
 
@@ -134,7 +135,7 @@ def get(settings: Settings, kind: str, name: str, keys: tuple[str, ...], changed
     resource = _resource(kind, name)
 
     async def run(admin: Admin) -> dict[str, ConfigEntry]:
-        await _check_there(admin, resource)
+        await check_there(admin, resource)
         found = await admin.configs.of(resource, documentation=doc)
         for key in keys:
             if key not in found:
@@ -188,7 +189,7 @@ def unset_values(settings: Settings, kind: str, name: str, keys: tuple[str, ...]
 
 def _change(settings: Settings, resource: Resource, values: Mapping[str, str], unset: Sequence[str], dry: bool) -> None:
     async def run(admin: Admin) -> None:
-        await _check_there(admin, resource)
+        await check_there(admin, resource)
         await check_unset(admin, resource, unset)
         try:
             await admin.configs.alter(resource, values, unset, validate_only=dry)

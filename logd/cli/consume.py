@@ -19,7 +19,7 @@ from logd.cli.output import chosen, escaped, moment, printable, to_json
 from logd.cli.places import Offsets, bounds_of, chosen_partitions, resolve, stop_before, where_option
 from logd.cli.progress import Progress, file_bytes
 from logd.cli.records import TOKENS, as_field, as_object, as_text, compile_format
-from logd.cli.session import client_settings, existing_topic, run_async
+from logd.cli.session import client_settings, existing_topic, run_async, until_lost
 from logd.cli.where import FORMS, START, Where
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ class Run:
                 try:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(_until_nobody_reads)
+                        nursery.start_soon(until_lost, router)
                         with self._progress(positions, ends) as progress:
                             await self._read(consumer, progress)
                         nursery.cancel_scope.cancel()

@@ -12,11 +12,14 @@ from logd.cli.failures import CANNOT_CONNECT, NOT_FOUND, USAGE, Failure, unknown
 from logd.cli.options import Settings
 
 if TYPE_CHECKING:
-    from logd.client import Admin
+    from logd.client import Admin, Router
     from logd.client.metadata import TopicInfo
     from logd.client.settings import ClientSettings
 
 T = TypeVar("T")
+
+LOOK_S = 5.0
+"""How often a command that only reads looks for the server."""
 
 
 def client_settings(settings: Settings) -> ClientSettings:
@@ -62,6 +65,18 @@ def run_async(settings: Settings, action: Callable[[], Awaitable[T]]) -> T:
         raise _named(only(group)) from None
     except CannotConnect as error:
         raise _named(error) from None
+
+
+async def until_lost(router: Router) -> None:
+    """Look now and then whether the server is still there: a consumer goes on asking for as long as it lives.
+
+    :raises ClientError: it could not be asked for as long as --timeout says.
+    """
+    import trio
+
+    while True:
+        await trio.sleep(LOOK_S)
+        await router.retry(lambda: router.refresh([]))
 
 
 def _named(error: BaseException) -> BaseException:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import click
 import pytest
+import trio
+from trio.testing import MockClock
 
 from logd.cli.failures import INTERRUPTED, Failure, explain, show
+from logd.cli.options import Settings
 from logd.cli.server import Program
-from logd.cli.session import only
-from logd.client import CannotConnect, ConnectionLost, NotSupported, TimedOut
+from logd.cli.session import client_settings, only, until_lost
+from logd.client import CannotConnect, ConnectionLost, NotSupported, Router, TimedOut
+from logd.client.address import Address
+from logd.client.metadata import Broker, Metadata
 from logd.errors import Corrupt, DecodeError, ErrorCode, Refused
+from logd.testing import Broker as Served
+from tests.cli.conftest import run
 
 
 @pytest.mark.parametrize(
@@ -98,3 +107,38 @@ def test_ctrl_c_while_a_server_starts(capsys: pytest.CaptureFixture[str]) -> Non
         program.main(["serve"])
     assert ended.value.code == INTERRUPTED
     assert not capsys.readouterr().err.strip()
+
+
+class Gone(Router):
+    """A router whose server has gone away."""
+
+    async def refresh(self, topics: Iterable[str] | None = None, *, create: bool = False) -> Metadata:
+        raise CannotConnect("cannot connect to it", "connection refused", "start it")
+
+    async def try_refresh(self, topics: Iterable[str]) -> None:
+        pass
+
+
+@pytest.mark.trio
+async def test_a_server_that_goes_away_is_waited_for(autojump_clock: MockClock) -> None:
+    """By what only reads, for as long as --timeout says."""
+    router = Gone("127.0.0.1:1", client_settings(Settings(given_timeout_s=7.0)))
+    router.metadata = Metadata(brokers={0: Broker(0, Address("127.0.0.1", 1), None)})
+    started = trio.current_time()
+    with pytest.raises(CannotConnect):
+        await until_lost(router)
+    assert 7 < trio.current_time() - started < 7 + 5 + 2
+
+
+@pytest.mark.parametrize("command", ["consume orders", "tail orders", "bench consume orders"])
+def test_whoever_only_reads_is_told(logd_broker: Served, monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    """That the server is lost ends the command with exit code 3."""
+
+    async def lost(router: Router) -> None:
+        raise CannotConnect("cannot connect to it", "connection refused", "start it")
+
+    logd_broker.create_topic("orders")
+    run(logd_broker.bootstrap, "produce", "orders", "--value", "x")
+    for module in ("consume", "bench"):
+        monkeypatch.setattr(f"logd.cli.{module}.until_lost", lost)
+    assert run(logd_broker.bootstrap, *command.split()).code == 3

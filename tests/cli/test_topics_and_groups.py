@@ -10,8 +10,10 @@ import pytest
 from confluent_kafka import Consumer as OtherConsumer
 from confluent_kafka import TopicPartition as OtherPartition
 
+from logd.cli.configs import check_there
 from logd.cli.failures import Failure
 from logd.cli.groups import existing_group
+from logd.client.configs import Resource
 from logd.client.groups import ListedGroup
 from logd.errors import ErrorCode, Refused
 from tests.cli.conftest import Cli
@@ -92,7 +94,7 @@ def test_a_dry_run_finds_what_is_not_there(cli: Cli, topic: str) -> None:
 
 @pytest.mark.parametrize(("kind", "protocol"), [("share", "share"), ("", "streams")])
 @pytest.mark.trio
-async def test_a_group_of_another_kind(kind: str, protocol: str) -> None:
+async def test_a_group_of_another_kind(kind: str, protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A group that is listed and can't be looked at is not said to be missing."""
 
     class Groups:
@@ -106,6 +108,8 @@ async def test_a_group_of_another_kind(kind: str, protocol: str) -> None:
     with pytest.raises(Failure, match=f"it is of type {protocol}") as failed:
         await existing_group(admin, "orders")
     assert failed.value.code == 1
+    await check_there(admin, Resource("group", "orders"))
+    assert capsys.readouterr().err == ""
     with pytest.raises(Failure, match="does not exist") as failed:
         await existing_group(admin, "oders")
     assert failed.value.code == 5
