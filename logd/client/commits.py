@@ -43,6 +43,14 @@ class Identity(NamedTuple):
     instance: str | None = None
 
 
+class _Gone(Exception):
+    """A partition that is committed for is not there any more: no retry mends that, unlike what its code says."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
 async def at_coordinator(router: Router, name: str, action: Callable[[int], Awaitable[T]], kind: int = GROUP) -> T:
     """Do it at the coordinator of a group (or transactional id), and again at the new one when it has moved."""
 
@@ -89,9 +97,21 @@ async def commit_offsets(router: Router, who: Identity, offsets: Mapping[TopicPa
         for item in answer.topics:
             for part in item.partitions:
                 if part.error_code:
-                    raise not_committed(who, part.error_code, f"{item.name}/{part.partition_index}")
+                    at = TopicPartition(item.name, part.partition_index)
+                    error = not_committed(who, part.error_code, str(at))
+                    if part.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION and await _is_gone(router, at):
+                        raise _Gone(error)
+                    raise error
 
-    await at_coordinator(router, who.group, attempt)
+    try:
+        await at_coordinator(router, who.group, attempt)
+    except _Gone as gone:
+        raise gone.error from None
+
+
+async def _is_gone(router: Router, at: TopicPartition) -> bool:
+    await router.try_refresh([at.topic])
+    return router.metadata.partition(at) is None
 
 
 def not_committed(who: Identity, number: int, partition: str) -> Exception:

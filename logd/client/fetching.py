@@ -37,7 +37,7 @@ class Assigned:
 
     `epoch` rises when the reader is sent elsewhere; `asked` is its value when the fetch under way was sent. `withheld`
     is set while a group takes the partition away, `held` is what came for a partition that is paused. `turn` is when
-    something came last.
+    something came last, `topic_id` whose offsets these are.
     """
 
     __slots__ = (
@@ -50,6 +50,7 @@ class Assigned:
         "node",
         "paused",
         "position",
+        "topic_id",
         "tries",
         "turn",
         "withheld",
@@ -65,6 +66,7 @@ class Assigned:
         self.epoch = 0
         self.asked = 0
         self.turn = 0
+        self.topic_id = ZERO_UUID
         self.paused = False
         self.withheld = False
         self.held: list[Arrival] = []
@@ -219,6 +221,9 @@ class Fetcher:
         """Fetch from one node until none of the partitions is there any more."""
         try:
             while wanted := self._wanted(node):
+                for one in wanted:
+                    if self._is_made_anew(one):
+                        await self._reset(one, f"topic {one.at.topic!r} was deleted and made anew")
                 try:
                     answer = await self._poll(node, wanted)
                 except ClientError as error:
@@ -299,8 +304,8 @@ class Fetcher:
                 if one is None or one.epoch != one.asked:
                     continue
                 code = error_code(data.error_code)
-                if code is ErrorCode.OFFSET_OUT_OF_RANGE and self._settings.reset != "error":
-                    await self._reset(one)
+                if code is ErrorCode.OFFSET_OUT_OF_RANGE:
+                    await self._reset(one, f"partition {one.at}: {code.name}")
                 elif code is not ErrorCode.NONE:
                     moved.setdefault(code, []).append(one)
                 elif data.records:
@@ -333,8 +338,19 @@ class Fetcher:
             one.node = None
         self._nursery.start_soon(self._moved, partitions, error)
 
-    async def _reset(self, one: Assigned) -> None:
+    def _is_made_anew(self, one: Assigned) -> bool:
+        """Whether the topic is another one than that which was read before under its name; told once."""
+        topic = self._router.metadata.topics.get(one.at.topic)
+        if topic is None or topic.id == ZERO_UUID:
+            return False
+        before, one.topic_id = one.topic_id, topic.id
+        return before not in (ZERO_UUID, topic.id)
+
+    async def _reset(self, one: Assigned, why: str) -> None:
         """The wanted offset is not there (any more): go where the setting says."""
+        if self._settings.reset == "error":
+            self._set_aside([one], Refused(ErrorCode.OFFSET_OUT_OF_RANGE, why))
+            return
         timestamp, epoch = EARLIEST if self._settings.reset == "start" else LATEST, one.epoch
         try:
             found = await list_offsets(self._router, {one.at: timestamp}, committed_only=self._settings.committed_only)

@@ -92,6 +92,17 @@ async def test_offsets_that_are_gone(bootstrap: str, unique: Unique) -> None:
 
 
 @pytest.mark.trio
+async def test_a_topic_that_is_made_anew(bootstrap: str, unique: Unique) -> None:
+    """Its offsets are others: it is read from where the setting says, though the old one's offset is there too."""
+    topic = await filled(bootstrap, unique("anew"), 2)
+    async with Consumer(bootstrap, topic) as consumer, Admin(bootstrap) as admin:
+        assert [int((await anext(consumer)).value or b"") for _ in range(2)] == [0, 1]
+        assert await admin.topics.delete([topic]) == {topic: None}
+        await filled(bootstrap, topic, 5)
+        assert [int((await anext(consumer)).value or b"") for _ in range(5)] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.trio
 async def test_small_fetches_get_everything(bootstrap: str, unique: Unique) -> None:
     """A batch that is larger than the fetch still comes, and so do the others."""
     topic = await filled(bootstrap, unique("small"))

@@ -334,6 +334,28 @@ async def test_a_member_that_dies_is_replaced(logd_broker: Broker, unique: Uniqu
 
 
 @pytest.mark.trio
+async def test_a_topic_that_is_deleted_holds_nothing_up(logd_broker: Broker, unique: Unique) -> None:
+    """The member gives its partitions up at once, though their offsets can't be committed any more, and reads on."""
+    bootstrap, gone, group = logd_broker.bootstrap, unique("gone"), unique("g")
+    stays = await new_topic(bootstrap, unique("stays"))
+    await new_topic(bootstrap, gone)
+    settings = GroupSettings(protocol="consumer")
+    async with (
+        Consumer(bootstrap, [gone, stays], group=group, membership=settings) as consumer,
+        Admin(bootstrap) as admin,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(read_on, consumer)
+        while len(consumer.assignment) < 2:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        await admin.topics.delete([gone])
+        with trio.fail_after(30):
+            while consumer.assignment != [TopicPartition(stays, 0)]:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.trio
 @PROTOCOLS
 async def test_members_that_share_a_router(logd_broker: Broker, unique: Unique, protocol: str) -> None:
     """What one of them waits for at the server, for as long as it takes, keeps no other one waiting: nobody is put
