@@ -281,7 +281,7 @@ def _check_dynamic(name: str, broker_id: int | None) -> None:
     definition = DEFINITIONS.get(name)
     if definition is None:
         why = why_absent(name) or "see docs/settings.md for what it has"
-        raise _bad(f"logd has no broker setting {name}: {why}.")
+        raise _bad(f"Cannot update these configs dynamically: [{name}]; logd has no such setting: {why}.")
     if definition.scope == FIXED:
         raise _bad(f"Cannot update these configs dynamically: [{name}]; set it when the broker starts.")
     if definition.scope == PER_BROKER and broker_id is None:

@@ -187,6 +187,15 @@ async def test_set_and_delete(version: int) -> None:
     assert await alter(node, TOPIC, "t") == (0, None)
 
 
+@pytest.mark.parametrize("name", ["num.partitions", "broker.id", "security.inter.broker.protocol", "nothing"])
+async def test_what_can_not_be_altered_while_the_broker_runs(name: str) -> None:
+    """Kafka's tools and others' look for its sentence, whether logd has the setting or not."""
+    code, message = await alter(await admin(), BROKER, "0", (name, SET, "1"))
+    assert code == ErrorCode.INVALID_REQUEST
+    assert message is not None
+    assert message.startswith(f"Cannot update these configs dynamically: [{name}]; ")
+
+
 async def test_append_and_subtract() -> None:
     """A list grows from its effective value and shrinks down to nothing; what is there already is not added again."""
     node = await with_topic()
