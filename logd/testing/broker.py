@@ -303,6 +303,8 @@ class Broker:
             self._thread.check()
         if not self.running:
             raise BrokerFailed("the broker is stopped; start() it first")
+        if self._connection is not None and self._connection.over:  # it was idle for too long
+            self._hang_up()
         if self._connection is None:
             self._connection = Connection(HOST, self.port)
         return self._connection

@@ -6,6 +6,7 @@ Owns one socket. Used by :class:`logd.testing.broker.Broker`, in the thread of t
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from typing import TypeVar
@@ -46,6 +47,16 @@ class Connection:
             raise DecodeError(f"an answer to request {correlation_id} came for request {self._correlation_id}")
         assert isinstance(answer, response)
         return answer
+
+    @property
+    def over(self) -> bool:
+        """Whether the broker has closed it, as it does when nothing was asked for ``connections.max.idle.ms``."""
+        ready = select.poll()
+        ready.register(self._socket, select.POLLIN)
+        try:
+            return bool(ready.poll(0)) and not self._socket.recv(1, socket.MSG_PEEK)
+        except ConnectionError:
+            return True
 
     def close(self) -> None:
         """Close the socket. May be called twice."""

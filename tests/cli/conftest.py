@@ -85,4 +85,5 @@ def topic(cli: Cli, request: pytest.FixtureRequest) -> str:
     """A topic with two partitions that only this test uses."""
     name = f"t{abs(hash(request.node.nodeid))}"
     assert cli("topic", "create", name, "-p", "2").code == 0
+    assert eventually(lambda: cli("topic", "describe", name).code == 0)
     return name

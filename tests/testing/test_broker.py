@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 
 import pytest
@@ -81,6 +82,15 @@ def test_settings_by_marker(logd_broker: Broker) -> None:
     """A marker gives the test a broker with other settings."""
     logd_broker.create_topic("orders", partitions=-1)
     assert logd_broker.topics() == {"orders": 7}
+
+
+def test_who_asks_nothing_for_a_long_time() -> None:
+    """The broker closes idle connections, the one of its own helper too: that one is opened again."""
+    with Broker({"connections.max.idle.ms": "20"}) as broker:
+        broker.create_topic("before")
+        assert broker._connection is not None
+        assert select.select([broker._connection._socket], [], [], 30.0)[0]  # closed
+        assert broker.topics() == {"before": 1}
 
 
 def test_without_pytest() -> None:
