@@ -66,6 +66,8 @@ WHY = {
     ErrorCode.INVALID_REPLICATION_FACTOR: "there are not that many brokers",
     ErrorCode.KAFKA_STORAGE_ERROR: "the server's disk failed",
     ErrorCode.LEADER_NOT_AVAILABLE: "the partition has no leader now",
+    ErrorCode.NON_EMPTY_GROUP: "it has members",
+    ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC: "a member of the group is subscribed to the topic",
     ErrorCode.NOT_COORDINATOR: "no broker answers for the group yet: the server has just started, or makes its topic",
     ErrorCode.COORDINATOR_NOT_AVAILABLE: "no broker answers for the group now",
     ErrorCode.COORDINATOR_LOAD_IN_PROGRESS: "the server still reads what it knows of its groups",

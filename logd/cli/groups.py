@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from logd.cli.completion import group_names
-from logd.cli.failures import FAILED, NOT_FOUND, Failure, did_you_mean
+from logd.cli.failures import FAILED, NOT_FOUND, Failure, did_you_mean, typed
 from logd.cli.lag import lags_of, partition_fields
 from logd.cli.options import Settings, common_options, confirm
 from logd.cli.outcomes import settle
@@ -127,4 +127,8 @@ def delete(settings: Settings, names: tuple[str, ...], dry_run: bool, yes: bool)
         return 0
     confirm("delete group" if len(unique) == 1 else "delete the groups", unique, yes)
     outcome = with_admin(settings, lambda admin: admin.groups.delete(unique))
-    return settle(settings, "group", "delete", outcome, "deleted", "logd-cli group list")
+    remedy = "logd-cli group list"
+    busy = [name for name, error in outcome.items() if error is not None and error.code == ErrorCode.NON_EMPTY_GROUP]
+    if busy:
+        remedy = f"stop its members; logd-cli group describe {typed(busy[0])} --members tells who they are"
+    return settle(settings, "group", "delete", outcome, "deleted", remedy)

@@ -6,6 +6,7 @@ comes from logd, or from the records at the committed offsets.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Mapping
@@ -45,7 +46,7 @@ class Sample(msgspec.Struct):
 
 @click.command(epilog=examples("logd-cli top", "logd-cli top --once -o json | jq '.groups[0]'"))
 @click.option("--every", type=Amount(min=0.1), default=2.0, show_default=True, help="Seconds between looks.")
-@click.option("--once", is_flag=True, help="Two looks, one answer; what a pipe gets.")
+@click.option("--once", is_flag=True, help="Two looks, one answer; what a pipe or a dumb terminal gets.")
 @click.option("-n", "--rows", type=click.IntRange(min=1), help="Topics and groups to show.  [default: what fits]")
 @common_options()
 @click.pass_obj
@@ -55,8 +56,7 @@ def top(settings: Settings, every: float, once: bool, rows: int | None) -> None:
     In a pipe, or with --once: one line for each topic, with topic, partitions, records per second, bytes per second,
     records, bytes; -o json has the groups too.
     """
-    live = not once and chosen(settings.output) == "table" and sys.stdout.isatty()
-    if live:
+    if not once and chosen(settings.output) == "table" and _has_a_screen():
         with_admin(settings, lambda admin: _watch(admin, every, rows))
         return
     fields = with_admin(settings, lambda admin: _once(admin, every))
@@ -65,6 +65,11 @@ def top(settings: Settings, every: float, once: bool, rows: int | None) -> None:
     groups = [tuple(item.values()) for item in fields["groups"][:shown]]
     tables = [("topics", TOPIC_COLUMNS, topics), ("groups", GROUP_COLUMNS, groups)]
     show_things(settings.output, [Thing(fields, tables)])
+
+
+def _has_a_screen() -> bool:
+    """Whether stdout is a terminal that can draw one picture over another."""
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 async def _once(admin: Admin, every_s: float) -> dict[str, Any]:

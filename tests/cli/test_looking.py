@@ -11,6 +11,7 @@ import signal
 import subprocess
 import termios
 import time
+from contextlib import suppress
 
 import pytest
 from confluent_kafka import Consumer as OtherConsumer
@@ -259,6 +260,20 @@ def test_a_live_screen_outlives_its_server(logd_broker: Broker) -> None:
     screen.until("(q ends)")
     screen.press("q")
     assert screen.ended() == 0
+
+
+def test_a_dumb_terminal_gets_one_answer(topic: str, bootstrap: str) -> None:
+    """It can't draw a picture over another: nothing was shown there, for ever."""
+    master, slave = pty.openpty()
+    variables = environment(bootstrap) | {"TERM": "dumb"}
+    process = subprocess.Popen([*COMMAND, "top", "--every", "0.1"], stdin=slave, stdout=slave, env=variables)
+    os.close(slave)
+    shown = b""
+    with suppress(OSError):  # the end of a terminal
+        while data := os.read(master, 65536):
+            shown += data
+    os.close(master)
+    assert (process.wait(30), topic.encode() in shown, b"\x1b" in shown) == (0, True, False)
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 100])

@@ -138,6 +138,8 @@ def test_a_group_with_members(cli: Cli, filled: str, bootstrap: str, request: py
         other.commit(offsets=[OtherPartition(filled, 0, 5)], asynchronous=False)
         refused = cli("group", "reset", group, "--offset", "start", "-y")
         assert (refused.code, "it has 1 member" in refused.err) == (1, True)
+        kept = cli("group", "delete", group, "-y")
+        assert (kept.code, "it has members (NON_EMPTY_GROUP)" in kept.err, "--members" in kept.err) == (1, True, True)
         ran = cli("group", "seek", group, f"{filled}/0", "--offset", "3", "-y")
         if "kafka" in request.node.callspec.id:
             assert (ran.code, "groups without members only" in ran.err) == (1, True)
