@@ -94,7 +94,7 @@ async def _on(
     async with trio.open_nursery() as nursery:
         await nursery.start(flusher.run)
         partitions = partition_table(data, cluster, flusher, clock)
-        await partitions.open_all(cluster.image)
+        await partitions.open_all(cluster.image, registered=False)
         data.mark_dirty()
         steady = SteadyClock(clock, trio.current_time, data.first.noted_clock())
         compactor = Compactor(partitions, cluster, steady, partial(hire_compaction, cluster))

@@ -181,13 +181,15 @@ class PartitionTable:
             ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"there is no partition {name}-{index}: create the topic first"
         )
 
-    async def open_all(self, image: Image) -> None:
+    async def open_all(self, image: Image, *, registered: bool = True) -> None:
         """Open the logs of all partitions at start, before anybody is served; several wait for the disk side by side.
 
         One that cannot be opened is offline, and refuses with KAFKA_STORAGE_ERROR; the others serve.
+
+        :param registered: whether this start has begun new leader epochs, of which no batch can be yet.
         """
         hosted = [
-            partial(self._open, topic, state)
+            partial(self._open, topic, state, again=not registered)
             for topic in image.topics.values()
             for state in topic.partitions
             if self._node_id in state.replicas
