@@ -37,7 +37,7 @@ from tools.benchmarks.systems import Stage, System
 KEYS_BY_DEFAULT, KEY_BYTES = 4_000_000, 32
 GROUPS = {
     "consume": ("consume-1024", "consume-100"),
-    "confluent": ("confluent-produce", "confluent-consume"),
+    "confluent": ("confluent-produce", "confluent-consume", "confluent-commits"),
     "groups": ("group-classic", "group-consumer", "offset-commits", "idle-classic", "idle-consumer"),
     "transactional": ("transactions", "transaction-cost"),
     "e2e": ("end-to-end", "end-to-end-tool"),
@@ -57,6 +57,7 @@ def all_loads(sizes: Sizes, reached: Callable[[], Sequence[float]]) -> dict[str,
         group_loads.GroupJoin(sizes, "classic"),
         group_loads.GroupJoin(sizes, "consumer"),
         group_loads.OffsetCommits(sizes),
+        group_loads.ConfluentCommits(sizes),
         group_loads.IdleGroups(sizes, "classic"),
         group_loads.IdleGroups(sizes, "consumer"),
         transaction_loads.Transactions(sizes),

@@ -1,18 +1,21 @@
-"""confluent-kafka as a load, in a process of its own: produce, consume, or wait for a new group's first record.
+"""confluent-kafka as a load, in processes of its own: produce, consume, wait for a new group's first record, commit.
 
-Run as `python -m tools.benchmarks.confluent produce|consume|first-record`; prints one JSON object. Also the home of the
-topic calls (create, delete) that the runner makes. Never knows which server it talks to.
+Run as `python -m tools.benchmarks.confluent produce|consume|first-record|commits`; prints one JSON object. Also the
+home of the topic calls (create, delete) that the runner makes. Never knows which server it talks to.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 import time
 import uuid
+from multiprocessing.queues import Queue
+from multiprocessing.synchronize import Barrier
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -125,19 +128,58 @@ def first_record(bootstrap: str, topic: str) -> dict[str, float]:
     return {"first_record_ms": elapsed_s * 1000}
 
 
+def commits(bootstrap: str, topic: str, clients: int, seconds: float) -> dict[str, float]:
+    """Commits a second of so many processes with a group each, one partition a commit, each waited for."""
+    context = multiprocessing.get_context("spawn")
+    together, counts = context.Barrier(clients), context.Queue()
+    arguments = (bootstrap, topic, seconds, together, counts)
+    processes = [context.Process(target=_commit, args=arguments, daemon=True) for _ in range(clients)]
+    for process in processes:
+        process.start()
+    made = sum(counts.get(timeout=CALL_TIMEOUT_S + seconds) for _ in processes)
+    for process in processes:
+        process.join()
+    return {"rate": made / seconds}
+
+
+def _commit(bootstrap: str, topic: str, seconds: float, together: Barrier, counts: Queue[int]) -> None:
+    group = f"bench-{uuid.uuid4().hex}"
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group, "enable.auto.commit": False})
+    deadline = time.monotonic() + CALL_TIMEOUT_S
+    while True:  # until the group has its coordinator
+        try:
+            consumer.commit(offsets=[TopicPartition(topic, 0, 0)], asynchronous=False)
+            break
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+    together.wait(CALL_TIMEOUT_S)
+    made, end = 0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        made += 1
+        consumer.commit(offsets=[TopicPartition(topic, 0, made)], asynchronous=False)
+    counts.put(made)
+    consumer.close()
+
+
 def main() -> int:
     """The command line. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("what", choices=["produce", "consume", "first-record"])
+    parser.add_argument("what", choices=["produce", "consume", "first-record", "commits"])
     parser.add_argument("--bootstrap", required=True)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--records", type=int, default=1)
     parser.add_argument("--size", type=int, default=1024)
+    parser.add_argument("--clients", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     if options.what == "produce":
         result = produce(options.bootstrap, options.topic, options.records, options.size)
     elif options.what == "consume":
         result = consume(options.bootstrap, options.topic, options.records)
+    elif options.what == "commits":
+        result = commits(options.bootstrap, options.topic, options.clients, options.seconds)
     else:
         result = first_record(options.bootstrap, options.topic)
     print(json.dumps(result))

@@ -10,6 +10,7 @@ import itertools
 
 from tools.benchmarks import clients
 from tools.benchmarks.loads import Load, Metrics, Sizes
+from tools.benchmarks.procfs import Stopwatch
 from tools.benchmarks.systems import System
 
 PARTITIONS = 200
@@ -62,6 +63,22 @@ class OffsetCommits(_GroupLoad):
 
     def run(self, system: System) -> Metrics:
         return self.members(system, "--clients", str(CLIENTS), "--seconds", str(self.sizes.raw_s))
+
+
+class ConfluentCommits(Load):
+    """8 processes with confluent-kafka commit one partition each and wait; clients and server share the cores."""
+
+    name = "confluent-commits"
+
+    def run(self, system: System) -> Metrics:
+        def action(topic: str) -> Metrics:
+            watch, seconds = Stopwatch(system.pid), self.sizes.raw_s
+            named = ["commits", "--bootstrap", system.bootstrap, "--topic", topic]
+            result = clients.python_client("confluent", *named, "--clients", str(CLIENTS), "--seconds", str(seconds))
+            commits = result["rate"] * seconds
+            return {"rate": result["rate"], "server_cpu_us": watch.read().server_s / commits * 1e6}
+
+        return self.with_topic(system, 1, action)
 
 
 class IdleGroups(_GroupLoad):
