@@ -82,7 +82,7 @@ class ClassicMembers:
         subscription = read_subscription(request.protocols[0].metadata)
         reported = self._reported(subscription)
         mixed = any(member.classic is None for member in draft.group.members.values())
-        replaced = tuple(self.modern.unwatch_replaced(draft.group, member_id, request.group_instance_id))
+        replaced = self.modern.unwatch_replaced(draft.group, member_id, request.group_instance_id)
         enter(draft, comes, member_id, reported, classic=True)
         old = draft.group.members.get(member_id, Member())
         member = _updated(old, event, request, subscription)

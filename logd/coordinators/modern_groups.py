@@ -174,7 +174,7 @@ class ModernGroups:
         reported = reported_by(None if owned is None else ((each.topic_id, each.partitions) for each in owned))
         was, epoch = draft.group.has(member_id), draft.group.epoch
         new = member_id not in draft.group.members
-        replaced = tuple(self.unwatch_replaced(draft.group, member_id, request.instance_id))
+        replaced = self.unwatch_replaced(draft.group, member_id, request.instance_id)
         enter(draft, request, member_id, reported)
         changed = update(draft, member_id, event, self.topics, now_ms)
         self.renew_epoch(draft, changed, now_ms)
@@ -332,20 +332,23 @@ class ModernGroups:
 
     def unwatch(self, group: ModernGroup, member_id: str) -> Iterator[Effect]:
         """Forget the deadlines of a member."""
-        yield Disarm(_session_key(group.group_id, member_id))
-        yield Disarm(_revocation_key(group.group_id, member_id))
-        if group.members[member_id].classic is not None:
-            self.awaited.discard((group.group_id, member_id))
-            yield Disarm(rejoin_key(group.group_id, member_id))
-            yield Disarm(sync_key(group.group_id, member_id))
+        return self._unwatch(group.group_id, member_id, group.members[member_id].classic is not None)
+
+    def _unwatch(self, group_id: str, member_id: str, is_classic: bool) -> Iterator[Effect]:
+        yield Disarm(_session_key(group_id, member_id))
+        yield Disarm(_revocation_key(group_id, member_id))
+        if is_classic:
+            self.awaited.discard((group_id, member_id))
+            yield Disarm(rejoin_key(group_id, member_id))
+            yield Disarm(sync_key(group_id, member_id))
 
     def unwatch_replaced(self, group: ModernGroup, member_id: str, instance_id: str | None) -> Iterator[Effect]:
-        """The same for whom a member that comes takes the place of: who holds its instance id, or itself as long as it
-        spoke the classic protocol."""
+        """The same for whom a member that comes takes the place of: who holds its instance id now, or itself as long as
+        it spoke the classic protocol. Nothing is forgotten before the effects are taken: it may yet be refused."""
         old_id = (group.instance(instance_id) if instance_id is not None else None) or member_id
         old = group.members.get(old_id)
-        if old is not None and (old_id != member_id or old.classic is not None):
-            yield from self.unwatch(group, old_id)
+        is_replaced = old is not None and (old_id != member_id or old.classic is not None)
+        return self.unwatch(group, old_id) if is_replaced else iter(())
 
     def drop(self, group: ModernGroup) -> tuple[Record, ...]:
         """Tombstones of all of a group."""

@@ -389,6 +389,22 @@ def test_nothing_is_left_of_who_was_replaced() -> None:
     assert {key[2] for key in shard.deadlines._by_key if key[0] != "sweep"} == set(modern.groups["g"].members)
 
 
+def test_a_refused_heartbeat_gives_nobody_more_time() -> None:
+    """One that names the instance of a classic member which has to join again: that one's deadline stays."""
+    shard = shard_of()
+    old = ClassicClient(shard, "old", instance="i1")
+    settle(old)
+    new = Client(shard, "new", subscribed_topic_names=["t"], topic_partitions=[])
+    new.beat()
+    assert old.step() is ErrorCode.REBALANCE_IN_PROGRESS
+    shard.advance(REBALANCE_MS - 1)
+    assert shard.code("before", 7, instance_id="i1") is ErrorCode.FENCED_INSTANCE_ID
+    shard.heartbeat("still", old.member_id, old.generation, instance="i1")
+    assert _code(shard, "still") is ErrorCode.REBALANCE_IN_PROGRESS
+    shard.advance(1)
+    assert list(shard.machine.modern.groups["g"].members) == ["new"]
+
+
 @EAGER_OR_NOT
 def test_a_last_member_that_turns_classic_leaves_nothing_to_nobody(cooperative: bool) -> None:
     """While another waits for what it had: all of it is shared out anew, in the group that is a classic one now."""
