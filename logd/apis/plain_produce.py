@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from logd.apis.produce import ALL, ATTRIBUTES_AT, TOPIC_IDS_FROM, is_sound, refused_row
+from logd.apis.produce import ALL, ATTRIBUTES_AT, LOOKED_AT_MAX, TOPIC_IDS_FROM, is_sound, refused_row, stated_count
 from logd.apis.registry import Call, Connection, Services, shortcut
 from logd.errors import DecodeError, Refused
 from logd.wire.batches import HEADER_BYTES, TRANSACTIONAL, max_is_before_base
@@ -85,7 +85,7 @@ def _asked(b: memoryview, p: int, by_id: bool, services: Services) -> Asked | No
     transactional_id, acks, _, topics = _read_request(b, p)
     if transactional_id or acks not in PLAIN_ACKS or not 1 < topics < ONE_BYTE:
         return None
-    waits = acks == ALL
+    waits, left = acks == ALL, LOOKED_AT_MAX
     p += 8
     asked: Asked = []
     table = services.partitions
@@ -114,9 +114,10 @@ def _asked(b: memoryview, p: int, by_id: bool, services: Services) -> Asked | No
             if b[p + ATTRIBUTES_AT] & TRANSACTIONAL or max_is_before_base(b, p):
                 return None
             records = b[p:stop]
-            opened = some_open_batches and partition.opens_batches
-            if opened and not is_sound(partition, records, services.clock.now_ms()):
-                return None
+            if some_open_batches and partition.opens_batches:
+                left -= stated_count(records)
+                if left < 0 or not is_sound(partition, records, services.clock.now_ms()):
+                    return None
             rows.append((partition, records))
             p = stop + 1
         if b[p]:

@@ -10,7 +10,7 @@ to be right at once, the others are opened, in a thread unless they are small.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from functools import partial
 
 import trio
@@ -68,6 +68,8 @@ AS_IT_IS = ("producer", "uncompressed")
 SOUND_BYTES_MAX = 1024 * 1024
 SOUND_RECORDS_MAX = 512
 """So many records that are right take 0.35 ms to be seen so, whatever their size."""
+LOOKED_AT_MAX = 2048
+"""So many records of one request, whatever batches they are in, are looked at before others have their turn."""
 
 Waiting = list[tuple[Partition, Appended, PartitionProduceResponse]]
 Refusals = dict[tuple[int, int], Refused]
@@ -87,7 +89,7 @@ def produce(call: Call, request: ProduceRequest) -> ProduceResponse | Awaitable[
     if (call.services.partitions.some_open_batches or _some_times_lie(request)) and (
         opened := _to_be_opened(call, request)
     ):
-        if request.transactional_id is not None or not all(_is_light(*one) for one in opened):
+        if request.transactional_id is not None or not _are_light(opened):
             return _prepare_then_append(call, request)
         refusals = _prepare_now(call, opened)
     if request.transactional_id is not None:
@@ -347,19 +349,29 @@ def _to_be_opened(call: Call, request: ProduceRequest) -> list[tuple[Partition, 
 
     Without those whose records are right at first sight.
     """
-    found = _partitions(call, request)
     now_ms = call.services.clock.now_ms()
-    return [
-        (partition, data)
-        for partition, data in found
-        if partition is not None and (_times_lie(data) or _has_to_be_opened(partition, data, now_ms))
-    ]
+    left, opened = LOOKED_AT_MAX, []
+    for partition, data in _partitions(call, request):
+        if partition is None:
+            continue
+        if partition.opens_batches:
+            left -= _count(data)
+        if _times_lie(data) or (partition.opens_batches and not (left >= 0 and _is_sound(partition, data, now_ms))):
+            opened.append((partition, data))
+    return opened
 
 
-def _has_to_be_opened(partition: Partition, data: PartitionProduceData, now_ms: int) -> bool:
-    if not partition.opens_batches:
-        return False
-    return data.records is None or not is_sound(partition, one_buffer(data.records), now_ms)
+def _count(data: PartitionProduceData) -> int:
+    return 0 if data.records is None else stated_count(one_buffer(data.records))
+
+
+def stated_count(records: Buffer) -> int:
+    """How many records a batch says that it has."""
+    return int.from_bytes(records[COUNT_AT:HEADER_BYTES], "big")
+
+
+def _is_sound(partition: Partition, data: PartitionProduceData, now_ms: int) -> bool:
+    return data.records is not None and is_sound(partition, one_buffer(data.records), now_ms)
 
 
 def is_sound(partition: Partition, records: Buffer, now_ms: int) -> bool:
@@ -384,6 +396,10 @@ def _times_lie(data: PartitionProduceData) -> bool:
     return records is not None and len(records) >= HEADER_BYTES and max_is_before_base(one_buffer(records))
 
 
+def _are_light(opened: Sequence[tuple[Partition, PartitionProduceData]]) -> bool:
+    return all(_is_light(*one) for one in opened) and sum(_count(data) for _, data in opened) <= LOOKED_AT_MAX
+
+
 def _is_light(partition: Partition, data: PartitionProduceData) -> bool:
     """Whether a batch is checked sooner here than a thread is asked: few records, nothing to be (de)compressed."""
     if data.records is None:
@@ -391,10 +407,7 @@ def _is_light(partition: Partition, data: PartitionProduceData) -> bool:
     records = one_buffer(data.records)
     if not HEADER_BYTES <= len(records) <= LIGHT_BYTES_MAX or records[ATTRIBUTES_AT] & CODEC_MASK:
         return False
-    return (
-        partition.config.compression_type in AS_IT_IS
-        and int.from_bytes(records[COUNT_AT:HEADER_BYTES], "big") <= LIGHT_RECORDS_MAX
-    )
+    return partition.config.compression_type in AS_IT_IS and stated_count(records) <= LIGHT_RECORDS_MAX
 
 
 def _prepare_now(call: Call, opened: Iterable[tuple[Partition, PartitionProduceData]]) -> Refusals:
@@ -450,6 +463,7 @@ async def _prepare(call: Call, request: ProduceRequest, question: Question) -> R
             continue
         if _is_light(partition, data):
             refusals |= _prepare_now(call, [(partition, data)])
+            await trio.lowlevel.checkpoint()
             continue
         config = partition.config
         try:

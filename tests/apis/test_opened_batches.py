@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+import trio
 
 from logd import threads
 from logd.apis import produce
 from logd.errors import ErrorCode
 from logd.testing import Broker
-from logd.wire.batches import Record, build_batch
+from logd.wire import validation
+from logd.wire.batches import BatchHeader, Record, build_batch
 from logd.wire.schemas.produce import PartitionProduceData, ProduceRequest, ProduceResponse, TopicProduceData
+from logd.wire.validation import are_plainly_sound
 from tests.raw import Peer
 
 SMALL, LARGE = produce.LIGHT_RECORDS_MAX, produce.LIGHT_RECORDS_MAX + 1
@@ -84,6 +89,35 @@ def test_small_ones_need_no_thread(broker: Broker, monkeypatch: pytest.MonkeyPat
     for topic, data in (("keys", records(HUGE)), ("keys", records(1, codec=LZ4)), ("packed", records(1))):
         assert ask(broker, (topic, data)).responses[0].partition_responses[0].error_code == 0
     assert begun.count("_prepared") == 4
+
+
+@pytest.mark.parametrize("count", [SMALL, HUGE - 1])
+@pytest.mark.parametrize("keyless", [-1, 0])
+def test_many_batches_in_one_request_give_others_their_turn(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, count: int, keyless: int
+) -> None:
+    """The loop looks at no more records in one go than it may, however many batches they are in, right or wrong."""
+    looked, checkpoint = [0], trio.lowlevel.checkpoint
+
+    def look(header: BatchHeader, *arguments: object) -> bool:
+        if threading.current_thread().name == "logd":
+            looked[-1] += header.count
+        return are_plainly_sound(header, *arguments)  # type: ignore[arg-type]
+
+    async def turn() -> None:
+        looked.append(0)
+        await checkpoint()
+
+    for module in (produce, validation):
+        monkeypatch.setattr(module, "are_plainly_sound", look)
+    monkeypatch.setattr(trio.lowlevel, "checkpoint", turn)
+    times = 5 * produce.LOOKED_AT_MAX // count
+    good = [("keys", records(count))] * (times - 1)
+    answer = ask(broker, *good, ("keys", records(count, keyless=keyless)))
+    codes = [topic.partition_responses[0].error_code for topic in answer.responses]
+    assert codes == [0] * (times - 1) + [0 if keyless < 0 else ErrorCode.INVALID_RECORD]
+    assert 0 < max(looked) <= 3 * produce.LOOKED_AT_MAX + count  # on the short way, and twice on the long one
+    assert len(broker.messages("keys")) == count * (times - (keyless >= 0))
 
 
 def test_what_is_no_batch(broker: Broker) -> None:
