@@ -32,7 +32,7 @@ from logd.log.segment import NO_TIMESTAMP, Segment
 from logd.log.segments import Segments, must_roll
 from logd.log.slices import Slice, Wanted
 from logd.log.state import META_NAME, STATE_NAME, State, pack_meta, pack_state
-from logd.log.swap import Exchange, Swap, after, discard, remember_cleaned
+from logd.log.swap import ANYWHERE, Exchange, Swap, after, discard, remember_cleaned, unknown_below
 from logd.log.transactions import NEVER
 from logd.wire.batches import CONTROL, TRANSACTIONAL, BatchHeader, check_crc, read_headers, stamp, stamp_append_time
 
@@ -384,7 +384,9 @@ class Log:
         if not self.has_gaps:
             return True
         base = segment.base_offset
-        return 0 < self.cleaned_offset <= base and base not in self._sums  # a run may be under way, or have ended early
+        if base in self._sums or base < unknown_below(self._sums):
+            return False
+        return 0 < self.cleaned_offset <= base  # a run may be under way, or have ended early
 
     # Forgetting
 
@@ -486,6 +488,8 @@ class Log:
         """Count the log as compacted below ``offset``; return what writes that down, for a worker thread."""
         self.cleaned_offset = offset
         bases = {segment.base_offset for segment in self.segments}
+        if offset < unknown_below(self._sums):
+            bases.add(ANYWHERE)
         self._sums = {base: one for base, one in self._sums.items() if base in bases}
         return partial(remember_cleaned, self._disk, self.path, offset, self._sums)
 

@@ -33,7 +33,7 @@ from logd.log.state import (
     parse_meta,
     parse_state,
 )
-from logd.log.swap import ANYWHERE, Settled, Sums, settle
+from logd.log.swap import ANYWHERE, Settled, Sums, settle, unknown_below
 from logd.wire.batches import HEADER_BYTES, BatchHeader, check_crc, read_header
 
 _NAME_DIGITS: Final = 20
@@ -132,9 +132,9 @@ def _may_have_gaps(settled: Settled, segment: Segment) -> bool:
     base = segment.base_offset
     if not settled.sums and not settled.cleaned_offset:
         return settled.compacted  # a leader has compacted it
-    if ANYWHERE in settled.sums:
+    if ANYWHERE in settled.sums and not settled.cleaned_offset:
         return True
-    return base in settled.sums or base < settled.cleaned_offset
+    return base in settled.sums or base < max(settled.cleaned_offset, unknown_below(settled.sums))
 
 
 def _is_as_closed(state: State, noted: int, last: Segment) -> bool:

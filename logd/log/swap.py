@@ -46,7 +46,8 @@ Sums = dict[int, tuple[int, int]]
 """Compacted segments by base offset: the size of each, and the checksum of all of it."""
 
 ANYWHERE: Final = -1
-"""Among them, in place of an offset: others are compacted too, and nobody knows which, until a run has ended."""
+"""Among them, in place of an offset: others that begin below the size are compacted too, and nobody knows which, until
+runs have come so far."""
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -225,7 +226,7 @@ def settle(disk: Disk, path: str, entries: list[Entry]) -> Settled:
         try:
             progress = parse_progress(disk.load(f"{path}/{COMPACTION_NAME}") or b"")
         except DecodeError:
-            progress = Progress(sums={ANYWHERE: (0, 0)})  # all is cleaned again
+            progress = Progress(sums={ANYWHERE: (_behind_all(names), 0)})  # all is cleaned again
     changed = progress.exchange is not None
     sums = progress.sums
     if progress.exchange is not None:
@@ -244,6 +245,20 @@ def settle(disk: Disk, path: str, entries: list[Entry]) -> Settled:
             disk.remove(f"{path}/{name}")
             changed = True
     return Settled(progress.cleaned_offset, COMPACTION_NAME in names, changed, sums)
+
+
+def unknown_below(sums: Sums) -> int:
+    """Return the offset below which any segment may be compacted, whatever is known."""
+    return sums.get(ANYWHERE, (0, 0))[0]
+
+
+def _behind_all(names: set[str]) -> int:
+    return 1 + max((int(name[:_DIGITS]) for name in names if _is_log(name)), default=0)
+
+
+def _is_log(name: str) -> bool:
+    digits = name[:_DIGITS]
+    return name == digits + LOG_SUFFIX and digits.isdigit() and len(digits) == _DIGITS
 
 
 def _carry_out(disk: Disk, path: str, exchange: Exchange, names: set[str]) -> bool:
@@ -276,10 +291,8 @@ def _is_new(disk: Disk, log_path: str, exchange: Exchange) -> bool:
 
 def _remove_replaced(disk: Disk, path: str, exchange: Exchange, names: set[str]) -> None:
     for name in names:
-        digits = name[:_DIGITS]
-        whole = name == digits + LOG_SUFFIX and digits.isdigit() and len(digits) == _DIGITS
-        if whole and exchange.base_offset < int(digits) < exchange.next_offset:
-            _remove(disk, path, int(digits))
+        if _is_log(name) and exchange.base_offset < int(name[:_DIGITS]) < exchange.next_offset:
+            _remove(disk, path, int(name[:_DIGITS]))
 
 
 def _remove(disk: Disk, path: str, base_offset: int) -> None:

@@ -17,6 +17,7 @@ from tests.log.compacting import clean, last_values, put, roll, steps
 
 CONFIG = LogConfig(segment_bytes=600, index_interval_bytes=100, compacted=True)
 PATH = "/data/t-0"
+FEW_KEYS = 24 * 6
 CHANGES = ("write", "allocate", "resize", "sync", "replace", "rename", "remove", "sync_directory")
 
 
@@ -243,3 +244,34 @@ def test_gaps_are_lawful_where_nobody_knows_where_they_are(lost: str) -> None:
         del disk.names[name]
     again = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
     assert (last_values(again), again.end_offset) == (expected, log.end_offset)
+
+
+@pytest.mark.parametrize("lost", ["partition.state", "index", ""])
+def test_gaps_are_lawful_behind_the_end_of_a_run(lost: str) -> None:
+    """The file that tells them has rotted, and there are more keys than the next run has room for: where it has not
+    been, old gaps are no damage, neither at once nor after a crash."""
+    disk = filled()
+    log = opened(disk)
+    clean(log, disk, 50_000)
+    expected = last_values(log)
+    checkpoint(log)
+    log.close(clean=False)
+    progress = disk.names[f"{PATH}/partition.compaction"]
+    assert progress is not None
+    progress.data[9] ^= 1
+    log = opened(disk)
+    clean(log, disk, 50_500, dedupe_buffer_size=FEW_KEYS)
+    assert 0 < log.cleaned_offset < log.segments[-2].base_offset
+    assert last_values(log) == expected
+    for name in [one for one in disk.names if lost and one.endswith(lost)]:
+        del disk.names[name]
+    log = Log.open(PATH, CONFIG, clean=False, now_ms=0, disk=disk)
+    assert last_values(log) == expected
+    put(log, ("same", "new"))
+    roll(log)
+    checkpoint(log)
+    clean(log, disk, 50_500)
+    put(log, ("same", "newer"))
+    assert log.cleaned_offset == log.segments[-1].base_offset
+    assert log.is_dense(log.segments[-1])
+    assert last_values(log) == {**expected, b"same": b"newer"}
