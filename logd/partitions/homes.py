@@ -72,17 +72,20 @@ class Homes:
         """Those that have a directory of a partition's name, as far as they can be read.
 
         More than one where the name was used again while one was away, or where a partition could not be made in one.
-
-        :raises StorageFailed: none has it, and one that may have it cannot be looked into now.
         """
         for home in self._homes:
             if home.unseen is not None:
                 home.look()
-        found = [home for home in self._homes if name in home.names]
-        unseen = next((home.unseen for home in self._homes if home.unseen is not None), None)
-        if not found and unseen is not None:
-            raise unseen
-        return found
+        return [home for home in self._homes if name in home.names]
+
+    def demand_seen(self) -> None:
+        """For what was not found in any of them.
+
+        :raises StorageFailed: one that may have it cannot be looked into now.
+        """
+        for home in self._homes:
+            if (unseen := home.unseen) is not None:
+                raise unseen
 
     def choices(self) -> Sequence[Home]:
         """Where a new partition may go: the emptiest first, and when all fail the first one."""

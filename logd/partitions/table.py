@@ -361,6 +361,7 @@ class PartitionTable:
         """The data directory that holds this very partition, or else one in which an empty directory has its name.
 
         :raises Corrupt: two hold records of it, and nobody knows which of them count.
+        :raises StorageFailed: none holds it, as far as they can be looked into now.
         """
         owners = [(home, _owner(home.disk, f"{home.path}/{name}")) for home in self.homes.holding(name)]
         found = [home for home, owner in owners if owner == topic_id]
@@ -368,7 +369,9 @@ class PartitionTable:
             found = [home for home in found if _has_segments(home.disk, f"{home.path}/{name}")] or found[:1]
         if len(found) > 1:
             raise Corrupt(f"{found[1].path}/{name}", 0, TWICE.format(found[0].path))
-        found = found or [home for home, owner in owners if owner is None]
+        if not found:
+            self.homes.demand_seen()
+            found = [home for home, owner in owners if owner is None]
         return found[0] if found else None
 
     def _log(

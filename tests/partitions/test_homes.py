@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from logd.errors import ErrorCode, Refused, StorageFailed
-from logd.log.disk import RealDisk
+from logd.log.disk import Entry, RealDisk
+from logd.log.state import pack_meta
 from logd.partitions.table import PartitionTable
 from tests.log.batches import batch, content
 from tests.partitions.test_table import NEW, OLD, image, table
@@ -101,6 +102,36 @@ async def test_a_partition_that_could_not_be_made_in_one(
     assert (homes[1] / "t-0" / "partition.meta").exists() == (left and number == errno.EIO)
     assert (homes[1] / "t-0").exists() == left
     partitions = await begun(homes, NEW)
+    assert content(partitions.find("t", 0).log) == [(0, b"kept")]
+    assert await partitions.close()
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("other", ["of an older topic", "empty"])
+async def test_a_directory_that_cannot_be_listed_now_beside_one_of_that_name(
+    homes: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """Want of descriptors hides a partition, and another has something else of its name: it is not begun anew there."""
+    partitions = await begun(homes, NEW)
+    partitions.find("t", 0).append(batch(value=b"kept"))
+    assert await partitions.close()
+    (homes[2] / "t-0").mkdir()
+    if other != "empty":
+        (homes[2] / "t-0" / "partition.meta").write_bytes(pack_meta(OLD))
+    (homes[0] / "partitions.known").unlink()
+    entries = RealDisk.entries
+
+    def listed(disk: RealDisk, path: str) -> list[Entry]:
+        if path == str(homes[1]):
+            raise StorageFailed(path, OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+        return entries(disk, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RealDisk, "entries", listed)
+        partitions = await begun(homes, NEW)
+        with pytest.raises(Refused, match="offline"):
+            partitions.find("t", 0).append(batch(value=b"apart"))
+    await partitions.open_missing()
     assert content(partitions.find("t", 0).log) == [(0, b"kept")]
     assert await partitions.close()
 
