@@ -133,6 +133,7 @@ def restore_aborted(
             for header, data, at in _sound_batches(disk, segment, point, epochs, dense=not has_gaps(segment)):
                 if header.producer_id >= 0:
                     note_batch(producers, index, header, data, at)
+            producers.transactions.committed(point)
     index.forget_before(state.start_offset)
     return index
 

@@ -12,7 +12,7 @@ from logd.log.log import Log, LogConfig
 from logd.log.markers import Marker, build_marker, read_marker
 from logd.log.producers import VERIFICATIONS_KEPT, Verification
 from logd.log.state import State, pack_state, parse_state
-from logd.log.transactions import NEVER
+from logd.log.transactions import NEVER, OpenTransactions
 from logd.wire.batches import Record, build_batch, check_crc, read_header, read_records
 from tests.fakes.disks import MemoryDisk
 from tests.log.batches import append, batch, checkpoint, flush, mark
@@ -420,6 +420,33 @@ def test_the_index_is_made_again_from_a_segment_with_a_tail_of_zeros(log: Log, d
         file.data.extend(bytes(1000))
     after = Log.open(PATH, LogConfig(), clean=True, now_ms=0, disk=disk)
     assert after.aborted.part(0, 4) == log.aborted.part(0, 4)
+
+
+def test_decided_transactions_are_not_all_held_while_the_index_is_made_again(
+    log: Log, disk: MemoryDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There may be millions of them in a log, and of one that is decided nothing but its entry counts."""
+    for _ in range(6):
+        for number in range(3):
+            at = write(log, 10 + log.end_offset)
+            mark(log, 10 + at, committed=number > 0)
+        roll(log)
+    log.close()
+    for name in txn_files(disk):
+        disk.remove(f"{PATH}/{name}")
+    held: list[int] = []
+    end = OpenTransactions.end
+
+    def ended(open_ones: OpenTransactions, first_offset: int, marker_offset: int) -> int:
+        stable = end(open_ones, first_offset, marker_offset)
+        held.append(len(open_ones._decided))
+        return stable
+
+    monkeypatch.setattr(OpenTransactions, "end", ended)
+    again = Log.open(PATH, LogConfig(), clean=True, now_ms=0, disk=disk)
+    assert again.aborted.part(0, 99) == log.aborted.part(0, 99)
+    assert len(held) >= 18
+    assert max(held) <= 3, "no more than a segment has"
 
 
 @pytest.mark.parametrize("bit", range(64))
