@@ -6,7 +6,8 @@ Called by ``logd-cli retention run --data-dir`` and ``compaction run --data-dir`
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -44,7 +45,31 @@ def run_stopped(
 
     :raises Failure: the directory is in use or is none of logd's.
     """
-    logging.getLogger("logd").setLevel(logging.ERROR)
+    with _errors_alone():
+        return _run_stopped(job, topics, data_dir, config_file, dry_run=dry_run, progress=progress)
+
+
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """Of what a server would log only errors are of interest; whoever called is left as they were."""
+    logger = logging.getLogger("logd")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _run_stopped(
+    job: str,
+    topics: list[str] | None,
+    data_dir: Path,
+    config_file: Path | None,
+    *,
+    dry_run: bool,
+    progress: Progress,
+) -> list[JobResult]:
     try:
         settings = load(config_file, {}, {})
         others = [path for path in settings.log_dirs[1:] if path != str(data_dir)]
