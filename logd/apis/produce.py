@@ -10,7 +10,7 @@ to be right at once, the others are opened, in a thread unless they are small.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator
 from functools import partial
 
 import trio
@@ -72,6 +72,8 @@ LOOKED_AT_MAX = 2048
 """So many records of one request, whatever batches they are in, are looked at before others have their turn."""
 
 Waiting = list[tuple[Partition, Appended, PartitionProduceResponse]]
+Opened = list[tuple[Partition, PartitionProduceData]]
+"""What has to be looked at with care before it is appended, and where it goes."""
 Refusals = dict[tuple[int, int], Refused]
 """Of batches that were opened; by the identity of what was sent, and its partition."""
 _NONE: Refusals = {}
@@ -90,7 +92,7 @@ def produce(call: Call, request: ProduceRequest) -> ProduceResponse | Awaitable[
         opened := _to_be_opened(call, request)
     ):
         if request.transactional_id is not None or not _are_light(opened):
-            return _prepare_then_append(call, request)
+            return _prepare_then_append(call, request, opened)
         refusals = _prepare_now(call, opened)
     if request.transactional_id is not None:
         return _append_transactional(call, request, request.transactional_id)
@@ -344,13 +346,14 @@ def _level(config: TopicConfig) -> int | None:
     return levels.get(config.compression_type)
 
 
-def _to_be_opened(call: Call, request: ProduceRequest) -> list[tuple[Partition, PartitionProduceData]]:
+def _to_be_opened(call: Call, request: ProduceRequest) -> Opened:
     """The partitions of a request whose rules or batches need the records to be looked at, and what they get.
 
     Without those whose records are right at first sight.
     """
     now_ms = call.services.clock.now_ms()
-    left, opened = LOOKED_AT_MAX, []
+    left = LOOKED_AT_MAX
+    opened: Opened = []
     for partition, data in _partitions(call, request):
         if partition is None:
             continue
@@ -396,7 +399,7 @@ def _times_lie(data: PartitionProduceData) -> bool:
     return records is not None and len(records) >= HEADER_BYTES and max_is_before_base(one_buffer(records))
 
 
-def _are_light(opened: Sequence[tuple[Partition, PartitionProduceData]]) -> bool:
+def _are_light(opened: Opened) -> bool:
     return all(_is_light(*one) for one in opened) and sum(_count(data) for _, data in opened) <= LOOKED_AT_MAX
 
 
@@ -434,7 +437,7 @@ def _tell_refusals(request: ProduceRequest, answer: ProduceResponse, refusals: R
                 _fail(row, refusals[id(data), data.index])
 
 
-async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | None:
+async def _prepare_then_append(call: Call, request: ProduceRequest, opened: Opened) -> object | None:
     """For topics whose rules need the records: check or recompress in a thread, then append as always."""
     question = Question(call.version)
     try:
@@ -443,7 +446,7 @@ async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | 
             codes = question.ask(call, request.transactional_id)
             if codes is not None:
                 question.answered(await codes)
-        refusals = await _prepare(call, request, question)
+        refusals = await _prepare(call, opened, question)
         answer, waiting = _append_all(call, request, question)
     except Refused as refused:
         return _none_appended(call, request, refused)
@@ -455,10 +458,10 @@ async def _prepare_then_append(call: Call, request: ProduceRequest) -> object | 
     return await _settle(request, answer, waiting, _until_s(request))
 
 
-async def _prepare(call: Call, request: ProduceRequest, question: Question) -> Refusals:
+async def _prepare(call: Call, opened: Opened, question: Question) -> Refusals:
     """Check or recompress what has to be; what is refused has no records any more."""
     refusals: Refusals = {}
-    for partition, data in _to_be_opened(call, request):
+    for partition, data in opened:
         if data.records is None or question.refuses(data):
             continue
         if _is_light(partition, data):
