@@ -47,6 +47,18 @@ def read_subscription(metadata: bytes) -> ConsumerProtocolSubscription:
         ) from error
 
 
+def read_assignment(assignment: bytes) -> ConsumerProtocolAssignment:
+    """:raises DecodeError: it is none of the classic consumer protocol."""
+    return _embedded(ConsumerProtocolAssignment, assignment)
+
+
+def places_in(read: ConsumerProtocolAssignment) -> Iterator[tuple[str, int]]:
+    """The partitions of an assignment: (topic, index) of each."""
+    for topic in read.assigned_partitions:
+        for index in topic.partitions:
+            yield topic.topic, index
+
+
 def _embedded(schema: type[M], data: bytes) -> M:
     """:raises DecodeError: it is no such message of the consumers' own protocol."""
     version = int.from_bytes(data[:2], "big", signed=True)
@@ -119,14 +131,12 @@ def _given(group: Group, member: ClassicMember) -> Iterator[tuple[str, int]]:
     if not member.assignment:
         return
     try:
-        read = _embedded(ConsumerProtocolAssignment, member.assignment)
+        read = read_assignment(member.assignment)
     except DecodeError as error:
         raise _stays(group, f"the assignment of a member can't be read: {error}") from error
     if read.user_data:
         raise _stays(group, "its assignor gives members data of its own, which would be lost; change to another first")
-    for topic in read.assigned_partitions:
-        for index in topic.partitions:
-            yield topic.topic, index
+    yield from places_in(read)
 
 
 def _stays(group: Group, why: str) -> Refused:

@@ -7,16 +7,16 @@ API adds. Called by :mod:`machine`; it only looks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 import msgspec
 
 from logd.cluster.image import Topic
 from logd.coordinators.group import Group, Phase
+from logd.coordinators.migration import places_in, read_assignment
 from logd.coordinators.modern_group import ModernGroup
 from logd.coordinators.offsets import Offsets
 from logd.errors import DecodeError
-from logd.wire.codec import decode
-from logd.wire.schemas.consumer_protocol import ConsumerProtocolAssignment
 from logd.wire.schemas.group_lag import LaggingGroup, LaggingPartition, LaggingTopic
 
 Place = tuple[str, int]
@@ -54,15 +54,8 @@ def modern_positions(group: ModernGroup, offsets: Offsets, topics: Mapping[bytes
 
 def assigned_to(assignment: bytes) -> Iterator[Place]:
     """The partitions that an assignment of the classic consumer protocol names; none when it can't be read."""
-    if len(assignment) < 2:
-        return
-    try:
-        read, _ = decode(ConsumerProtocolAssignment, 0, assignment, 2)
-    except DecodeError:
-        return
-    for topic in read.assigned_partitions:
-        for index in topic.partitions:
-            yield topic.topic, index
+    with suppress(DecodeError):
+        yield from places_in(read_assignment(assignment))
 
 
 def _classic_holders(group: Group) -> Iterator[tuple[Place, Holder]]:
