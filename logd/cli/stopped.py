@@ -32,6 +32,19 @@ from logd.partitions.steady import SteadyClock
 THREADS_MAX = 4
 
 
+@contextmanager
+def _errors_alone() -> Iterator[None]:
+    """Of what a server would log only errors are of interest; whoever called is left as they were."""
+    logger = logging.getLogger("logd")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@_errors_alone()
 def run_stopped(
     job: str,
     topics: list[str] | None,
@@ -45,31 +58,6 @@ def run_stopped(
 
     :raises Failure: the directory is in use or is none of logd's.
     """
-    with _errors_alone():
-        return _run_stopped(job, topics, data_dir, config_file, dry_run=dry_run, progress=progress)
-
-
-@contextmanager
-def _errors_alone() -> Iterator[None]:
-    """Of what a server would log only errors are of interest; whoever called is left as they were."""
-    logger = logging.getLogger("logd")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
-
-
-def _run_stopped(
-    job: str,
-    topics: list[str] | None,
-    data_dir: Path,
-    config_file: Path | None,
-    *,
-    dry_run: bool,
-    progress: Progress,
-) -> list[JobResult]:
     try:
         settings = load(config_file, {}, {})
         others = [path for path in settings.log_dirs[1:] if path != str(data_dir)]
