@@ -215,6 +215,16 @@ def test_a_swap_is_carried_out_on_a_full_disk(begun: int) -> None:
     assert seen(after) == seen(opened(disk)) == seen(opened(filled()))
 
 
+def opened_without_progress(disk: MemoryDisk, log: Log) -> Log:
+    """The log after a kill, with one bit of the file wrong that tells how far compaction has come."""
+    checkpoint(log)
+    log.close(clean=False)
+    progress = disk.names[f"{PATH}/partition.compaction"]
+    assert progress is not None
+    progress.data[9] ^= 1
+    return opened(disk)
+
+
 @pytest.mark.parametrize("lost", ["partition.state", "index"])
 def test_gaps_are_lawful_where_nobody_knows_where_they_are(lost: str) -> None:
     """The file that tells them has rotted, and a run dies behind its first segment: what the others lost before is no
@@ -229,12 +239,7 @@ def test_gaps_are_lawful_where_nobody_knows_where_they_are(lost: str) -> None:
     clean(log, disk, 50_000)
     put(log, ("same", "last"))
     roll(log)
-    checkpoint(log)
-    log.close(clean=False)
-    progress = disk.names[f"{PATH}/partition.compaction"]
-    assert progress is not None
-    progress.data[9] ^= 1
-    log = opened(disk)
+    log = opened_without_progress(disk, log)
     expected, aborted = last_values(log), log.aborted.part(0, log.end_offset)
     assert aborted
     run = steps(log, disk, 50_500)
@@ -254,12 +259,7 @@ def test_gaps_are_lawful_behind_the_end_of_a_run(lost: str) -> None:
     log = opened(disk)
     clean(log, disk, 50_000)
     expected = last_values(log)
-    checkpoint(log)
-    log.close(clean=False)
-    progress = disk.names[f"{PATH}/partition.compaction"]
-    assert progress is not None
-    progress.data[9] ^= 1
-    log = opened(disk)
+    log = opened_without_progress(disk, log)
     clean(log, disk, 50_500, dedupe_buffer_size=FEW_KEYS)
     assert 0 < log.cleaned_offset < log.segments[-2].base_offset
     assert last_values(log) == expected
