@@ -61,7 +61,7 @@ FIGURES = (
     Figure("100 members join, 200 partitions, classic", "ms", "group-classic", DISK, "settled_ms", False, 1.0, 0.3),
     Figure("100 members join, 200 partitions, consumer", "ms", "group-consumer", DISK, "settled_ms", False, 1.0, 0.3),
     Figure("offset commits, one partition each, 8 clients", "1/s", "offset-commits", DISK, "rate", True, 1.0, 2.0),
-    Figure("the same, confluent-kafka in 8 processes", "1/s", "confluent-commits", DISK, "rate", True, 1.0, 2.0),
+    Figure("offset commits, confluent-kafka in 8 processes", "1/s", "confluent-commits", DISK, "rate", True, 1.0, 2.0),
     Figure("500 idle groups of 3, classic: server CPU", "cores", "idle-classic", DISK, "server_cores", False),
     Figure("500 idle groups of 3, consumer: server CPU", "cores", "idle-consumer", DISK, "server_cores", False),
     Figure("produce to a compacted topic, batches of 16: CPU", "s/GB", "compaction", DISK, "fill_cpu_s_per_gb", False),
